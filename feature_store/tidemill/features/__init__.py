@@ -1,0 +1,1 @@
+"""Features: definitions made from the spec, online rows, and the Feast stores over them."""

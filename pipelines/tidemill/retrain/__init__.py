@@ -1,0 +1,1 @@
+"""The KFP pipeline and its steps; pipelines/retrain.yaml is compiled from here."""

@@ -1,0 +1,53 @@
+"""The user's code: two small classes. `Codec` serves and must import without torch; `Trainer` fits.
+
+A row is a mapping: the event's fields as the spec declares them (an image as the bytes of its file), and the
+entity's features by name. An answer is a mapping: `class` (one of `prediction.classes`), `confidence` in
+[0, 1], and for detection `box` ([x0, y0, x1, y1] in pixels, or None).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Answer", "Codec", "Row", "Tensors", "Trainer"]
+
+Row: TypeAlias = Mapping[str, Any]
+Answer: TypeAlias = dict[str, Any]
+Tensors: TypeAlias = dict[str, NDArray[np.generic]]
+
+
+class Codec(Protocol):
+    """Between rows and tensors, with NumPy alone; the same code in training, gates and serving."""
+
+    def encode(self, rows: Sequence[Row]) -> Tensors:
+        """Input tensors by the module's input names, batch first. Raise ValueError for a row that cannot be one."""
+        ...
+
+    def decode(self, outputs: Mapping[str, NDArray[np.generic]]) -> list[Answer]:
+        """One answer per row from the module's outputs by name, batch first."""
+        ...
+
+    def targets(self, labels: Sequence[Mapping[str, Any]]) -> Tensors:
+        """Target tensors for the loss from label values, batch first."""
+        ...
+
+
+class Trainer(Protocol):
+    """The torch side. Tidemill does device, loop, checkpoint, ONNX export and metrics."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+    def module(self) -> "torch.nn.Module":
+        """A fresh module. Its forward takes the codec's inputs by name and returns outputs by name (a dict)."""
+        ...
+
+    def loss(self, outputs: "Mapping[str, torch.Tensor]", targets: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
+        """The scalar to minimise over one batch."""
+        ...

@@ -1,0 +1,1 @@
+"""A version's files: the directory, its manifest, and the check before anything is loaded."""

@@ -1,0 +1,1 @@
+"""Losses of one outcome, and quality as accumulators that merge."""

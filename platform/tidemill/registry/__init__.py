@@ -1,0 +1,1 @@
+"""Which versions there are, which of them is champion, and where each came from."""

@@ -1,0 +1,77 @@
+"""The traffic seam: what shares of the requests which version gets. One implementation per file beside this one.
+
+A driver is level-triggered. `apply` states what is wanted, as often as one likes; `observe` tells what is
+seen. A split that was applied but not observed has not happened. Neither call waits for traffic to move.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+__all__ = ["RevisionSeen", "RevisionWanted", "TrafficDriver", "TrafficSeen", "TrafficWanted"]
+
+
+class RevisionWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A version to serve.
+
+    `share` is its part of the requests in percent, 0 to 100; a version with 0 is started and kept ready
+    without traffic. `artifact` is the directory (or URI) of its files.
+    """
+
+    version: str
+    artifact: str
+    share: int
+
+
+class TrafficWanted(msgspec.Struct, frozen=True):
+    """All versions of one model that are to exist; shares add up to 100, or there are none."""
+
+    revisions: tuple[RevisionWanted, ...] = ()
+
+
+class RevisionSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """A version as the proxy and its server show it.
+
+    `share` is the weight the proxy works with now, in percent. Counters grow from the start of the
+    revision; `latency_p99_ms` is over the last interval and None without requests.
+    """
+
+    version: str
+    share: int
+    ready: bool
+    failed: str | None = None
+    """Why the server cannot become ready, where it has said so."""
+    requests: int = 0
+    errors: int = 0
+    latency_p99_ms: float | None = None
+
+
+class TrafficSeen(msgspec.Struct, frozen=True):
+    """What is served now, and where."""
+
+    revisions: tuple[RevisionSeen, ...] = ()
+    endpoint: str | None = None
+    """Base URL that takes predict requests, e.g. `http://127.0.0.1:8080`."""
+
+    def revision(self, version: str) -> RevisionSeen | None:
+        """The named version, or None where it is not there."""
+        return next((seen for seen in self.revisions if seen.version == version), None)
+
+
+class TrafficDriver(Protocol):
+    """Moves the traffic of one model. Raises `Unavailable` where the proxy or platform does not answer."""
+
+    sticky: bool
+    """Whether a key keeps its version while weights rise."""
+
+    def observe(self) -> TrafficSeen:
+        """What is seen now. Never cached, never inferred from what was applied."""
+        ...
+
+    def apply(self, wanted: TrafficWanted) -> None:
+        """State what is wanted; returns at once. The same call twice changes nothing the second time.
+
+        A version that is not ready yet gets no traffic: its share stays with the ready ones until it is.
+        Versions that are no longer wanted are drained, then ended.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""ContinualModel: the one resource. Validates the YAML a person writes; the CRD is generated from it."""

@@ -1,0 +1,337 @@
+"""ContinualModel as Pydantic models: one class per part of the resource, each field documented, each default safe.
+
+The schema holds only what Tidemill acts on. A field that is planned but not built yet is refused with the
+stage it belongs to (`tidemill.spec.load`).
+"""
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from tidemill.core.ids import model_id
+from tidemill.spec.quantities import Duration, Rate
+
+__all__ = [
+    "Analysis",
+    "ContinualModel",
+    "DriftTrigger",
+    "Entity",
+    "EventField",
+    "Events",
+    "Features",
+    "FreshGate",
+    "Gates",
+    "LabelField",
+    "Labels",
+    "Maturity",
+    "Metadata",
+    "ModelCode",
+    "Prediction",
+    "Rollout",
+    "Spec",
+    "Step",
+    "Triggers",
+    "VolumeTrigger",
+]
+
+IMAGE_STATISTICS = ("brightness", "contrast", "sharpness", "saturation", "clipping")
+
+Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
+ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", examples=["inspection.model:Codec"])]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(BaseModel):
+    """The base of every part: camelCase outside, unknown fields refused, immutable."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=AliasGenerator(alias=to_camel),
+        populate_by_name=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class Metadata(Part):
+    """Which model this is."""
+
+    name: Name
+    """Name of the model; with the namespace it prefixes topics, keys and paths."""
+    namespace: Name = "default"
+    """Namespace; on one machine there is only `default` unless you say otherwise."""
+    annotations: dict[str, str] = {}
+    """Free text by key, kept as it is."""
+    labels: dict[str, str] = {}
+    """Selectable text by key, kept as it is."""
+
+
+class Entity(Part):
+    """What an event is about: the key of the record."""
+
+    name: Identifier
+    """Field of the event that holds the entity's key."""
+    type: Literal["string", "int"] = "string"
+    """Type of the key."""
+
+
+class EventField(Part):
+    """One field of an event."""
+
+    name: Identifier
+    """Name of the field in the event's JSON object."""
+    type: Literal["float", "int", "string", "bool", "image"]
+    """Type; an `image` is the base64 of a PNG or JPEG file."""
+    required: bool = True
+    """Whether an event without it is quarantined."""
+    min: float | None = None
+    """Smallest value allowed (numbers only)."""
+    max: float | None = None
+    """Largest value allowed (numbers only)."""
+
+    @model_validator(mode="after")
+    def _range_fits(self) -> "EventField":
+        if (self.min is not None or self.max is not None) and self.type not in {"float", "int"}:
+            raise ValueError(f"min and max are for numbers; {self.name} is of type {self.type}")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+
+class Events(Part):
+    """The stream of facts the model learns from."""
+
+    topic: TopicName | None = None
+    """Kafka topic; default `<namespace>.<name>.events`."""
+    entity: Entity
+    """What an event is about."""
+    id: Identifier | None = None
+    """Field with the event's own id; labels may refer to it."""
+    timestamp: Identifier
+    """Field with the event time: ISO 8601 with a zone, or milliseconds since the epoch."""
+    allowed_lateness: Duration = timedelta(minutes=10)
+    """How late an event may arrive and still count in ticks and windows; it is kept in the lake in any case."""
+    max_future: Duration = timedelta(minutes=1)
+    """How far ahead of its arrival an event time may lie before the event is quarantined."""
+    fields: Annotated[tuple[EventField, ...], Field(min_length=1)]
+    """The event's fields, besides entity, id and timestamp."""
+
+
+class Features(Part):
+    """What is computed from events, kept for serving and watched for drift."""
+
+    image: tuple[Literal["brightness", "contrast", "sharpness", "saturation", "clipping"], ...] = ()
+    """Statistics of the event's image field."""
+
+
+class Prediction(Part):
+    """What the model answers."""
+
+    type: Literal["classification", "detection"]
+    """`classification`: one class; `detection`: one class and the box of what was found."""
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    """The classes; the first means that nothing was found."""
+
+
+class LabelField(Part):
+    """One field of a label's value."""
+
+    name: Identifier
+    """Name of the field."""
+    type: Literal["class", "bool", "float", "int", "string", "box"]
+    """`class`: one of `prediction.classes`; `box`: [x0, y0, x1, y1] in pixels, or null."""
+
+
+class Maturity(Part):
+    """When a prediction may be judged."""
+
+    after: Duration = timedelta(minutes=30)
+    """Earliest age of a prediction in reports, training, gates and verdicts."""
+    horizon: Duration = timedelta(days=14)
+    """Age at which a missing label is final."""
+
+
+class Labels(Part):
+    """What turned out to be true."""
+
+    topic: TopicName | None = None
+    """Kafka topic; default `<namespace>.<name>.labels`."""
+    fields: Annotated[tuple[LabelField, ...], Field(min_length=1)]
+    """The fields of a label's value."""
+    maturity: Maturity = Maturity()
+    """When a prediction may be judged."""
+    control: Share = 0.0
+    """Share of predictions sure to be labelled whatever the answer or version; 1.0: all are."""
+
+
+class ModelCode(Part):
+    """The user's two classes, and where the first version comes from."""
+
+    codec: ImportPath
+    """`module:Class` of the Codec: row to tensors, outputs to answer. Must import without torch."""
+    trainer: ImportPath
+    """`module:Class` of the Trainer: the torch module, its loss and how it fits."""
+    initial: Literal["none", "dataset"] = "none"
+    """`dataset`: train version 1 once enough labelled events are there. `none`: wait for `tidemill retrain`."""
+    warm_start: bool = True
+    """Start training from the champion's weights."""
+
+
+class DriftTrigger(Part):
+    """Retrain when the input has moved further than can be lived with."""
+
+    tolerance: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Largest change of any cumulative share P(x <= q) that is not drift."""
+    false_alarms: Rate = Rate(1, timedelta(days=30))
+    """Budget of false alarms over everything watched, on average."""
+    every: Duration = timedelta(seconds=10)
+    """Length of a window tick: each entity has one vote a tick."""
+
+
+class VolumeTrigger(Part):
+    """Retrain when enough new labels have arrived."""
+
+    new_labels: Annotated[int, Field(gt=0)] = 5000
+    """Labelled rows since the champion's snapshot (for `initial: dataset`, in all)."""
+
+
+class Triggers(Part):
+    """When to retrain."""
+
+    drift: DriftTrigger | None = None
+    """On a drift signal."""
+    volume: VolumeTrigger | None = None
+    """On enough new labels."""
+    cooldown: Duration = timedelta(hours=1)
+    """Least time between the ends of two runs' rollouts and the next automatic run."""
+
+
+class FreshGate(Part):
+    """Compare candidate and champion on the newest matured rows, which neither was trained on."""
+
+    metric: Literal["error"] = "error"
+    """The bounded loss to compare."""
+    not_worse_than: Literal["champion"] = "champion"
+    """Whom the candidate is compared with; not applicable while there is none."""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """The lower 95 % paired-bootstrap bound of (champion's error - candidate's error) must be at least -margin."""
+    rows: Annotated[int, Field(ge=30)] = 500
+    """Newest matured rows held out from training."""
+    at_most: Share | None = None
+    """Absolute gate: the upper 95 % bootstrap bound of the candidate's error must not exceed this."""
+
+
+class Gates(Part):
+    """What a candidate must pass before any traffic."""
+
+    fresh: FreshGate = FreshGate()
+    """On the newest matured rows."""
+
+
+class Step(Part):
+    """One step of a rollout."""
+
+    weight: Annotated[int, Field(gt=0, le=100)]
+    """The candidate's share of requests in percent."""
+
+
+class Analysis(Part):
+    """What a rollout is judged on."""
+
+    metric: Literal["error"] = "error"
+    """The bounded per-outcome loss."""
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """How much worse the candidate may be and still be promoted."""
+    risk: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Probability of promoting a candidate worse than the margin; likewise of rolling back one that is not."""
+    min_outcomes: Annotated[int, Field(ge=1)] = 50
+    """Least number of candidate outcomes in a step before it may go on."""
+    timeout: Duration = timedelta(days=3)
+    """Longest time a rollout may take."""
+    on_timeout: Literal["hold", "rollBack"] = "hold"
+    """What happens then."""
+
+
+class Rollout(Part):
+    """How traffic moves to a candidate."""
+
+    steps: Annotated[tuple[Step, ...], Field(min_length=1)] = (
+        Step(weight=5),
+        Step(weight=25),
+        Step(weight=50),
+        Step(weight=100),
+    )
+    """Shares of traffic, rising; the last is 100 and is the promotion."""
+    analysis: Analysis = Analysis()
+    """What it is judged on."""
+
+    @model_validator(mode="after")
+    def _steps_rise_to_100(self) -> "Rollout":
+        weights = [step.weight for step in self.steps]
+        if weights != sorted(set(weights)) or weights[-1] != 100:
+            raise ValueError(f"steps must rise and end at 100, not {weights}")
+        if len(weights) > 1:
+            harm = self.analysis.margin / (weights[0] / 100) ** 0.5
+            if harm >= 1:
+                raise ValueError(
+                    f"a first step of {weights[0]} % cannot be judged at margin {self.analysis.margin:g} "
+                    f"(margin/√share is {harm:.2f}, must be below 1): raise the first weight or lower the margin"
+                )
+        return self
+
+
+class Spec(Part):
+    """What to keep right, and how."""
+
+    paused: bool = False
+    """Decide nothing while true; ingest, outcomes and serving go on."""
+    events: Events
+    features: Features = Features()
+    prediction: Prediction
+    labels: Labels
+    model: ModelCode
+    triggers: Triggers = Triggers()
+    gates: Gates = Gates()
+    rollout: Rollout = Rollout()
+    artifact_root: str | None = None
+    """Where versions are kept; default: a folder of this installation."""
+
+
+class ContinualModel(Part):
+    """A model's whole life after its first deployment, declared."""
+
+    api_version: Literal["tidemill.dev/v1alpha1"]
+    kind: Literal["ContinualModel"]
+    metadata: Metadata
+    spec: Spec
+
+    @property
+    def id(self) -> str:
+        """`<namespace>.<name>`."""
+        return model_id(self.metadata.namespace, self.metadata.name)
+
+    @property
+    def events_topic(self) -> str:
+        """The topic of events."""
+        return self.spec.events.topic or f"{self.id}.events"
+
+    @property
+    def labels_topic(self) -> str:
+        """The topic of labels."""
+        return self.spec.labels.topic or f"{self.id}.labels"
+
+    @property
+    def image_field(self) -> EventField | None:
+        """The event's image field, if it has one."""
+        return next((field for field in self.spec.events.fields if field.type == "image"), None)
+
+    @property
+    def watched_features(self) -> tuple[str, ...]:
+        """The numeric features watched for drift: numeric event fields, then image statistics."""
+        numbers = tuple(field.name for field in self.spec.events.fields if field.type in {"float", "int"})
+        return numbers + self.spec.features.image

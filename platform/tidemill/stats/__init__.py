@@ -1,0 +1,1 @@
+"""E-processes, confidence sequences and sketches: pure functions of numbers."""

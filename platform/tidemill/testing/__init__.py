@@ -1,0 +1,1 @@
+"""Doubles of the seams, public and documented: the same conformance suites run over them and the real parts."""

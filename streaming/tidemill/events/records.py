@@ -1,0 +1,261 @@
+"""The record types: what passes between processes, each a JSON object on one topic with one writer.
+
+Times are milliseconds since the epoch (UTC). `event_time` is when something happened; `available_at` is when
+it reached the log. Ids are strings. Records are frozen; a changed fact is a new record.
+
+    topic (prefix `<namespace>.<name>.`)    record            writer
+    predictions                             Prediction        the predictor
+    labels.resolved                         ResolvedLabel     outcomes
+    outcomes                                Outcome           outcomes
+    sketches                                Sketch            ingest
+    signals                                 Signal            watch
+    requests                                Request           pipeline steps, CLI
+    decisions                               Decision          control
+    quarantine                              Quarantined       ingest
+
+Events and labels come from the user's systems: a `Label` is what theirs is parsed into.
+"""
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+__all__ = [
+    "Decision",
+    "FeatureSketch",
+    "Label",
+    "Outcome",
+    "Prediction",
+    "Quarantined",
+    "Request",
+    "ResolvedLabel",
+    "Signal",
+    "Sketch",
+    "Topics",
+    "decode",
+    "encode",
+]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The base of all records: immutable, JSON, unknown fields ignored so that a newer writer does no harm."""
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Prediction(Record, kw_only=True):
+    """One row answered by one model version.
+
+    `boot` and `seq` count the rows of one serving process from 0, so that a reader knows what it lost.
+    """
+
+    prediction_id: str
+    version: str
+    entity: str
+    time: int
+    output: dict[str, Any]
+    event_id: str | None = None
+    request_id: str | None = None
+    cohort: str | None = None
+    features: dict[str, float | int | str | bool | None] = {}
+    fence: dict[str, int] = {}
+    boot: str
+    seq: int
+
+
+class Label(Record, kw_only=True):
+    """A statement about a prediction (by its id) or an event (by entity and event id)."""
+
+    value: dict[str, Any]
+    labeller: str = ""
+    prediction_id: str | None = None
+    entity: str | None = None
+    event_id: str | None = None
+    time: int | None = None
+
+
+class ResolvedLabel(Record, kw_only=True):
+    """A label whose prediction is known. `label_id` is `<source>@<offset>` of the label's own record."""
+
+    label_id: str
+    prediction_id: str
+    value: dict[str, Any]
+    labeller: str = ""
+    available_at: int
+
+
+class Outcome(Record, kw_only=True):
+    """A prediction at the age at which it may be judged, labelled or not.
+
+    `revision` 0 is emitted once, when the prediction becomes eligible; a later label that changes the
+    outcome emits revision 1, 2, … for reports and the watch. Rollout verdicts read revision 0 only.
+    `loss` is the bounded loss in [0, 1] of the metric `error`; None while unlabelled.
+    """
+
+    prediction_id: str
+    revision: int = 0
+    version: str
+    entity: str
+    event_id: str | None = None
+    request_id: str | None = None
+    predicted_at: int
+    eligible_at: int
+    output: dict[str, Any]
+    label: dict[str, Any] | None = None
+    label_age_ms: int | None = None
+    loss: float | None = None
+    lost: int = 0
+    """Predictions known to be missing from the log (gaps in boot and seq) when this one was written."""
+
+
+class FeatureSketch(Record, kw_only=True):
+    """One feature over the rows of one entity in one window tick."""
+
+    count: int
+    total: float
+    missing: int = 0
+
+
+class Sketch(Record, kw_only=True):
+    """What ingest saw in one offset range of one source, by window tick and entity.
+
+    `votes[tick][entity][feature]`: a tick is `event_time // tick_ms`. Ranges of one source do not overlap
+    and leave no gap: `first_offset` is the previous range's `last_offset + 1` or follows a hole in the log.
+    """
+
+    source: str
+    first_offset: int
+    last_offset: int
+    max_event_time: int
+    tick_ms: int
+    votes: dict[int, dict[str, dict[str, FeatureSketch]]]
+
+
+class Signal(Record, kw_only=True):
+    """A measured statement. `kind` is `drift`, or `cannot-promise` / `reference-too-small` as a state.
+
+    Example: "brightness fell from 0.62 to 0.41, stations B and C".
+    """
+
+    signal_id: str
+    kind: Literal["drift", "state"]
+    feature: str
+    time: int
+    """Event time at which the window tick that completed the evidence ended."""
+    since: int | None = None
+    """Event time from which the evidence grew: the last time the detector stood at its floor."""
+    version: str
+    """The version whose reference this was measured against."""
+    evidence: float
+    """The detector's M; an alarm is M >= 1."""
+    before: float | None = None
+    now: float | None = None
+    entities: list[str] = []
+    message: str
+
+
+class Request(Record, kw_only=True):
+    """Something that a pipeline step, a person or a program asks of control.
+
+    `kind` and `arguments`: `retrain` {reason, force, skip_gates}; `claim` {run, reason, force, skip_gates,
+    requested_by}; `propose` {run, token, version, gates}; `failed` {run, token, step, error}; `finished`
+    {run, token}; `abort` {reason}; `pause`; `resume`; `promote` {reason}.
+    """
+
+    request_id: str
+    kind: Literal["retrain", "claim", "propose", "failed", "finished", "abort", "pause", "resume", "promote"]
+    model: str
+    time: int
+    by: str
+    arguments: dict[str, str | int | float | bool | None] = {}
+
+
+class Decision(Record, kw_only=True):
+    """What control decided, why, and with which figures. `decision_id` is deterministic: a repeat is dropped.
+
+    `kind` is a verb: `start-run`, `grant`, `refuse`, `run-failed`, `start-rollout`, `set-traffic`, `go-on`,
+    `promote`, `roll-back`, `hold`, `watch-ended`, … `subject` is the run, version or request it is about.
+    """
+
+    decision_id: str
+    kind: str
+    model: str
+    time: int
+    subject: str
+    reason: str
+    figures: dict[str, Any] = {}
+    answers: str | None = None
+    """The request this answers, so that who asked can wait for it."""
+
+
+class Quarantined(Record, kw_only=True):
+    """A record that could not be taken in: why, from where, and its original bytes (base64)."""
+
+    source: str
+    offset: int
+    reason: str
+    field: str | None = None
+    available_at: int
+    key: bytes | None = None
+    value: bytes
+    headers: list[tuple[str, bytes]] = []
+    truncated: bool = False
+
+
+class Topics(msgspec.Struct, frozen=True):
+    """The topics of one model; `events` and `labels` are the spec's own names."""
+
+    model: str
+    events: str
+    labels: str
+
+    @property
+    def predictions(self) -> str:
+        """What each version answered."""
+        return f"{self.model}.predictions"
+
+    @property
+    def resolved(self) -> str:
+        """Labels keyed by prediction."""
+        return f"{self.model}.labels.resolved"
+
+    @property
+    def outcomes(self) -> str:
+        """Predictions at the age at which they may be judged."""
+        return f"{self.model}.outcomes"
+
+    @property
+    def sketches(self) -> str:
+        """What ingest saw, for the watch."""
+        return f"{self.model}.sketches"
+
+    @property
+    def signals(self) -> str:
+        """What the watch found."""
+        return f"{self.model}.signals"
+
+    @property
+    def requests(self) -> str:
+        """What is asked of control."""
+        return f"{self.model}.requests"
+
+    @property
+    def decisions(self) -> str:
+        """What control decided."""
+        return f"{self.model}.decisions"
+
+    @property
+    def quarantine(self) -> str:
+        """What could not be taken in."""
+        return f"{self.model}.quarantine"
+
+
+def encode(record: Record) -> bytes:
+    """The record as JSON bytes."""
+    return msgspec.json.encode(record)
+
+
+def decode(kind: type[R], data: bytes) -> R:
+    """The record in `data`; raises `msgspec.ValidationError` or `msgspec.DecodeError` on anything else."""
+    return msgspec.json.decode(data, type=kind)

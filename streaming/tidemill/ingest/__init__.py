@@ -1,0 +1,1 @@
+"""The worker: poll, validate, lake, online rows, sketches."""

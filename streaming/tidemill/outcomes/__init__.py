@@ -1,0 +1,1 @@
+"""Labels resolved and joined with predictions, judged at the right age."""
