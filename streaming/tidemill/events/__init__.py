@@ -1,1 +1,1 @@
-"""Every fact is a record: the record types, where they come from (sources, offsets), and the log and lake they live in."""
+"""Every fact is a record: the record types, their sources and offsets, and the log and lake they live in."""

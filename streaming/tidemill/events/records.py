@@ -44,7 +44,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 R = TypeVar("R", bound=Record)
 
 
-class Prediction(Record, kw_only=True):
+class Prediction(Record, frozen=True, kw_only=True):
     """One row answered by one model version.
 
     `boot` and `seq` count the rows of one serving process from 0, so that a reader knows what it lost.
@@ -64,7 +64,7 @@ class Prediction(Record, kw_only=True):
     seq: int
 
 
-class Label(Record, kw_only=True):
+class Label(Record, frozen=True, kw_only=True):
     """A statement about a prediction (by its id) or an event (by entity and event id)."""
 
     value: dict[str, Any]
@@ -75,7 +75,7 @@ class Label(Record, kw_only=True):
     time: int | None = None
 
 
-class ResolvedLabel(Record, kw_only=True):
+class ResolvedLabel(Record, frozen=True, kw_only=True):
     """A label whose prediction is known. `label_id` is `<source>@<offset>` of the label's own record."""
 
     label_id: str
@@ -85,7 +85,7 @@ class ResolvedLabel(Record, kw_only=True):
     available_at: int
 
 
-class Outcome(Record, kw_only=True):
+class Outcome(Record, frozen=True, kw_only=True):
     """A prediction at the age at which it may be judged, labelled or not.
 
     `revision` 0 is emitted once, when the prediction becomes eligible; a later label that changes the
@@ -109,7 +109,7 @@ class Outcome(Record, kw_only=True):
     """Predictions known to be missing from the log (gaps in boot and seq) when this one was written."""
 
 
-class FeatureSketch(Record, kw_only=True):
+class FeatureSketch(Record, frozen=True, kw_only=True):
     """One feature over the rows of one entity in one window tick."""
 
     count: int
@@ -117,7 +117,7 @@ class FeatureSketch(Record, kw_only=True):
     missing: int = 0
 
 
-class Sketch(Record, kw_only=True):
+class Sketch(Record, frozen=True, kw_only=True):
     """What ingest saw in one offset range of one source, by window tick and entity.
 
     `votes[tick][entity][feature]`: a tick is `event_time // tick_ms`. Ranges of one source do not overlap
@@ -132,7 +132,7 @@ class Sketch(Record, kw_only=True):
     votes: dict[int, dict[str, dict[str, FeatureSketch]]]
 
 
-class Signal(Record, kw_only=True):
+class Signal(Record, frozen=True, kw_only=True):
     """A measured statement. `kind` is `drift`, or `cannot-promise` / `reference-too-small` as a state.
 
     Example: "brightness fell from 0.62 to 0.41, stations B and C".
@@ -155,7 +155,7 @@ class Signal(Record, kw_only=True):
     message: str
 
 
-class Request(Record, kw_only=True):
+class Request(Record, frozen=True, kw_only=True):
     """Something that a pipeline step, a person or a program asks of control.
 
     `kind` and `arguments`: `retrain` {reason, force, skip_gates}; `claim` {run, reason, force, skip_gates,
@@ -171,7 +171,7 @@ class Request(Record, kw_only=True):
     arguments: dict[str, str | int | float | bool | None] = {}
 
 
-class Decision(Record, kw_only=True):
+class Decision(Record, frozen=True, kw_only=True):
     """What control decided, why, and with which figures. `decision_id` is deterministic: a repeat is dropped.
 
     `kind` is a verb: `start-run`, `grant`, `refuse`, `run-failed`, `start-rollout`, `set-traffic`, `go-on`,
@@ -189,7 +189,7 @@ class Decision(Record, kw_only=True):
     """The request this answers, so that who asked can wait for it."""
 
 
-class Quarantined(Record, kw_only=True):
+class Quarantined(Record, frozen=True, kw_only=True):
     """A record that could not be taken in: why, from where, and its original bytes (base64)."""
 
     source: str
