@@ -1,0 +1,153 @@
+"""Settings of this installation: from the environment, a file, or the running stack, in this order.
+
+    TIDEMILL_KAFKA=broker:9092        environment, first
+    tidemill.toml   kafka = "…"       nearest file in this folder or one above it
+    .tidemill/stack.json              what `tidemill up` started and where
+    default
+
+Relative paths are relative to where they were said: the working folder, or the file's.
+"""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tidemill.core.errors import InvalidInput, Unavailable
+
+__all__ = ["Settings", "load_settings", "masked"]
+
+PREFIX = "TIDEMILL_"
+FILE = "tidemill.toml"
+
+
+class Settings(BaseModel):
+    """Where everything is. None: not known, for instance because no stack runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    state: Path = Path(".tidemill")
+    """Folder of everything this installation keeps on one machine."""
+    kafka: str | None = None
+    """Kafka bootstrap servers, `host:port[,host:port]`. Set it to use a broker of your own."""
+    redis: str | None = None
+    """Redis URL. Set it to use a server of your own."""
+    lake: str | None = None
+    """Folder or URI of the Delta tables; default `<state>/lake`."""
+    artifacts: str | None = None
+    """Folder or URI of versions where the resource names no artifactRoot; default `<state>/artifacts`."""
+    mlflow: str | None = None
+    """MLflow tracking URI; default SQLite in `<state>`."""
+    feast_registry: str | None = None
+    """Feast's SQL registry; default SQLite in `<state>`."""
+    endpoint: str | None = None
+    """Base URL of predict requests."""
+    envoy_admin: str | None = None
+    """Base URL of Envoy's admin interface (one machine)."""
+    envoy_port: int = 0
+    """Port of predict requests on one machine; 0: a free one is chosen."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe level that is logged."""
+    log_format: Literal["text", "json"] = "text"
+    """Logs for people or for programs."""
+
+    @property
+    def lake_uri(self) -> str:
+        """Where the Delta tables are."""
+        return self.lake or str(self.state / "lake")
+
+    @property
+    def artifacts_uri(self) -> str:
+        """Where versions are."""
+        return self.artifacts or str(self.state / "artifacts")
+
+    @property
+    def mlflow_uri(self) -> str:
+        """MLflow's tracking URI."""
+        return self.mlflow or f"sqlite:///{self.state / 'mlflow.db'}"
+
+    @property
+    def feast_registry_uri(self) -> str:
+        """Feast's registry."""
+        return self.feast_registry or f"sqlite:///{self.state / 'feast.db'}"
+
+    def require_kafka(self) -> str:
+        """The bootstrap servers; raises `Unavailable` where none are known."""
+        return self._required("kafka", self.kafka)
+
+    def require_redis(self) -> str:
+        """The Redis URL; raises `Unavailable` where none is known."""
+        return self._required("redis", self.redis)
+
+    def _required(self, name: str, value: str | None) -> str:
+        if value is None:
+            raise Unavailable(
+                f"no {name} is known: no stack runs under {self.state}",
+                hint=f"start one with `tidemill up`, or set {PREFIX}{name.upper()}",
+            )
+        return value
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None, folder: Path | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """The settings, and for each the place it came from. Raises `InvalidInput` naming that place."""
+    environ = os.environ if environ is None else environ
+    folder = Path.cwd() if folder is None else folder
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+
+    def take(found: Mapping[str, Any], origin: str, relative_to: Path) -> None:
+        for name, value in found.items():
+            values[name] = relative_to / str(value) if name == "state" else value
+            origins[name] = origin
+
+    path = next((p / FILE for p in (folder, *folder.parents) if (p / FILE).is_file()), None)
+    from_file = _read_file(path) if path else {}
+    from_env = {
+        name: environ[PREFIX + name.upper()] for name in Settings.model_fields if PREFIX + name.upper() in environ
+    }
+    state = folder / from_env["state"] if "state" in from_env else None
+    if state is None:
+        state = path.parent / str(from_file["state"]) if path and "state" in from_file else folder / ".tidemill"
+    values["state"] = state.resolve()
+    stack = values["state"] / "stack.json"
+    if stack.is_file():
+        take(_read_stack(stack), str(stack), folder)
+    if path:
+        take(from_file, str(path), path.parent)
+    take(from_env, "environment", folder)
+    values["state"] = Path(values["state"]).resolve()
+    try:
+        return Settings.model_validate(values), origins
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        origin = origins.get(name, str(path))
+        raise InvalidInput(f"setting {name} from {origin}: {first['msg']}", hint="see `tidemill config`") from error
+
+
+def masked(value: object) -> str:
+    """The value as text, with the password of a URL hidden."""
+    return re.sub(r"(://[^:/@\s]*:)[^@/\s]+@", r"\1***@", str(value))
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} is not valid TOML: {error}") from error
+
+
+def _read_stack(path: Path) -> dict[str, Any]:
+    known = set(Settings.model_fields) - {"state"}
+    try:
+        found = json.loads(path.read_text())["settings"]
+        return {name: value for name, value in found.items() if name in known}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}", hint="run `tidemill down`, then `tidemill up`") from error
