@@ -40,4 +40,4 @@ def setup_logging(settings: Settings, role: str) -> None:
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
     """A logger whose lines carry `name`."""
-    return cast(structlog.typing.FilteringBoundLogger, structlog.get_logger(logger=name))
+    return cast("structlog.typing.FilteringBoundLogger", structlog.get_logger(logger=name))
