@@ -1,1 +1,5 @@
 """Doubles of the seams, public and documented: the same conformance suites run over them and the real parts."""
+
+from tidemill.testing.waiting import eventually
+
+__all__ = ["eventually"]

@@ -1,0 +1,82 @@
+"""The real Kafka, Redis and Envoy of one machine, started once for all tests by the code that `tidemill up` uses."""
+
+import secrets
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tidemill.core.clock import SystemClock
+from tidemill.stack import envoy as envoy_process
+from tidemill.stack import kafka as kafka_process
+from tidemill.stack import redis as redis_process
+from tidemill.stack.launch import signal_group, spawn
+from tidemill.stack.ports import HOST, free_ports
+from tidemill.stack.readiness import is_ready
+from tidemill.stack.supervisor import ProcessWanted
+from tidemill.testing import eventually
+
+
+class EnvoyProxy(NamedTuple):
+    """A running Envoy: where it takes requests, its admin interface, and the folder of routes and clusters."""
+
+    endpoint: str
+    admin: str
+    folder: Path
+
+
+@contextmanager
+def running(wanted: ProcessWanted, folder: Path) -> Iterator[None]:
+    """Run one process from when it is ready until the block ends; its output is part of a failure's message."""
+    log = folder / f"{wanted.name}.log"
+    process = spawn(wanted.argv, log=log)
+    try:
+
+        def answers() -> bool:
+            assert process.poll() is None, f"{wanted.name} ended: {log.read_text()[-2000:]}"
+            return wanted.ready is None or is_ready(wanted.ready)
+
+        eventually(answers, deadline_s=60)
+        yield
+    finally:
+        # Nothing here outlives the tests, so nothing is gained by a slow, orderly end.
+        signal_group(process.pid, signal.SIGKILL)
+        process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap address of a broker."""
+    folder = tmp_path_factory.mktemp("kafka")
+    port, controller_port = free_ports(2)
+    wanted = kafka_process.prepare(folder, port=port, controller_port=controller_port)
+    with running(wanted, folder):
+        kafka_process.wait_until_ready(f"{HOST}:{port}", clock=SystemClock(), deadline_s=30)
+        yield f"{HOST}:{port}"
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a Redis server; tests share it, so their keys carry a name of their own (`topic_prefix`)."""
+    folder = tmp_path_factory.mktemp("redis")
+    (port,) = free_ports(1)
+    with running(redis_process.prepare(folder, port=port), folder):
+        yield f"redis://{HOST}:{port}/0"
+
+
+@pytest.fixture(scope="session")
+def envoy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnvoyProxy]:
+    """A proxy without routes: it answers 503 until a test replaces the files in its folder."""
+    folder = tmp_path_factory.mktemp("envoy")
+    port, admin_port = free_ports(2)
+    with running(envoy_process.prepare(folder, port=port, admin_port=admin_port), folder):
+        yield EnvoyProxy(f"http://{HOST}:{port}", f"http://{HOST}:{admin_port}", folder)
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A model name that no other test has, to prefix topics, keys and folders."""
+    return f"t{secrets.token_hex(4)}"
