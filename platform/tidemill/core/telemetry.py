@@ -39,5 +39,5 @@ def setup_logging(settings: Settings, role: str) -> None:
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
-    """A logger whose lines carry `name`."""
-    return cast("structlog.typing.FilteringBoundLogger", structlog.get_logger(logger=name))
+    """A logger whose lines carry `name` as their `source`."""
+    return cast("structlog.typing.FilteringBoundLogger", structlog.get_logger(source=name))
