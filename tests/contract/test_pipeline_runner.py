@@ -1,0 +1,190 @@
+"""What every pipeline runner promises; run over the double and over processes of one machine."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import pytest
+
+from tidemill.control.local_runner import LocalRunner
+from tidemill.control.protocols import PipelineRunner, RunSeen
+from tidemill.control.runs import run_folder, write_run
+from tidemill.core.clock import SystemClock
+from tidemill.stack.runner import Runner
+from tidemill.stack.wanted import FileSupervisor
+from tidemill.testing import eventually
+from tidemill.testing.runner import ScriptedRunner
+
+RUN = "r20260102-030405"
+PARAMETERS: Mapping[str, str | bool] = {"model": "default.a", "reason": "a test's", "skip_gates": True}
+
+# Stands in for the pipeline: tells that it runs, then does what the test puts into a file.
+SCRIPT = """
+import json, pathlib, sys, time
+folder = pathlib.Path(sys.argv[1]) / "runs" / sys.argv[3]
+folder.mkdir(parents=True, exist_ok=True)
+with (folder / "started").open("a") as file:
+    file.write(sys.argv[7] + chr(10))
+while not (folder / "obey").exists():
+    time.sleep(0.02)
+sys.exit(int((folder / "obey").read_text()))
+"""
+
+
+class Bench(Protocol):
+    @property
+    def runner(self) -> PipelineRunner: ...
+    def step(self) -> bool:
+        """Let the processes go on; always False, so that it can stand in a condition."""
+        ...
+
+    def show(self, seen: RunSeen) -> None: ...
+    def die(self, run: str) -> None: ...
+    def parameters(self, run: str) -> list[dict[str, str | bool]]: ...
+
+
+class ScriptedBench:
+    def __init__(self) -> None:
+        self.runner = ScriptedRunner()
+
+    def step(self) -> bool:
+        return False
+
+    def show(self, seen: RunSeen) -> None:
+        self.runner.show(seen)
+
+    def die(self, run: str) -> None:
+        self.runner.show(RunSeen(run=run, state="failed", error="exit status 7"))
+
+    def parameters(self, run: str) -> list[dict[str, str | bool]]:
+        return [self.runner.started[run]] if run in self.runner.started else []
+
+
+class LocalBench:
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.processes = Runner(state, env=os.environ, folder=state, clock=SystemClock())
+        self.processes.follow_files(True)
+        command = (sys.executable, "-c", SCRIPT, str(state))
+        self.runner = LocalRunner(FileSupervisor(state / "processes"), state=state, model="default.a", command=command)
+
+    def step(self) -> bool:
+        self.processes.step()
+        return False
+
+    def show(self, seen: RunSeen) -> None:
+        write_run(run_folder(self.state, seen.run), seen)
+        if seen.state in {"succeeded", "failed"}:
+            self._obey(seen.run, 0 if seen.state == "succeeded" else 1)
+
+    def die(self, run: str) -> None:
+        self._obey(run, 7)
+
+    def parameters(self, run: str) -> list[dict[str, str | bool]]:
+        file = run_folder(self.state, run) / "started"
+        return [msgspec.json.decode(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def _obey(self, run: str, status: int) -> None:
+        partial = run_folder(self.state, run) / "obey.partial"
+        partial.write_text(str(status))
+        partial.replace(partial.with_name("obey"))
+
+
+@pytest.fixture(params=["scripted", "local"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    if request.param == "scripted":
+        yield ScriptedBench()
+        return
+    bench = LocalBench(tmp_path)
+    yield bench
+    bench.processes.close()
+
+
+def shown(bench: Bench, run: str, *states: str) -> RunSeen:
+    def found() -> RunSeen | None:
+        bench.step()
+        return next((seen for seen in bench.runner.observe() if seen.run == run and seen.state in states), None)
+
+    seen = eventually(found)
+    assert seen is not None
+    return seen
+
+
+def running(bench: Bench) -> None:
+    bench.runner.start(RUN, PARAMETERS)
+    eventually(lambda: bench.step() or bench.parameters(RUN))
+    bench.show(RunSeen(run=RUN, state="running", step="train"))
+    shown(bench, RUN, "running")
+
+
+def test_nothing_was_started_and_nothing_is_shown(bench: Bench) -> None:
+    assert list(bench.runner.observe()) == []
+
+
+def test_a_started_run_is_shown_before_it_says_anything(bench: Bench) -> None:
+    bench.runner.start(RUN, PARAMETERS)
+    assert shown(bench, RUN, "pending").run == RUN
+
+
+def test_a_run_gets_its_parameters_once_however_often_it_is_started(bench: Bench) -> None:
+    running(bench)
+    bench.runner.start(RUN, PARAMETERS)
+    bench.step()
+    assert bench.parameters(RUN) == [dict(PARAMETERS)]
+
+
+def test_a_run_shows_its_step(bench: Bench) -> None:
+    running(bench)
+    assert shown(bench, RUN, "running").step == "train"
+
+
+def test_a_run_that_succeeded_stays_shown_until_it_is_forgotten(bench: Bench) -> None:
+    running(bench)
+    bench.show(RunSeen(run=RUN, state="succeeded"))
+    shown(bench, RUN, "succeeded")
+    bench.runner.stop(RUN)
+    eventually(lambda: bench.step() or not bench.runner.observe())
+
+
+def test_a_run_that_failed_says_where_and_why(bench: Bench) -> None:
+    running(bench)
+    bench.show(RunSeen(run=RUN, state="failed", step="train", error="no rows"))
+    seen = shown(bench, RUN, "failed")
+    assert (seen.step, seen.error) == ("train", "no rows")
+
+
+def test_a_run_that_dies_without_a_word_has_failed(bench: Bench) -> None:
+    running(bench)
+    bench.die(RUN)
+    assert "exit status 7" in (shown(bench, RUN, "failed").error or "")
+
+
+def test_a_run_that_is_stopped_is_gone(bench: Bench) -> None:
+    running(bench)
+    bench.runner.stop(RUN)
+    eventually(lambda: bench.step() or not bench.runner.observe())
+
+
+def test_stopping_what_is_not_there_is_no_error(bench: Bench) -> None:
+    bench.runner.stop(RUN)
+    bench.runner.stop(RUN)
+
+
+def test_a_run_that_is_over_is_not_run_again(tmp_path: Path) -> None:
+    write_run(run_folder(tmp_path, RUN), RunSeen(run=RUN, state="succeeded"))
+    bench = LocalBench(tmp_path)
+    bench.runner.start(RUN, PARAMETERS)
+    bench.step()
+    assert list(bench.runner.observe()) == []
+    bench.processes.close()
+
+
+def test_runs_of_models_with_similar_names_are_kept_apart(tmp_path: Path) -> None:
+    supervisor = FileSupervisor(tmp_path / "processes")
+    first, second = (LocalRunner(supervisor, state=tmp_path, model=model) for model in ("default.a", "default.a-b"))
+    second.start(RUN, PARAMETERS)
+    assert list(first.observe()) == []
+    assert [seen.run for seen in second.observe()] == [RUN]
