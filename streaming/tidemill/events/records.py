@@ -5,7 +5,7 @@ it reached the log. Ids are strings. Records are frozen; a changed fact is a new
 
     topic (prefix `<namespace>.<name>.`)    record            writer
     predictions                             Prediction        the predictor
-    labels.resolved                         ResolvedLabel     outcomes
+    labels.resolved                         ResolvedLabel, ResolvedThrough    outcomes
     outcomes                                Outcome           outcomes
     sketches                                Sketch            ingest
     signals                                 Signal            watch
@@ -29,6 +29,7 @@ __all__ = [
     "Quarantined",
     "Request",
     "ResolvedLabel",
+    "ResolvedThrough",
     "Signal",
     "Sketch",
     "Topics",
@@ -85,6 +86,15 @@ class ResolvedLabel(Record, frozen=True, kw_only=True):
     available_at: int
 
 
+class ResolvedThrough(Record, frozen=True, kw_only=True):
+    """A mark in `labels.resolved`, without a key: every label that arrived by `through` stands before it.
+
+    Labels for a prediction that the log does not hold yet are the exception: they follow with that prediction.
+    """
+
+    through: int
+
+
 class Outcome(Record, frozen=True, kw_only=True):
     """A prediction at the age at which it may be judged, labelled or not.
 
@@ -120,8 +130,21 @@ class FeatureSketch(Record, frozen=True, kw_only=True):
 class Sketch(Record, frozen=True, kw_only=True):
     """What ingest saw in one offset range of one source, by window tick and entity.
 
-    `votes[tick][entity][feature]`: a tick is `event_time // tick_ms`. Ranges of one source do not overlap
-    and leave no gap: `first_offset` is the previous range's `last_offset + 1` or follows a hole in the log.
+    `votes[tick][entity][feature]`: a tick is `event_time // tick_ms`. Only events count that were taken in and
+    arrived no later than `allowedLateness` after their event time. `max_event_time` is over all events of the range
+    that were taken in, 0 where there were none: a reader takes the maximum.
+
+    **Once each.** A range is exactly what one commit of the lake's events table took (`LakeTable.last_span`), and its
+    votes are a function of the rows it put there, so whoever writes the sketch of a range writes the same one. Ingest
+    commits the next range of a source only when the sketch of the one before is acknowledged, whoever committed that:
+    on start, and whenever someone else's commit is found, the last range's sketch is written again. Hence ranges of a
+    source are contiguous in the log of sketches (`first_offset` is the last range's `last_offset + 1`, 0 at first;
+    holes of the log lie inside) and each is there at least once, in order. **The reader's rule:** keep the largest
+    `last_offset` used of each source, and drop a sketch whose `last_offset` is not above it; what is left is each
+    range once. A range that begins at or below it and ends above can only follow a lake that was lost or restored:
+    drop it whole and say so.
+
+    The record's key is its source.
     """
 
     source: str
@@ -190,7 +213,11 @@ class Decision(Record, frozen=True, kw_only=True):
 
 
 class Quarantined(Record, frozen=True, kw_only=True):
-    """A record that could not be taken in: why, from where, and its original bytes (base64)."""
+    """A record that could not be taken in: why, from where, and its original bytes (base64).
+
+    Written at least once: (source, offset) is its id, and readers drop what they know. A value above 1 MiB stays
+    where it is: `truncated` says that `value` is empty and (source, offset) points to it.
+    """
 
     source: str
     offset: int

@@ -1,0 +1,151 @@
+"""What the brokers know of topics: which there are, under which ids, and where their logs start and end."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+
+from kafka import IsolationLevel, KafkaAdminClient, OffsetSpec, TopicPartition
+from kafka import errors as kafka_errors
+
+from tidemill.core.errors import InvalidInput, NotFound, Permanent, TidemillError, Unavailable
+from tidemill.events.sources import Source
+
+__all__ = ["MAX_MESSAGE_BYTES", "Cluster", "ensure_topics", "kafka_failures"]
+
+MAX_MESSAGE_BYTES = 8 << 20
+"""Largest record on topics that we make, and largest that we send; events carry pictures."""
+
+_PERMANENT = (
+    kafka_errors.AuthorizationError,
+    kafka_errors.InvalidConfigurationError,
+    kafka_errors.InvalidPartitionsError,
+    kafka_errors.InvalidReplicationFactorError,
+    kafka_errors.InvalidTopicError,
+    kafka_errors.KafkaConfigurationError,
+    kafka_errors.PolicyViolationError,
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedVersionError,
+)
+
+
+class Cluster:
+    """A connection to ask the brokers questions. Thread-safe. Close it, or use it as a context.
+
+    Every method raises `Unavailable` where the brokers do not answer in time.
+    """
+
+    def __init__(self, bootstrap: str, *, timeout_s: float = 10.0) -> None:
+        self.bootstrap = bootstrap
+        milliseconds = round(timeout_s * 1000)
+        with kafka_failures(f"Kafka at {bootstrap}"):
+            self._admin = KafkaAdminClient(
+                bootstrap_servers=bootstrap.split(","),
+                client_id="tidemill-admin",
+                request_timeout_ms=milliseconds,
+                bootstrap_timeout_ms=milliseconds,
+                reconnect_backoff_max_ms=1000,
+            )
+        self._cluster_id: str | None = None
+
+    def __enter__(self) -> "Cluster":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._admin.close()
+
+    def sources(self, topic: str) -> dict[int, Source]:
+        """The topic's present sources by partition; raises `NotFound` where there is no such topic."""
+        with kafka_failures(f"topic {topic} at {self.bootstrap}"):
+            if self._cluster_id is None:
+                self._cluster_id = str(self._admin.describe_cluster()["cluster_id"])
+            found = self._admin.describe_topics([topic])[0]
+            code = found["error_code"]
+            if code == kafka_errors.UnknownTopicOrPartitionError.errno:
+                raise NotFound(
+                    f"Kafka at {self.bootstrap} has no topic {topic}", hint="`tidemill apply` makes a model's topics"
+                )
+            if code:
+                raise kafka_errors.for_code(code)()
+        numbers = sorted(part["partition_index"] for part in found["partitions"])
+        return {number: Source(self._cluster_id, str(found["topic_id"]), number) for number in numbers}
+
+    def starts(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """The lowest offset that each partition still holds."""
+        return self._offsets(topic, partitions, OffsetSpec.EARLIEST)
+
+    def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """The offset after the last committed record of each partition (read_committed)."""
+        return self._offsets(topic, partitions, OffsetSpec.LATEST)
+
+    def _offsets(self, topic: str, partitions: Iterable[int], spec: OffsetSpec) -> dict[int, int]:
+        wanted = {TopicPartition(topic, number): spec for number in partitions}
+        if not wanted:
+            return {}
+        with kafka_failures(f"offsets of {topic} at {self.bootstrap}"):
+            found = self._admin.list_partition_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED)
+        return {tp.partition: at.offset for tp, at in found.items()}
+
+    def create(self, topics: Mapping[str, int], config: Mapping[str, str]) -> None:
+        """Make those of `topics` (name to number of partitions) that do not exist; leave the others as they are."""
+        with kafka_failures(f"making topics at {self.bootstrap}"):
+            existing = set(self._admin.list_topics())
+            for name, partitions in topics.items():
+                if name in existing:
+                    continue
+                wanted = {"num_partitions": partitions, "replication_factor": -1, "configs": dict(config)}
+                try:
+                    self._admin.create_topics({name: wanted})
+                except kafka_errors.TopicAlreadyExistsError:
+                    continue  # someone else made it meanwhile
+            self._admin.wait_for_topics(list(topics))
+
+
+def ensure_topics(
+    bootstrap: str, topics: Mapping[str, int], *, log_append_time: bool = True, retention_ms: int | None = None
+) -> None:
+    """Make the topics (name to number of partitions) that do not exist yet, and wait until they can be used.
+
+    Args:
+        bootstrap: Kafka's address, `host:port[,host:port]`.
+        topics: name to number of partitions. A topic that exists keeps its partitions and its configuration.
+        log_append_time: the broker stamps each record on arrival; False keeps the producer's timestamp.
+        retention_ms: how long records are kept; -1 for ever, None for the broker's default.
+
+    Raises:
+        Unavailable: the brokers do not answer.
+        InvalidInput: a name or number that Kafka refuses.
+    """
+    config = {
+        "message.timestamp.type": "LogAppendTime" if log_append_time else "CreateTime",
+        "max.message.bytes": str(MAX_MESSAGE_BYTES),
+    }
+    if retention_ms is not None:
+        config["retention.ms"] = str(retention_ms)
+    with Cluster(bootstrap) as cluster:
+        cluster.create(topics, config)
+
+
+@contextmanager
+def kafka_failures(doing: str) -> Iterator[None]:
+    """Turn kafka-python's errors into ours: what cannot be helped by trying again, and what may be."""
+    try:
+        yield
+    except TidemillError:
+        raise
+    except (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError) as error:
+        raise InvalidInput(f"{doing}: the record is larger than Kafka takes: {error}") from error
+    except (kafka_errors.InvalidTopicError, kafka_errors.InvalidPartitionsError) as error:
+        raise InvalidInput(f"{doing}: {error}") from error
+    except _PERMANENT as error:
+        raise Permanent(f"{doing}: {error}") from error
+    except (kafka_errors.KafkaError, OSError) as error:
+        raise Unavailable(
+            f"{doing}: no answer ({type(error).__name__}: {error})",
+            hint="is it running? `tidemill status` shows what runs here",
+        ) from error

@@ -1,0 +1,264 @@
+"""Records on Kafka: write them with every replica's acknowledgement, read them with their source and offset.
+
+For consumers that keep their own offsets (watch, control, the CLI, pipeline steps). Workers that share partitions
+through a consumer group have their own loop (`tidemill.ingest.worker`).
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import errors as kafka_errors
+
+from tidemill.core.clock import Clock, SystemClock
+from tidemill.core.errors import Conflict
+from tidemill.core.telemetry import get_logger
+from tidemill.events.cluster import MAX_MESSAGE_BYTES, Cluster, ensure_topics, kafka_failures
+from tidemill.events.records import Record, decode, encode
+from tidemill.events.sources import Source
+
+__all__ = ["RecordReader", "RecordWriter", "Stamped", "ensure_topics"]
+
+R = TypeVar("R", bound=Record)
+
+_log = get_logger(__name__)
+# It logs every attempt to reconnect; an outage is reported once, by whoever waits for its end.
+logging.getLogger("kafka").setLevel(logging.CRITICAL)
+
+_PROBE_S = 5.0
+"""A silent log is asked whether it is there at all after this long: a consumer cannot tell silence from absence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped(Generic[R]):
+    """A record, where it stands in the log, and when it arrived there (milliseconds since the epoch)."""
+
+    source: Source
+    offset: int
+    timestamp_ms: int
+    record: R
+
+
+class RecordWriter:
+    """Writes records: idempotent, acknowledged by all replicas, batched for 5 ms. Thread-safe.
+
+    Args:
+        bootstrap: Kafka's address.
+        client_id: how this process shows in the brokers' logs and metrics.
+        max_block_s: longest time `send` waits for the brokers or for room in the buffer.
+
+    Raises:
+        Unavailable: the brokers do not answer.
+    """
+
+    def __init__(self, bootstrap: str, *, client_id: str = "tidemill", max_block_s: float = 10.0) -> None:
+        self._failed: list[BaseException] = []
+        with kafka_failures(f"Kafka at {bootstrap}"):
+            self._producer = KafkaProducer(
+                bootstrap_servers=bootstrap.split(","),
+                client_id=client_id,
+                acks="all",
+                enable_idempotence=True,
+                linger_ms=5,
+                batch_size=256 << 10,
+                max_request_size=MAX_MESSAGE_BYTES,
+                max_block_ms=round(max_block_s * 1000),
+                bootstrap_timeout_ms=round(max_block_s * 1000),
+                request_timeout_ms=10_000,
+                delivery_timeout_ms=30_000,
+                reconnect_backoff_max_ms=1000,
+            )
+
+    def __enter__(self) -> "RecordWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def send(
+        self,
+        topic: str,
+        record: Record | bytes,
+        *,
+        key: str | None = None,
+        on_done: Callable[[BaseException | None], None] | None = None,
+    ) -> None:
+        """Hand a record (or a user's own JSON) to the buffer; it is written by the time `flush` returns.
+
+        `on_done` is called once, on the writer's thread, with None or the reason why the record was not written;
+        a record with an `on_done` is not counted by `flush`. Raises `Unavailable` where the topic's partitions
+        cannot be learned or the buffer stays full, `InvalidInput` for a record larger than Kafka takes.
+        """
+        value = record if isinstance(record, bytes) else encode(record)
+        with kafka_failures(f"writing to {topic}"):
+            future = self._producer.send(topic, value=value, key=None if key is None else key.encode())
+        if on_done is None:
+            future.add_errback(self._failed.append)
+        else:
+            future.add_callback(lambda _: on_done(None))
+            future.add_errback(on_done)
+
+    def flush(self, timeout_s: float = 30.0) -> None:
+        """Return when all that was sent is written; raises `Unavailable` where some of it is not (or may not be)."""
+        with kafka_failures(f"{timeout_s:g} s were not enough to write all records"):
+            self._producer.flush(timeout=timeout_s)
+        failed, self._failed = self._failed, []
+        if failed:
+            with kafka_failures(f"{len(failed)} records were not written"):
+                raise failed[0]
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Write what is buffered if that is possible in `timeout_s`, and drop the connection."""
+        self._producer.close(timeout=timeout_s)
+
+
+class RecordReader(Generic[R]):
+    """Reads all partitions of a topic from given offsets, read_committed, without a consumer group. One thread.
+
+    Args:
+        bootstrap: Kafka's address.
+        topic: must exist.
+        kind: the record type on the topic.
+        offsets: next offset to read by partition; partitions that are not named, and None, start where the log does.
+        on_bad: called with the source, offset and bytes of what is no `kind`; without it that is logged and skipped.
+        clock: measures silence.
+
+    Raises:
+        NotFound: there is no such topic.
+        Unavailable: the brokers do not answer.
+
+    An offset that the log no longer holds is raised to its start; `lost` counts the offsets in between.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        kind: type[R],
+        offsets: Mapping[int, int] | None = None,
+        *,
+        on_bad: Callable[[Source, int, bytes], None] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.topic = topic
+        self.lost = 0
+        self._kind = kind
+        self._on_bad = on_bad or self._log_bad
+        self._clock = clock or SystemClock()
+        self._heard = self._clock.monotonic()
+        self._cluster = Cluster(bootstrap)
+        try:
+            self.sources = self._cluster.sources(topic)
+            self._consumer = self._connect(bootstrap)
+        except BaseException:
+            self._cluster.close()
+            raise
+        self._seek(offsets or {})
+
+    def __enter__(self) -> "RecordReader[R]":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def poll(self, max_records: int = 500, timeout_s: float = 0.5) -> list[Stamped[R]]:
+        """The next records in offset order by partition, or none after `timeout_s`.
+
+        Raises `Unavailable` where the brokers have been silent and do not answer when asked, and `Conflict` where
+        the topic was made anew: its offsets mean something else now.
+        """
+        with kafka_failures(f"reading {self.topic}"):
+            try:
+                found = self._consumer.poll(timeout_ms=round(timeout_s * 1000), max_records=max_records)
+            except kafka_errors.OffsetOutOfRangeError:
+                self._check_topic()
+                self._seek(self.offsets())
+                return []
+        if found:
+            # Ids are never given twice: the same id before and after the fetch means the same topic during it.
+            self._check_topic()
+            self._heard = self._clock.monotonic()
+        elif self._clock.monotonic() - self._heard > _PROBE_S:
+            self._check_topic()
+            self._heard = self._clock.monotonic()
+        return [stamped for tp, raw in found.items() for stamped in self._decode(self.sources[tp.partition], raw)]
+
+    def offsets(self) -> dict[int, int]:
+        """The next offset to read by partition; hand it to a later reader to go on from here."""
+        with kafka_failures(f"position in {self.topic}"):
+            return {number: int(self._consumer.position(self._tp(number))) for number in self.sources}
+
+    def at_end(self) -> bool:
+        """Whether every partition was read up to where its log ends now. Raises `Unavailable`."""
+        ends = self._cluster.ends(self.topic, self.sources)
+        return all(at >= ends[number] for number, at in self.offsets().items())
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._consumer.close()
+        self._cluster.close()
+
+    def _connect(self, bootstrap: str) -> Any:
+        with kafka_failures(f"Kafka at {bootstrap}"):
+            return KafkaConsumer(
+                bootstrap_servers=bootstrap.split(","),
+                client_id="tidemill-reader",
+                isolation_level="read_committed",
+                auto_offset_reset="none",
+                enable_auto_commit=False,
+                max_partition_fetch_bytes=4 << 20,
+                fetch_max_bytes=16 << 20,
+                reconnect_backoff_max_ms=1000,
+                bootstrap_timeout_ms=10_000,
+            )
+
+    def _seek(self, offsets: Mapping[int, int]) -> None:
+        starts = self._cluster.starts(self.topic, self.sources)
+        self._consumer.assign([self._tp(number) for number in self.sources])
+        for number, start in starts.items():
+            wanted = offsets.get(number, start)
+            if wanted < start:
+                self.lost += start - wanted
+                _log.error("the log no longer holds what was not read", topic=self.topic, lost=start - wanted)
+            self._consumer.seek(self._tp(number), max(wanted, start))
+
+    def _check_topic(self) -> None:
+        if self._cluster.sources(self.topic) != self.sources:
+            raise Conflict(
+                f"topic {self.topic} was made anew, or its partitions changed, while it was read",
+                hint="start again: offsets of the old topic say nothing about the new one",
+            )
+
+    def _decode(self, source: Source, raw: list[Any]) -> list[Stamped[R]]:
+        stamped = []
+        for record in raw:
+            if record.value is None:  # a tombstone of a compacted topic says nothing
+                continue
+            try:
+                value = decode(self._kind, record.value)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                self._on_bad(source, record.offset, record.value)
+            else:
+                stamped.append(Stamped(source, record.offset, record.timestamp, value))
+        return stamped
+
+    def _log_bad(self, source: Source, offset: int, value: bytes) -> None:
+        _log.error(
+            "skipped what is no record of this topic",
+            topic=self.topic,
+            source=str(source),
+            offset=offset,
+            expected=self._kind.__name__,
+            value=value[:80],
+        )
+
+    def _tp(self, partition: int) -> TopicPartition:
+        return TopicPartition(self.topic, partition)

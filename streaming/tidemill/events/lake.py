@@ -1,0 +1,271 @@
+"""Delta tables that take each record once, whatever crashes, is repeated or wakes up late.
+
+The rule (and why): a table's transaction versions say how far it has each source. deltalake accepts an append whose
+version is the same or lower, which would double rows; what it refuses is a commit through a handle that has not seen
+another commit of the same transaction id. So everything goes through one handle: read v from it, keep rows with
+offset > v, append through it with version = last offset read, bad rows included. After a failed or unknown commit:
+reload, read v again, filter, try again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
+from deltalake import exceptions as delta_errors
+
+from tidemill.core.errors import Conflict, InvalidInput, NotFound, TidemillError, Unavailable
+from tidemill.core.telemetry import get_logger
+from tidemill.events.sources import Source
+
+__all__ = ["LakeTable", "Span", "table_uri"]
+
+_T = TypeVar("_T")
+_log = get_logger(__name__)
+
+_ATTEMPTS = 8
+"""Each lost race means that someone else got on, so a handful is plenty; more points to a broken store."""
+
+_COMPACT_EVERY = 64
+"""Commits between compactions: a commit of many small files gets slower with their number (3 ms at 1, 30 at 300)."""
+
+_FOREIGN = (delta_errors.DeltaError, delta_errors.TableNotFoundError, OSError, pl.exceptions.PolarsError)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The offsets of one source that one commit took: `after` < offset <= `upto`; `after` is -1 before the first."""
+
+    after: int
+    upto: int
+
+
+class LakeTable:
+    """One Delta table. One thread; any number of processes.
+
+    Args:
+        uri: folder or URI of the table (`table_uri`).
+        schema: columns with their Polars types, made on first use; None to read only.
+        pipeline: who appends; with the source it makes the transaction id, so that two pipelines never meet.
+        partition_by: columns that split the files.
+
+    Columns that an existing table lacks are added; a column of another type raises `InvalidInput`.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        schema: Mapping[str, pl.DataType] | None = None,
+        *,
+        pipeline: str = "",
+        partition_by: Sequence[str] = (),
+    ) -> None:
+        self.uri = uri
+        self._schema = pl.Schema(schema) if schema is not None else None
+        self._pipeline = pipeline
+        self._partition_by = list(partition_by)
+        self._table: DeltaTable | None = None
+        self._commits = 0
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a table."""
+        with self._failures("looking for"):
+            return DeltaTable.is_deltatable(self.uri)
+
+    @property
+    def delta_version(self) -> int:
+        """The newest version; raises `NotFound` where there is no table."""
+        with self._failures("reading"):
+            return DeltaTable(self.uri).version()
+
+    def scan(self, version: int | None = None) -> pl.LazyFrame:
+        """The rows of a version (default: the newest), lazily; raises `NotFound` where there is no table."""
+        with self._failures("reading"):
+            return pl.scan_delta(DeltaTable(self.uri, version=version))
+
+    def refresh(self) -> None:
+        """Forget the handle, so that the next question is answered from the store."""
+        self._table = None
+
+    def version_of(self, source: Source | str) -> int | None:
+        """The last offset that the table has of a source, as its handle knows it (None: nothing yet)."""
+        if self._table is None and not self.exists:
+            return None
+        found = self._handle().transaction_version(self._app(source))
+        return None if found is None else int(found)
+
+    def last_span(self, source: Source | str) -> Span | None:
+        """What the newest commit of this pipeline took of a source, whoever made it."""
+        upto = self.version_of(source)
+        if upto is None:
+            return None
+        after = self._handle().transaction_version(self._before(source))
+        return Span(-1 if after is None else int(after), upto)
+
+    def append(
+        self,
+        rows: pl.DataFrame,
+        upto: Mapping[Source, int],
+        *,
+        before_commit: Callable[[], None] | None = None,
+    ) -> dict[Source, Span]:
+        """Append those rows that the table does not have yet, and note how far each source was read.
+
+        Args:
+            rows: frame with the table's columns, among them `source` and `offset`; may be empty.
+            upto: last offset read of each source in `rows` (and of sources whose records all were bad).
+            before_commit: called before each attempt, when `version_of` tells what the attempt builds on.
+
+        Returns:
+            What this call added by source; a source that the table had already is not in it.
+
+        Raises:
+            Unavailable: the store does not take it; calling again with the same rows is safe.
+        """
+
+        def attempt() -> dict[Source, Span]:
+            spans = {
+                source: Span(after, last)
+                for source, last in upto.items()
+                if (after := self._at(source)) < last  # a lower version would be accepted, and go down
+            }
+            if spans:
+                self._commit(_newer(rows, spans), spans)
+            return spans
+
+        return self._retrying(attempt, before_commit)
+
+    def append_if(self, rows: pl.DataFrame, moved: Mapping[Source, Span]) -> None:
+        """Append all rows if each source still stands at its span's `after` (-1: at nothing); move it to `upto`.
+
+        For state that is derived from the records rather than being them. A repeated call is recognised. Raises
+        `Conflict` where a source stands elsewhere (someone else went on), `Unavailable` where the store does not
+        take it.
+        """
+        if not moved:
+            raise ValueError("without a source a repeated call cannot be recognised")
+
+        def attempt() -> None:
+            at = {source: self._at(source) for source in moved}
+            if all(at[source] == span.upto for source, span in moved.items()):
+                return
+            astray = [source for source, span in moved.items() if at[source] != span.after]
+            if astray:
+                source = astray[0]
+                raise Conflict(f"{self.uri} has {source} up to {at[source]}, not {moved[source].after}")
+            self._commit(rows, moved)
+
+        self._retrying(attempt)
+
+    def compact(self) -> None:
+        """Merge small files; readers and appends go on meanwhile. Raises `Unavailable`."""
+        with self._failures("compacting"):
+            DeltaTable(self.uri).optimize.compact(target_size=64 << 20)
+
+    def _retrying(self, attempt: Callable[[], _T], before: Callable[[], None] | None = None) -> _T:
+        for last in range(_ATTEMPTS - 1, -1, -1):
+            if before is not None:
+                before()
+            try:
+                with self._failures("appending to"):
+                    result = attempt()
+            except Unavailable:
+                self.refresh()  # whether it was committed is read from the store, never guessed
+                if not last:
+                    raise
+            else:
+                return result
+        raise AssertionError
+
+    def _commit(self, rows: pl.DataFrame, spans: Mapping[Source, Span]) -> None:
+        transactions = [Transaction(self._app(source), span.upto) for source, span in spans.items()]
+        transactions += [Transaction(self._before(source), span.after) for source, span in spans.items()]
+        write_deltalake(
+            self._handle(),
+            rows,
+            mode="append",
+            schema_mode="merge",
+            commit_properties=CommitProperties(app_transactions=transactions),
+        )
+        self._commits += 1
+        if self._commits % _COMPACT_EVERY == 0:
+            try:
+                self.compact()
+            except TidemillError as error:  # the rows are in; the files are merged another time
+                _log.info("compaction was put off", table=self.uri, reason=str(error))
+
+    def _handle(self) -> DeltaTable:
+        if self._table is None:
+            with self._failures("opening"):
+                self._table = self._open()
+        return self._table
+
+    def _open(self) -> DeltaTable:
+        if self._schema is None:
+            return DeltaTable(self.uri)
+        wanted = Schema.from_arrow(pl.DataFrame(schema=self._schema).to_arrow().schema)
+        try:
+            table = DeltaTable(self.uri)
+        except delta_errors.TableNotFoundError:
+            try:
+                DeltaTable.create(self.uri, schema=wanted, partition_by=self._partition_by, mode="ignore")
+            except delta_errors.DeltaError:
+                _log.debug("someone else made the table first", table=self.uri)
+            table = DeltaTable(self.uri)
+        self._fit(table, wanted)
+        return table
+
+    def _fit(self, table: DeltaTable, wanted: Schema) -> None:
+        present = {field.name: field for field in table.schema().fields}
+        for field in wanted.fields:
+            if field.name in present and present[field.name].type != field.type:
+                raise InvalidInput(
+                    f"column {field.name} of {self.uri} is {present[field.name].type}, now wanted as {field.type}",
+                    hint="give the field another name, or move the old table away",
+                )
+        missing = [field for field in wanted.fields if field.name not in present]
+        if missing:
+            table.alter.add_columns(missing)
+
+    def _at(self, source: Source) -> int:
+        found = self._handle().transaction_version(self._app(source))
+        return -1 if found is None else int(found)
+
+    def _app(self, source: Source | str) -> str:
+        return f"{self._pipeline}/{source}"
+
+    def _before(self, source: Source | str) -> str:
+        return f"{self._pipeline}/{source}#before"
+
+    @contextmanager
+    def _failures(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except delta_errors.SchemaMismatchError as error:
+            raise InvalidInput(f"{doing} {self.uri}: {error}") from error
+        except delta_errors.TableNotFoundError as error:
+            raise NotFound(f"there is no table {self.uri} yet") from error
+        except _FOREIGN as error:
+            raise Unavailable(f"{doing} {self.uri}: {error}") from error
+
+
+def table_uri(lake: str, model_id: str, name: str) -> str:
+    """Where a model's table is: `<lake>/<model id>.<name>`."""
+    if "://" in lake:
+        return f"{lake.rstrip('/')}/{model_id}.{name}"
+    return str(Path(lake) / f"{model_id}.{name}")
+
+
+def _newer(rows: pl.DataFrame, spans: Mapping[Source, Span]) -> pl.DataFrame:
+    if rows.is_empty():
+        return rows
+    keep = [
+        (pl.col("source") == str(source)) & pl.col("offset").is_between(span.after, span.upto, closed="right")
+        for source, span in spans.items()
+    ]
+    return rows.filter(reduce(pl.Expr.or_, keep))
