@@ -87,9 +87,9 @@ class ResolvedLabel(Record, frozen=True, kw_only=True):
 
 
 class ResolvedThrough(Record, frozen=True, kw_only=True):
-    """A mark in `labels.resolved`, without a key: every label that arrived by `through` stands before it.
+    """A mark in `labels.resolved`, without a key: what arrived by `through` is resolved before it.
 
-    Labels for a prediction that the log does not hold yet are the exception: they follow with that prediction.
+    That is, each pair of a label and a prediction whose records both arrived by `through` (milliseconds).
     """
 
     through: int
