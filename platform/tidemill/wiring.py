@@ -1,0 +1,158 @@
+"""The composition root: the one place that chooses implementations.
+
+`local(settings)` is everything one machine needs. Each thing is built when it is first asked for, and its module
+is imported then, so that a role loads only its own vendors. Roles, commands and pipeline steps get here what they
+need, and hand it on as arguments; nothing below imports this module.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tidemill.core.clock import Clock, SystemClock
+from tidemill.core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from tidemill.control.local_runner import LocalRunner
+    from tidemill.control.protocols import StoredModel
+    from tidemill.control.store import LocalResourceStore
+    from tidemill.events.records import Decision, Request, Topics
+    from tidemill.registry import Registry
+    from tidemill.rollout.driver import TrafficDriver
+    from tidemill.spec.model import ContinualModel
+    from tidemill.stack.supervisor import ProcessSupervisor
+
+__all__ = ["Local", "local"]
+
+
+def local(settings: Settings | None = None, *, clock: Clock | None = None) -> Local:
+    """One machine, by its settings (default: those of the environment, the file and the running stack)."""
+    return Local(settings=settings or load_settings()[0], clock=clock or SystemClock())
+
+
+@dataclass(frozen=True)
+class Local:
+    """The parts of one machine."""
+
+    settings: Settings
+    clock: Clock = field(default_factory=SystemClock)
+
+    @cached_property
+    def store(self) -> LocalResourceStore:
+        """Where resources and their status live."""
+        from tidemill.control.store import LocalResourceStore
+
+        return LocalResourceStore(self.settings.state / "resources")
+
+    @cached_property
+    def supervisor(self) -> ProcessSupervisor:
+        """Who holds the processes."""
+        from tidemill.stack.wanted import FileSupervisor
+
+        return FileSupervisor(self.settings.state / "processes")
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Versions and their aliases."""
+        from tidemill.registry.mlflow import MlflowRegistry
+
+        return MlflowRegistry(self.settings.mlflow_uri)
+
+    def runner(self, stored: StoredModel) -> LocalRunner:
+        """Who runs the pipeline of a model."""
+        from tidemill.control.local_runner import LocalRunner
+
+        return LocalRunner(self.supervisor, state=self.settings.state, model=stored.resource.id, code=stored.code)
+
+    def driver(self, stored: StoredModel) -> TrafficDriver:
+        """Who moves the traffic of a model."""
+        from tidemill.rollout.local import LocalTrafficDriver
+
+        return LocalTrafficDriver(
+            self.supervisor,
+            self.settings,
+            resource=stored.resource,
+            file=self.resource_file(stored.resource.id),
+            code=stored.code,
+            clock=self.clock,
+        )
+
+    def resource_file(self, model: str) -> Path:
+        """The file of a model's resource, which its processes are started with."""
+        return self.store.path(model)
+
+    def ask(self, resource: ContinualModel, request: Request, *, deadline_s: float = 30.0) -> Decision:
+        """Ask control, and wait for its decision; raises `DeadlineExceeded` where it does not answer."""
+        from tidemill.control.ask import ask
+
+        kafka = self.settings.require_kafka()
+        return ask(kafka, topics_of(resource), request, clock=self.clock, deadline_s=deadline_s)
+
+    def ingest(self, resource: ContinualModel, stop: threading.Event) -> None:
+        """Run the ingest worker until `stop`."""
+        from tidemill.ingest.worker import run
+
+        run(
+            resource,
+            kafka=self.settings.require_kafka(),
+            redis=self.settings.require_redis(),
+            lake=self.settings.lake_uri,
+            clock=self.clock,
+            stop=stop,
+        )
+
+    def outcomes(self, resource: ContinualModel, stop: threading.Event) -> None:
+        """Run the outcomes worker until `stop`."""
+        from tidemill.outcomes.worker import run
+
+        run(
+            resource,
+            kafka=self.settings.require_kafka(),
+            redis=self.settings.require_redis(),
+            lake=self.settings.lake_uri,
+            clock=self.clock,
+            stop=stop,
+        )
+
+    def watch(self, resource: ContinualModel, stop: threading.Event) -> None:
+        """Run the watch until `stop`."""
+        from tidemill.watch.worker import run
+
+        run(
+            resource,
+            kafka=self.settings.require_kafka(),
+            lake=self.settings.lake_uri,
+            clock=self.clock,
+            stop=stop,
+        )
+
+    def serve(self, resource: ContinualModel, *, version: str, artifact: str, port: int) -> None:
+        """Run a model server until it is told to end."""
+        from tidemill.serving.server import run
+
+        run(
+            resource,
+            version=version,
+            artifact=artifact,
+            port=port,
+            kafka=self.settings.require_kafka(),
+            redis=self.settings.require_redis(),
+            clock=self.clock,
+        )
+
+    def control(self, stop: threading.Event) -> None:
+        """Run the loop over all models until `stop`."""
+        from tidemill.control.service import run
+
+        run(self, stop)
+
+
+def topics_of(resource: ContinualModel) -> Topics:
+    """The topics of a model."""
+    from tidemill.events.records import Topics
+
+    return Topics(model=resource.id, events=resource.events_topic, labels=resource.labels_topic)
