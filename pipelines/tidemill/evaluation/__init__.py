@@ -1,1 +1,1 @@
-"""Gates: what a candidate must prove before any traffic."""
+"""What a version must prove before any traffic: scored on the same rows as the champion, judged by gates."""
