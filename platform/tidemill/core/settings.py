@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tidemill.core.errors import InvalidInput, Unavailable
 
-__all__ = ["Settings", "load_settings", "masked"]
+__all__ = ["Settings", "environment", "load_settings", "masked"]
 
 PREFIX = "TIDEMILL_"
 FILE = "tidemill.toml"
@@ -132,6 +132,11 @@ def load_settings(
         raise InvalidInput(f"setting {name} from {origin}: {first['msg']}", hint="see `tidemill config`") from error
 
 
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings as the environment of a child process, which then finds them wherever it runs."""
+    return {PREFIX + name.upper(): str(value) for name, value in settings if value is not None}
+
+
 def masked(value: object) -> str:
     """The value as text, with the password of a URL hidden."""
     return re.sub(r"(://[^:/@\s]*:)[^@/\s]+@", r"\1***@", str(value))
@@ -147,7 +152,23 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _read_stack(path: Path) -> dict[str, Any]:
     known = set(Settings.model_fields) - {"state"}
     try:
-        found = json.loads(path.read_text())["settings"]
-        return {name: value for name, value in found.items() if name in known}
+        stack = json.loads(path.read_text())
+        if not _is_alive(stack.get("pid")):  # left over from a stack that was killed
+            return {}
+        return {name: value for name, value in stack["settings"].items() if name in known}
+    except FileNotFoundError:  # it was stopped just now
+        return {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInput(f"{path} cannot be read: {error}", hint="run `tidemill down`, then `tidemill up`") from error
+
+
+def _is_alive(pid: object) -> bool:
+    if not isinstance(pid, int):
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,42 +1,40 @@
 """Starting and ending one child process and everything it starts itself."""
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tidemill.core.errors import NotFound, Unavailable
+from tidemill.core.errors import Unavailable
+from tidemill.stack.leash import leashed
 
-__all__ = ["signal_group", "spawn"]
+__all__ = ["Process", "signal_group", "spawn"]
 
-_PR_SET_PDEATHSIG = 1
+Process = subprocess.Popen[bytes]
+"""A child process as the standard library sees it."""
 
 
 def spawn(
     argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, folder: Path | None = None
-) -> "subprocess.Popen[bytes]":
+) -> Process:
     """Start `argv` as the leader of its own process group, output appended to `log`.
 
-    It dies with the thread that called this (on Linux, even on SIGKILL). `env` is the whole environment.
-    Raises `NotFound` where the program does not exist, `Unavailable` where it cannot be started.
+    It dies with the thread that called this (on Linux, even on SIGKILL). `env` is the whole environment
+    (None: this process's). A program that does not exist ends with status 1 and a line in its log. Raises
+    `Unavailable` where the machine cannot start a process at all.
     """
     try:
         with log.open("ab") as output:
             return subprocess.Popen(
-                list(argv),
+                leashed(argv),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=None if env is None else dict(env),
                 cwd=folder,
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
             )
-    except FileNotFoundError as error:
-        raise NotFound(f"{argv[0]} does not exist", hint="run `tidemill doctor`") from error
     except (OSError, subprocess.SubprocessError) as error:
         raise Unavailable(f"{argv[0]} could not be started: {error}") from error
 
@@ -48,16 +46,3 @@ def signal_group(pid: int, number: signal.Signals) -> bool:
     except (ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
         return False
     return True
-
-
-def _die_with(parent: int) -> Callable[[], None] | None:
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def bind() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died between the fork and the line above
-            os._exit(1)
-
-    return bind

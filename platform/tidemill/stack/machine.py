@@ -1,0 +1,251 @@
+"""The stack of one machine as a whole: brought up in order, watched, and taken down in order.
+
+    1. Kafka, Redis, Envoy   unless the settings name a broker or a server of one's own
+    2. stack.json            once they answer: from then on every command finds them
+    3. control, and what it asks for through `<state>/processes/wanted`
+
+It goes down the other way round.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from tidemill.core.clock import Clock
+from tidemill.core.errors import Conflict, DeadlineExceeded, Unavailable
+from tidemill.core.files import write_atomically
+from tidemill.core.settings import Settings, environment
+from tidemill.stack import envoy, kafka, redis
+from tidemill.stack.lock import StackLock, holder
+from tidemill.stack.logs import last_lines
+from tidemill.stack.ports import HOST, kept_ports
+from tidemill.stack.runner import Runner
+from tidemill.stack.supervisor import ProcessWanted
+
+__all__ = ["Machine", "StackFile", "start_detached", "stop", "wait_for_other", "what_runs"]
+
+READY_S = 60.0
+"""Deadline of Kafka, Redis and Envoy together."""
+PARTS = ("kafka", "redis", "envoy")
+CONTROL = ProcessWanted(name="control", argv=(sys.executable, "-m", "tidemill.cli", "control"), grace_s=15.0)
+
+Report = Callable[[str], None]
+"""Tells a person what is being done."""
+
+
+class StackFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`<state>/stack.json`: the stack that runs. It is there only while everything in it answers."""
+
+    pid: int
+    started: str
+    settings: dict[str, str]
+    """The settings that follow from it; `load_settings` takes them from here."""
+
+
+class Machine:
+    """The stack of one state folder, held by this process. Creating it raises `Conflict` if another holds it.
+
+    Args:
+        settings: `kafka` and `redis` name servers of one's own, or are None for ones that are started here.
+        control: whether the service `control` is to run.
+        report: is told what is being done.
+        stopping: asked between steps; true ends the wait for readiness and `run`.
+    """
+
+    def __init__(
+        self, settings: Settings, *, control: bool, clock: Clock, report: Report, stopping: Callable[[], bool]
+    ) -> None:
+        settings.state.mkdir(parents=True, exist_ok=True)
+        self._lock = StackLock(settings.state, clock)
+        self._file = settings.state / "stack.json"
+        self._file.unlink(missing_ok=True)  # of one that was killed
+        self._settings, self._control, self._clock = settings, control, clock
+        self._report, self._stopping = report, stopping
+        folder = settings.state.parent
+        self._runner = Runner(settings.state, env=environment(settings), folder=folder, clock=clock)
+
+    def start(self) -> StackFile | None:
+        """Bring everything up; returns once it answers, or None if asked to stop before.
+
+        Raises `Conflict` (a taken port), `NotFound` (a missing program), `Unavailable` (a part that fails, with
+        the last lines of its log) or `DeadlineExceeded`.
+        """
+        parts, found = self._prepare()
+        self._runner.fixed = parts
+        self._report(f"starting {', '.join(parts)}")
+        if not self._wait_for_parts():
+            return None
+        kafka.wait_until_ready(found["kafka"], clock=self._clock, deadline_s=READY_S if "kafka" in parts else 10.0)
+        redis.check(found["redis"])
+        settings = self._settings.model_copy(update=found)
+        self._runner.set_env(environment(settings))
+        stack = StackFile(pid=os.getpid(), started=self._clock.now().isoformat(), settings=found)
+        write_atomically(self._file, msgspec.json.format(msgspec.json.encode(stack)), durable=True)
+        self._runner.fixed = {**parts, CONTROL.name: CONTROL} if self._control else dict(parts)
+        self._runner.follow_files(True)
+        self._runner.step()
+        return stack
+
+    def run(self) -> None:
+        """Keep everything running until asked to stop."""
+        while not self._stopping():
+            self._runner.step()
+            self._runner.sleep()
+
+    def end(self, hurry: Callable[[], bool]) -> None:
+        """Take everything down, what uses a part before the part. `hurry`: kill what is left at once."""
+        self._file.unlink(missing_ok=True)
+        parts = {name: one for name, one in self._runner.fixed.items() if name in PARTS}
+        self._runner.follow_files(False)
+        for left in (parts, {}):
+            self._runner.fixed = left
+            while not hurry() and self._runner.observe().keys() - left.keys():
+                self._runner.step()
+                self._runner.sleep()
+        self._runner.close()
+        self._lock.release()
+
+    def _prepare(self) -> tuple[dict[str, ProcessWanted], dict[str, str]]:
+        state, settings = self._settings.state, self._settings
+        names = ["envoy", "envoy-admin"]
+        names += [] if settings.kafka else ["kafka", "kafka-controller"]
+        names += [] if settings.redis else ["redis"]
+        ports = kept_ports(
+            state / "ports.json", names, fixed={"envoy": settings.envoy_port} if settings.envoy_port else {}
+        )
+        parts: dict[str, ProcessWanted] = {}
+        found = {"kafka": settings.kafka or f"{HOST}:{ports['kafka']}"}
+        found["redis"] = settings.redis or f"redis://{HOST}:{ports['redis']}/0"
+        found["endpoint"] = f"http://{HOST}:{ports['envoy']}"
+        found["envoy_admin"] = f"http://{HOST}:{ports['envoy-admin']}"
+        if not settings.kafka:
+            if kafka.stored_classpath() is None:
+                self._report("fetching Kafka (43 MB, once)")
+            controller = ports["kafka-controller"]
+            parts["kafka"] = kafka.prepare(state / "kafka", port=ports["kafka"], controller_port=controller)
+        if not settings.redis:
+            parts["redis"] = redis.prepare(state / "redis", port=ports["redis"])
+        parts["envoy"] = envoy.prepare(state / "envoy", port=ports["envoy"], admin_port=ports["envoy-admin"])
+        return parts, found
+
+    def _wait_for_parts(self) -> bool:
+        end = self._clock.monotonic() + READY_S
+        while not self._stopping():
+            self._runner.step()
+            seen = self._runner.observe()
+            for name, one in seen.items():
+                if one.state == "failing":
+                    raise Unavailable(f"{name} ended with status {one.exit_status}\n{self._said(name)}")
+            waiting = [name for name, one in seen.items() if one.state != "ready"]
+            if not waiting:
+                return True
+            if self._clock.monotonic() > end:
+                names = ", ".join(waiting)
+                said = "\n".join(self._said(name) for name in waiting)
+                raise DeadlineExceeded(f"not ready after {READY_S:g} s: {names}\n{said}")
+            self._runner.sleep()
+        return False
+
+    def _said(self, name: str) -> str:
+        log = self._runner.log(name)
+        return f"{last_lines(log) or '(it said nothing)'}\n({log})"
+
+
+def what_runs(state: Path) -> StackFile | None:
+    """The stack that runs in this state folder and is ready; None if there is none."""
+    pid = holder(state)
+    try:
+        stack = msgspec.json.decode((state / "stack.json").read_bytes(), type=StackFile)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    return stack if pid == stack.pid else None
+
+
+def wait_for_other(state: Path, *, clock: Clock) -> StackFile:
+    """The stack that another process is bringing up, once it is ready.
+
+    Raises `Unavailable` if that process gives up, `DeadlineExceeded` if it takes too long.
+    """
+    end = clock.monotonic() + 2 * READY_S
+    while clock.monotonic() < end:
+        stack = what_runs(state)
+        if stack is not None:
+            return stack
+        if holder(state) is None:
+            raise Unavailable("another `tidemill up` was starting, and gave up", hint="run `tidemill up` again")
+        clock.sleep(0.05)
+    raise DeadlineExceeded(f"another `tidemill up` (pid {holder(state)}) is not ready after {2 * READY_S:g} s")
+
+
+def start_detached(settings: Settings, *, control: bool = True, clock: Clock) -> StackFile:
+    """Bring the stack up in a process of its own that outlives this one; returns it once it is ready.
+
+    Where one runs already, that one is returned. Its output goes to `<state>/logs/up.log`. Raises `Unavailable`
+    with the last lines of that output if it fails.
+    """
+    logs = settings.state / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "tidemill.cli", "up", *([] if control else ["--no-control"])]
+    with (logs / "up.log").open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TIDEMILL_STATE": str(settings.state), "NO_COLOR": "1", "COLUMNS": "200"},
+            start_new_session=True,
+        )
+    while True:
+        stack = what_runs(settings.state)
+        if stack is not None and stack.pid == process.pid:
+            return stack
+        status = process.poll()
+        if status == 0 and stack is not None:
+            return stack
+        if status is not None:
+            raise Unavailable(f"the stack did not start (status {status}):\n{last_lines(logs / 'up.log', 30)}")
+        clock.sleep(0.05)
+
+
+def stop(state: Path, *, clock: Clock, deadline_s: float = 60.0) -> bool:
+    """End the stack of this state folder; returns once nothing of it runs. False if nothing ran.
+
+    One that does not end in time is killed; what it had started goes with it. Raises `DeadlineExceeded` if even
+    that does not help.
+    """
+    pid = holder(state)
+    if pid is None:
+        (state / "stack.json").unlink(missing_ok=True)
+        return False
+    for number, patience_s in ((signal.SIGTERM, deadline_s), (signal.SIGKILL, 5.0)):
+        _signal_holder(state, number)
+        if _released(state, clock, patience_s):
+            (state / "stack.json").unlink(missing_ok=True)
+            return True
+    raise DeadlineExceeded(f"the stack (pid {pid}) does not end", hint="see who holds it: `tidemill doctor`")
+
+
+def _signal_holder(state: Path, number: signal.Signals) -> None:
+    pid = holder(state)
+    if not pid:
+        return
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise Conflict(f"the stack (pid {pid}) belongs to another user") from error
+
+
+def _released(state: Path, clock: Clock, patience_s: float) -> bool:
+    end = clock.monotonic() + patience_s
+    while holder(state) is not None:
+        if clock.monotonic() > end:
+            return False
+        clock.sleep(0.05)
+    return True
