@@ -1,0 +1,75 @@
+"""Guards: what the proxy and the server show at once, without waiting for a label.
+
+A candidate that fails to answer leaves no prediction, hence no outcome: only the proxy sees it.
+"""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tidemill.rollout.driver import TrafficSeen
+from tidemill.rollout.state import Counters, RolloutState
+
+__all__ = ["Fault", "fault"]
+
+_LEAST_ERRORS = 5
+"""Fewer failed requests may be those of one bad moment."""
+_UNREADY_MS = 10_000
+"""A server that was ready may be restarted, or its machine be busy, for this long."""
+
+
+class Fault(NamedTuple):
+    """Why a rollout ends at once."""
+
+    reason: str
+    figures: dict[str, Any]
+
+
+def fault(state: RolloutState, traffic: TrafficSeen, now: int) -> tuple[RolloutState, Fault | None]:
+    """Whether the candidate's server fails; the state remembers since when it has not been ready."""
+    plan = state.plan
+    name = plan.candidate.name
+    seen = traffic.revision(name)
+    if seen is not None and seen.failed:
+        return state, Fault(f"the server of {name} has failed: {seen.failed}", {})
+    errors = _errors(state, traffic)
+    if errors:
+        return state, errors
+    if seen is not None and seen.ready:
+        return msgspec.structs.replace(state, unready_since=None), None
+    since = now if state.unready_since is None else state.unready_since
+    champion = traffic.revision(plan.champion.name) if plan.champion else None
+    if champion is None or not champion.ready:
+        # Nothing is ready, as after a restart of the machine: that is not the candidate's fault.
+        return msgspec.structs.replace(state, unready_since=None), None
+    state = msgspec.structs.replace(state, unready_since=since)
+    if now - since < _UNREADY_MS:
+        return state, None
+    return state, Fault(f"the server of {name} has not been ready for {(now - since) / 1000:.0f} s", {})
+
+
+def _errors(state: RolloutState, traffic: TrafficSeen) -> Fault | None:
+    plan = state.plan
+    if state.candidate_before is None or state.champion_before is None or plan.champion is None:
+        return None
+    candidate = state.candidate_before.since(traffic.revision(plan.candidate.name))
+    champion = state.champion_before.since(traffic.revision(plan.champion.name))
+    if candidate.errors < _LEAST_ERRORS or candidate.error_share <= champion.error_share + plan.error_guard:
+        return None
+    return Fault(_words(plan.candidate.name, candidate, champion), _figures(candidate, champion))
+
+
+def _words(name: str, candidate: Counters, champion: Counters) -> str:
+    return (
+        f"{candidate.errors} of {candidate.requests} requests to {name} failed ({candidate.error_share:.1%}), "
+        f"of the champion's {champion.error_share:.1%}"
+    )
+
+
+def _figures(candidate: Counters, champion: Counters) -> dict[str, Any]:
+    return {
+        "requests": candidate.requests,
+        "errors": candidate.errors,
+        "error_share": candidate.error_share,
+        "champion_error_share": champion.error_share,
+    }

@@ -1,0 +1,322 @@
+"""The rollout as a state machine: pure functions from a state and what is seen to the next state and its moves.
+
+    starting ──ready──► canary: step 1 ─► 2 ─► … ──► promoting ──100 % seen──► done (promoted)
+        │                  │  (go on)              │
+        └──failed──────────┴──harm, guard, abort───┴──► rolling-back ──0 % seen──► done (rolled back)
+
+Level-triggered: `advance` may be called as often as one likes, after a crash with the state of before. It never
+believes a share that it has not seen. A first version has no champion to be compared with: it goes straight
+from ready to all traffic.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import msgspec
+
+from tidemill.core.clock import to_ms
+from tidemill.core.errors import Conflict
+from tidemill.rollout.cells import Evidence
+from tidemill.rollout.driver import RevisionSeen
+from tidemill.rollout.guard import fault
+from tidemill.rollout.history import HistorySeen
+from tidemill.rollout.plan import RolloutPlan, Span, Version
+from tidemill.rollout.state import Counters, Move, Observation, Phase, RolloutState, wanted
+from tidemill.rollout.verdict import judge
+from tidemill.spec.model import ContinualModel
+
+__all__ = [
+    "Evidence",
+    "HistorySeen",
+    "Move",
+    "Observation",
+    "RolloutPlan",
+    "RolloutState",
+    "Version",
+    "advance",
+    "asked",
+    "plan_for",
+    "progress",
+    "start",
+    "wanted",
+]
+
+READY_WITHIN_MS = 5 * 60_000
+"""A server that has not become ready by then has failed; large models take minutes to load."""
+_FORGET_MS = 10_000
+"""What is left out before a share was seen to be lost: nobody knows since when it was."""
+
+Advanced = tuple[RolloutState, tuple[Move, ...]]
+
+
+def plan_for(
+    resource: ContinualModel,
+    *,
+    candidate: Version,
+    champion: Version | None,
+    offsets: Mapping[int, int],
+    now: datetime,
+    history: HistorySeen | None = None,
+) -> RolloutPlan:
+    """Fix everything that a verdict depends on. `offsets` are the next ones of `.outcomes`, by partition."""
+    history = history or HistorySeen()
+    rollout, analysis = resource.spec.rollout, resource.spec.rollout.analysis
+    timeout_ms = _ms(analysis.timeout)
+    weights = tuple(step.weight for step in rollout.steps) if champion else (100,)
+    window_ms = _window_ms(history.per_second, weights[0], timeout_ms)
+    return RolloutPlan(
+        rollout=f"{candidate.name}-{to_ms(now)}",
+        candidate=candidate,
+        champion=champion,
+        weights=weights,
+        metric=analysis.metric,
+        margin=analysis.margin,
+        risk=analysis.risk,
+        min_outcomes=analysis.min_outcomes,
+        window_ms=window_ms,
+        slack_ms=max(200, window_ms // 4),
+        age_ms=_ms(resource.spec.labels.maturity.after),
+        visible=history.visible,
+        control=resource.spec.labels.control,
+        started_at=to_ms(now),
+        timeout_ms=timeout_ms,
+        on_timeout=analysis.on_timeout,
+        ready_within_ms=READY_WITHIN_MS,
+        offsets=dict(offsets),
+    )
+
+
+def start(plan: RolloutPlan) -> Advanced:
+    """Begin: the candidate is started and gets nothing until it is ready."""
+    state = RolloutState(plan=plan, phase="starting", phase_since=plan.started_at)
+    name = plan.candidate.name
+    if plan.champion is None:
+        reason = f"{name} is the first version: it gets all traffic once it is ready"
+    else:
+        steps = " → ".join(str(weight) for weight in plan.weights)
+        reason = f"{name} is to replace {plan.champion.name}: {steps} %, margin {plan.margin:g}, risk {plan.risk:g}"
+    return _told(state, "start-rollout", reason, msgspec.to_builtins(plan, str_keys=True))
+
+
+def advance(state: RolloutState, observation: Observation, now: datetime) -> Advanced:
+    """The next state and what was decided on the way; the same state and nothing where nothing has changed."""
+    phases: dict[Phase, Callable[[RolloutState, Observation, int], Advanced]] = {
+        "starting": _starting,
+        "canary": _canary,
+        "promoting": _promoting,
+        "rolling-back": _rolling_back,
+        "done": lambda state, *_: (state, ()),
+    }
+    return phases[state.phase](state, observation, to_ms(now))
+
+
+def asked(
+    state: RolloutState, kind: Literal["abort", "pause", "resume", "promote"], *, by: str, reason: str, now: datetime
+) -> Advanced:
+    """What a person or a program asks of the rollout. Raises `Conflict` where it cannot be done in this phase."""
+    because = f"{by}: {reason}" if reason else by
+    if kind == "abort" and state.phase in {"starting", "canary", "promoting"}:
+        return _roll_back(state, f"aborted by {because}", {}, to_ms(now))
+    if kind == "promote" and state.phase == "canary":
+        return _promote(state, f"promoted by hand by {because}", {"by": by}, to_ms(now))
+    if kind == "pause" and state.phase in {"starting", "canary"} and not state.paused:
+        return _told(_with(state, paused=True), "pause", f"paused at {state.weight} % by {because}", {})
+    if kind == "resume" and state.paused:
+        return _told(_with(state, paused=False), "resume", f"resumed at {state.weight} % by {because}", {})
+    stands = f"{state.phase}{', paused' if state.paused else ''}"
+    hint = (
+        "it must be ready first" if kind == "promote" and state.phase == "starting" else "see `tidemill rollout status`"
+    )
+    raise Conflict(f"the rollout of {state.plan.candidate.name} is {stands}: nothing to {kind}", hint=hint)
+
+
+def progress(state: RolloutState, evidence: Evidence | None) -> dict[str, float | int | str | None]:
+    """How it stands, for people: phase, share, the verdict so far with its reason and figures."""
+    told: dict[str, float | int | str | None] = {"phase": state.phase, "weight": state.weight, "reason": state.reason}
+    if state.phase == "canary" and evidence is not None:
+        verdict = judge(state.plan, evidence, state.step)
+        told |= verdict.figures | {"verdict": verdict.kind, "reason": verdict.reason}
+    return told
+
+
+def _starting(state: RolloutState, observation: Observation, now: int) -> Advanced:
+    plan = state.plan
+    seen = observation.traffic.revision(plan.candidate.name)
+    if seen is not None and seen.failed:
+        return _roll_back(state, f"the server of {plan.candidate.name} cannot start: {seen.failed}", {}, now)
+    if seen is None or not seen.ready:
+        return _wait_until_ready(state, now)
+    if state.paused:
+        return state, ()
+    if plan.champion is None or plan.weights[0] == 100:
+        reason = "there is nothing to compare it with" if plan.champion is None else "the only step is 100 %"
+        return _promote(state, f"{plan.candidate.name} is ready and {reason}", {}, now)
+    figures = {"weight": plan.weights[0], "ready_after_s": (now - plan.started_at) / 1000}
+    return _told(
+        _with(state, phase="canary", phase_since=now),
+        "set-traffic",
+        f"{plan.candidate.name} is ready: it is to get {plan.weights[0]} %",
+        figures,
+    )
+
+
+def _wait_until_ready(state: RolloutState, now: int) -> Advanced:
+    plan = state.plan
+    if now - state.phase_since < plan.ready_within_ms:
+        return state, ()
+    waited = f"{plan.candidate.name} was not ready within {plan.ready_within_ms / 1000:g} s"
+    return _roll_back(state, waited, {}, now)
+
+
+def _canary(state: RolloutState, observation: Observation, now: int) -> Advanced:
+    state, found = fault(state, observation.traffic, now)
+    if found:
+        return _roll_back(state, found.reason, found.figures, now)
+    state, moves = _watch_share(state, observation, now)
+    decided, more = _by_evidence(state, observation.evidence, now)
+    return decided, (*moves, *more)
+
+
+def _watch_share(state: RolloutState, observation: Observation, now: int) -> Advanced:
+    """Open a span when the step's share is seen, close it when it is no longer."""
+    weight = state.plan.weights[state.step]
+    seen = observation.traffic.revision(state.plan.candidate.name)
+    holds = seen is not None and seen.ready and seen.share == weight
+    last = state.spans[-1] if state.spans else None
+    is_open = last is not None and last.until is None
+    if holds and not is_open:
+        return _begin_span(state, observation, now)
+    if not holds and last is not None and is_open:
+        until = max(last.since, now - min(state.plan.age_ms, _FORGET_MS))
+        return _with(state, spans=(*state.spans[:-1], msgspec.structs.replace(last, until=until))), ()
+    return state, ()
+
+
+def _begin_span(state: RolloutState, observation: Observation, now: int) -> Advanced:
+    weight = state.plan.weights[state.step]
+    again = any(span.step == state.step for span in state.spans)
+    state = _with(state, spans=(*state.spans, Span(step=state.step, weight=weight, since=now)))
+    if state.candidate_before is None and state.plan.champion is not None:
+        traffic = observation.traffic
+        state = _with(
+            state,
+            candidate_before=Counters.of(traffic.revision(state.plan.candidate.name)),
+            champion_before=Counters.of(traffic.revision(state.plan.champion.name)),
+        )
+    reason = f"{weight} % of the requests {'go again' if again else 'now go'} to {state.plan.candidate.name}"
+    return _told(state, "step-began", reason, {"step": state.step, "weight": weight, "since": now})
+
+
+def _by_evidence(state: RolloutState, evidence: Evidence | None, now: int) -> Advanced:
+    plan = state.plan
+    over = now - plan.started_at >= plan.timeout_ms
+    if evidence is None:
+        return _timed_out(state, "no outcomes could be read", now) if over else (state, ())
+    verdict = judge(plan, evidence, state.step)
+    if verdict.kind == "roll back":
+        return _roll_back(state, verdict.reason, verdict.figures, now)
+    if over:
+        return _timed_out(state, verdict.reason, now)
+    if verdict.kind == "hold":
+        return _hold(state, verdict.about, verdict.reason, verdict.figures)
+    state = _with(state, held=None)
+    if state.paused or verdict.kind == "inconclusive":
+        return state, ()
+    if verdict.kind == "promote":
+        return _promote(state, verdict.reason, verdict.figures, now)
+    return _go_on(state, verdict.reason, verdict.figures, now)
+
+
+def _go_on(state: RolloutState, reason: str, figures: dict[str, Any], now: int) -> Advanced:
+    step = state.step + 1
+    state = _with(_closed(state, now), step=step)
+    weight = state.plan.weights[step]
+    return _told(state, "go-on", f"on to {weight} %: {reason}", figures | {"weight": weight})
+
+
+def _timed_out(state: RolloutState, reason: str, now: int) -> Advanced:
+    plan = state.plan
+    text = f"no verdict within {plan.timeout_ms / 1000:g} s ({reason})"
+    if plan.on_timeout == "rollBack":
+        return _roll_back(state, text, {}, now)
+    return _hold(state, "timeout", text, {})
+
+
+def _hold(state: RolloutState, about: str, reason: str, figures: dict[str, Any]) -> Advanced:
+    """Stay where it is; told once for each thing it is about."""
+    if state.held == about:
+        return state, ()
+    return _told(_with(state, held=about), "hold", f"held at {state.weight} %: {reason}", figures)
+
+
+def _promoting(state: RolloutState, observation: Observation, now: int) -> Advanced:
+    state, found = fault(state, observation.traffic, now)
+    if found:
+        return _roll_back(state, found.reason, found.figures, now)
+    candidate = state.plan.candidate
+    seen = observation.traffic.revision(candidate.name)
+    if seen is None or not seen.ready or seen.share != 100:
+        return _wait_until_ready(state, now)
+    state = _with(state, phase="done", phase_since=now, result="promoted")
+    figures = state.figures | {
+        "weight": 100,
+        "artifact": candidate.artifact,
+        "previous": state.plan.champion.name if state.plan.champion else None,
+        "took_s": (now - state.plan.started_at) / 1000,
+    }
+    return _told(state, "promote", f"all requests now go to {candidate.name}: {state.reason}", figures)
+
+
+def _rolling_back(state: RolloutState, observation: Observation, now: int) -> Advanced:
+    plan, traffic = state.plan, observation.traffic
+    candidate = traffic.revision(plan.candidate.name)
+    if candidate is not None and candidate.share > 0:
+        return state, ()
+    champion: RevisionSeen | None = traffic.revision(plan.champion.name) if plan.champion else None
+    if plan.champion is not None and (champion is None or champion.share != 100):
+        return state, ()
+    took = (now - state.phase_since) / 1000
+    kept = f"all requests go to {plan.champion.name} again" if plan.champion else "nothing is served"
+    state = _with(state, phase="done", phase_since=now, result="rolled back")
+    return _told(state, "rolled-back", f"{kept} after {took:.1f} s: {state.reason}", state.figures | {"took_s": took})
+
+
+def _promote(state: RolloutState, reason: str, figures: dict[str, Any], now: int) -> Advanced:
+    closed = _with(_closed(state, now), phase="promoting", phase_since=now, reason=reason, figures=figures)
+    return _told(closed, "set-traffic", f"to 100 %: {reason}", figures | {"weight": 100})
+
+
+def _roll_back(state: RolloutState, reason: str, figures: dict[str, Any], now: int) -> Advanced:
+    at = state.weight
+    state = _with(_closed(state, now), phase="rolling-back", phase_since=now, reason=reason, figures=figures)
+    return _told(state, "roll-back", f"from {at} % to 0: {reason}", figures | {"weight": at})
+
+
+def _closed(state: RolloutState, now: int) -> RolloutState:
+    if not state.spans or state.spans[-1].until is not None:
+        return state
+    return _with(state, spans=(*state.spans[:-1], msgspec.structs.replace(state.spans[-1], until=now)))
+
+
+def _told(state: RolloutState, kind: str, reason: str, figures: dict[str, Any]) -> Advanced:
+    number = state.moves + 1
+    state = _with(state, moves=number)
+    return state, (Move(number=number, kind=kind, reason=reason, figures=figures, wanted=wanted(state)),)
+
+
+def _with(state: RolloutState, **changes: Any) -> RolloutState:
+    return msgspec.structs.replace(state, **changes)
+
+
+def _window_ms(per_second: float | None, first_weight: int, timeout_ms: int) -> int:
+    """Long enough for two requests of the smaller arm, short enough to compare like with like."""
+    if per_second is None:
+        return 10_000
+    wait_s = 2 / (per_second * min(first_weight, 50) / 100)
+    longest_s = max(1.0, min(3600.0, timeout_ms / 20_000))
+    return round(min(max(1.0, wait_s), longest_s)) * 1000
+
+
+def _ms(duration: timedelta) -> int:
+    return round(duration.total_seconds() * 1000)

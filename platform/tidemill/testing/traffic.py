@@ -1,0 +1,83 @@
+"""A traffic driver in memory: servers become ready, fail and answer when the test says so."""
+
+import msgspec
+
+from tidemill.core.errors import Unavailable
+from tidemill.rollout.driver import RevisionSeen, RevisionWanted, TrafficSeen, TrafficWanted
+
+__all__ = ["MemoryTrafficDriver"]
+
+
+class MemoryTrafficDriver:
+    """Implements `TrafficDriver`. Weights move on `apply`, or with `slow` on the next `settle`.
+
+    `applied` keeps every different wish, so that a test can look back at the shares that were asked for.
+    """
+
+    sticky = False
+
+    def __init__(self, *, ready_at_once: bool = False, slow: bool = False) -> None:
+        self.applied: list[TrafficWanted] = []
+        self.unavailable = False
+        self._ready_at_once = ready_at_once
+        self._slow = slow
+        self._wanted: dict[str, RevisionWanted] = {}
+        self._seen: dict[str, RevisionSeen] = {}
+
+    def observe(self) -> TrafficSeen:
+        """What is seen now; raises `Unavailable` where the test asked for it."""
+        self._answer()
+        return TrafficSeen(tuple(self._seen[name] for name in sorted(self._seen)), "http://127.0.0.1:0")
+
+    def apply(self, wanted: TrafficWanted) -> None:
+        """State what is wanted."""
+        self._answer()
+        if not self.applied or self.applied[-1] != wanted:
+            self.applied.append(wanted)
+        self._wanted = {one.version: one for one in wanted.revisions}
+        for name in self._wanted:
+            if name not in self._seen:
+                self._seen[name] = RevisionSeen(version=name, share=0, ready=self._ready_at_once)
+        if not self._slow:
+            self.settle()
+
+    def settle(self) -> None:
+        """Let the weights follow what is wanted, and the versions that are no longer wanted end."""
+        serving = [one for one in self._wanted.values() if one.share and self._seen[one.version].ready]
+        total = sum(one.share for one in serving)
+        shares = {one.version: one.share for one in serving}
+        if serving and total < 100:  # a share that nobody can take stays with the ready ones
+            shares[serving[0].version] += 100 - total
+        # While nothing that is wanted can serve, what serves goes on, unless it is wanted without traffic.
+        kept = set() if serving else {name for name in self._seen if name not in self._wanted}
+        for name in list(self._seen):
+            if name not in self._wanted and name not in kept:
+                del self._seen[name]
+            elif name not in kept:
+                self._seen[name] = msgspec.structs.replace(self._seen[name], share=shares.get(name, 0))
+
+    def become_ready(self, version: str) -> None:
+        """The version's server answers from now on."""
+        self._change(version, ready=True)
+
+    def become_unready(self, version: str) -> None:
+        """The version's server has stopped answering; its share goes to the others."""
+        self._change(version, ready=False)
+
+    def fail(self, version: str, why: str) -> None:
+        """The version's server cannot become ready."""
+        self._change(version, ready=False, failed=why)
+
+    def answered(self, version: str, *, requests: int, errors: int = 0) -> None:
+        """The version has taken so many more requests, of which so many failed."""
+        seen = self._seen[version]
+        self._change(version, requests=seen.requests + requests, errors=seen.errors + errors)
+
+    def _change(self, version: str, **changes: object) -> None:
+        self._seen[version] = msgspec.structs.replace(self._seen[version], **changes)
+        if not self._slow:
+            self.settle()
+
+    def _answer(self) -> None:
+        if self.unavailable:
+            raise Unavailable("the proxy does not answer")
