@@ -1,1 +1,5 @@
-"""Which versions there are, which of them is champion, and where each came from."""
+"""Versions and their lineage: which there are, where they lie, and which one is champion, candidate or previous."""
+
+from tidemill.registry.protocol import Alias, RegisteredVersion, Registry
+
+__all__ = ["Alias", "RegisteredVersion", "Registry"]

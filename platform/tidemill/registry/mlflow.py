@@ -1,0 +1,164 @@
+"""The registry in MLflow: a registered model per model id, its versions named by the tag `tidemill.version`.
+
+A version's source is its immutable artifact prefix. MLflow is used in process on its tracking URI (SQLite on one
+machine, no server); its telemetry is off. Importing it takes seconds, so it is imported on first use.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tidemill.core.errors import Conflict, NotFound, Unavailable
+from tidemill.registry.protocol import Alias, RegisteredVersion
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+__all__ = ["VERSION_TAG", "MlflowRegistry"]
+
+VERSION_TAG = "tidemill.version"
+_ALIASES: tuple[Alias, ...] = ("champion", "candidate", "previous")
+_MISSING = "RESOURCE_DOES_NOT_EXIST"
+_PRESENT = "RESOURCE_ALREADY_EXISTS"
+
+
+class MlflowRegistry:
+    """Implements `Registry`.
+
+    Args:
+        uri: MLflow's tracking URI, for instance `sqlite:////folder/mlflow.db`. The first use of a new SQLite file
+            makes its tables, which takes some seconds.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._known: MlflowClient | None = None
+
+    def register(
+        self,
+        model: str,
+        version: str,
+        artifact: str,
+        *,
+        tags: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Add a version, and a run that shows its figures; the same again changes nothing."""
+        known = next((found for found in self.versions(model) if found.version == version), None)
+        if known is not None:
+            if known.artifact != artifact:
+                raise Conflict(f"version {version} of {model} is registered with {known.artifact}, not {artifact}")
+            return
+        tags = {VERSION_TAG: version, **(tags or {})}
+        with self._failures(f"registering {version} of {model}"):
+            self._ensure_model(model)
+            run = self._log_run(model, version, artifact, tags, metrics or {})
+            self._client.create_model_version(model, source=artifact, run_id=run, tags=tags)
+
+    def set_alias(self, model: str, alias: Alias, version: str | None) -> None:
+        """Point an alias at a version, or at none."""
+        with self._failures(f"setting alias {alias} of {model}"):
+            if version is None:
+                if alias in self.aliases(model):
+                    self._client.delete_registered_model_alias(model, alias)
+                return
+            number = next(
+                (found.version for found in self._found(model) if found.tags.get(VERSION_TAG) == version), None
+            )
+            if number is None:
+                raise NotFound(f"{model} has no version {version}")
+            self._client.set_registered_model_alias(model, alias, number)
+
+    def aliases(self, model: str) -> dict[Alias, str]:
+        """The version of each alias that is set."""
+        found: dict[Alias, str] = {}
+        for alias in _ALIASES:
+            # Asked one by one: a search returns versions without their aliases.
+            with self._failures(f"reading alias {alias} of {model}"):
+                version = self._by_alias(model, alias)
+            if version is not None and VERSION_TAG in version.tags:
+                found[alias] = version.tags[VERSION_TAG]
+        return found
+
+    def versions(self, model: str) -> Sequence[RegisteredVersion]:
+        """All versions, oldest first; versions that others registered under this model's name are left out."""
+        with self._failures(f"reading the versions of {model}"):
+            return [
+                RegisteredVersion(
+                    version=found.tags[VERSION_TAG],
+                    artifact=found.source,
+                    created_at=found.creation_timestamp,
+                    tags={key: text for key, text in found.tags.items() if key != VERSION_TAG},
+                )
+                for found in self._found(model)
+                if VERSION_TAG in found.tags
+            ]
+
+    @property
+    def _client(self) -> "MlflowClient":
+        if self._known is None:
+            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+            os.environ.setdefault("DO_NOT_TRACK", "true")
+            from mlflow.tracking import MlflowClient
+
+            for name in ("mlflow", "alembic"):
+                logging.getLogger(name).setLevel(logging.WARNING)
+            self._known = MlflowClient(self._uri, self._uri)
+        return self._known
+
+    def _found(self, model: str) -> list[Any]:
+        """MLflow's versions of a model, oldest first, page by page."""
+        versions: list[Any] = []
+        token = None
+        while True:
+            page = self._client.search_model_versions(f"name = '{model}'", page_token=token)
+            versions.extend(page)
+            if not (token := page.token):
+                return sorted(versions, key=lambda found: int(found.version))
+
+    def _by_alias(self, model: str, alias: str) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.get_model_version_by_alias(model, alias)
+        except MlflowException as error:
+            if error.error_code in {_MISSING, "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise
+
+    def _ensure_model(self, model: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(model)
+        except MlflowException as error:
+            if error.error_code != _PRESENT:
+                raise
+
+    def _log_run(
+        self, model: str, version: str, artifact: str, tags: Mapping[str, str], metrics: Mapping[str, float]
+    ) -> str:
+        """An MLflow run with the version's figures, for its UI and for comparing; its id."""
+        from mlflow.entities import Metric
+
+        experiment = self._client.get_experiment_by_name(model)
+        # Without a location of its own the experiment would put files into the working folder.
+        home = artifact.rsplit("/", 1)[0]
+        number = experiment.experiment_id if experiment else self._client.create_experiment(model, home)
+        run = self._client.create_run(number, run_name=version, tags=dict(tags))
+        at = run.info.start_time
+        self._client.log_batch(run.info.run_id, [Metric(name, value, at, 0) for name, value in metrics.items()])
+        self._client.set_terminated(run.info.run_id)
+        return str(run.info.run_id)
+
+    @contextmanager
+    def _failures(self, doing: str) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise Unavailable(f"{doing} in MLflow at {self._uri}: {error}") from error

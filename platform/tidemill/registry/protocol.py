@@ -1,0 +1,53 @@
+"""The registry as the rest of Tidemill sees it; `tidemill.registry.mlflow` is the one that ships."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+__all__ = ["Alias", "RegisteredVersion", "Registry"]
+
+Alias: TypeAlias = Literal["champion", "candidate", "previous"]
+
+
+class RegisteredVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a model. Without an alias it is inert."""
+
+    version: str
+    """Tidemill's id, which is its run's; never the registry's own number."""
+    artifact: str
+    created_at: int
+    """Milliseconds since the epoch."""
+    tags: dict[str, str] = {}
+    """Lineage: run, snapshot, cause and what else its run told."""
+
+
+class Registry(Protocol):
+    """Keeps versions. The register step writes versions, control writes aliases, everyone reads."""
+
+    def register(
+        self,
+        model: str,
+        version: str,
+        artifact: str,
+        *,
+        tags: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Add a version with its lineage and figures. The same again changes nothing.
+
+        Raises `Conflict` where the version is there with another artifact, `Unavailable`.
+        """
+        ...
+
+    def set_alias(self, model: str, alias: Alias, version: str | None) -> None:
+        """Point an alias at a version, or at none; raises `NotFound` for an unknown version, `Unavailable`."""
+        ...
+
+    def aliases(self, model: str) -> dict[Alias, str]:
+        """The version of each alias that is set; none for a model that is not known. Raises `Unavailable`."""
+        ...
+
+    def versions(self, model: str) -> Sequence[RegisteredVersion]:
+        """All versions, oldest first; none for a model that is not known. Raises `Unavailable`."""
+        ...
