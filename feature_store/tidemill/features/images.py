@@ -1,0 +1,102 @@
+"""Statistics of a picture: five numbers that move when light, focus or colour of a camera move.
+
+Luma is ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B) as Pillow computes it, in 8 bits. All results lie in [0, 1].
+"""
+
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from tidemill.core.errors import InvalidInput
+
+__all__ = ["MAX_PIXELS", "STATISTICS", "decode_image", "statistics"]
+
+MAX_PIXELS = 32_000_000
+"""Larger pictures are refused before they are decoded: a few kB of PNG can ask for gigabytes."""
+
+_Pixels = npt.NDArray[np.uint8]
+
+
+class _Statistic(Protocol):
+    def __call__(self, rgb: _Pixels, luma: _Pixels, /) -> float: ...
+
+
+def _brightness(_: _Pixels, luma: _Pixels) -> float:
+    """Mean luma."""
+    return float(luma.mean()) / 255
+
+
+def _contrast(_: _Pixels, luma: _Pixels) -> float:
+    """Standard deviation of luma (RMS contrast)."""
+    return float(luma.std()) / 255
+
+
+def _sharpness(_: _Pixels, luma: _Pixels) -> float:
+    """Variance of the 4-neighbour Laplacian over inner pixels (Pech-Pacheco et al. 2000), of luma in [0, 1/4]."""
+    if min(luma.shape) < 3:
+        return 0.0
+    y = luma.astype(np.int16)
+    laplacian = y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * y[1:-1, 1:-1]
+    return float(laplacian.var()) / (4 * 255) ** 2
+
+
+def _saturation(rgb: _Pixels, _: _Pixels) -> float:
+    """Mean saturation of HSV: (max − min) / max of a pixel's channels, 0 for black."""
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    high = np.maximum(np.maximum(red, green), blue).astype(np.float32)
+    low = np.minimum(np.minimum(red, green), blue)
+    return float(np.mean((high - low) / np.maximum(high, 1)))
+
+
+def _clipping(_: _Pixels, luma: _Pixels) -> float:
+    """Share of pixels whose luma is at most 2/255 or at least 253/255."""
+    return float(np.count_nonzero((luma <= 2) | (luma >= 253))) / luma.size
+
+
+STATISTICS: Mapping[str, _Statistic] = MappingProxyType(
+    {
+        "brightness": _brightness,
+        "contrast": _contrast,
+        "sharpness": _sharpness,
+        "saturation": _saturation,
+        "clipping": _clipping,
+    }
+)
+"""The statistics by the names that `features.image` takes."""
+
+
+def statistics(image: bytes, names: Iterable[str]) -> dict[str, float]:
+    """The named statistics of a PNG or JPEG file, each in [0, 1].
+
+    Raises `InvalidInput` for what is no such picture, is damaged or has more than `MAX_PIXELS`.
+    """
+    picture = decode_image(image)
+    luma = np.asarray(picture.convert("L"))
+    rgb = np.asarray(picture)
+    return {name: STATISTICS[name](rgb, luma) for name in names}
+
+
+def decode_image(image: bytes) -> Image.Image:
+    """The decoded picture in RGB; raises `InvalidInput` as `statistics` does."""
+    try:
+        picture = Image.open(BytesIO(image), formats=("PNG", "JPEG"))
+        width, height = picture.size
+        if width * height > MAX_PIXELS:
+            raise InvalidInput(f"a picture of {width} by {height} pixels; at most {MAX_PIXELS:,} are taken")
+        return _rgb(picture)
+    except InvalidInput:
+        raise
+    # Damaged files make Pillow raise nearly anything: OSError, SyntaxError, struct.error, zlib.error, ValueError, …
+    except Exception as error:
+        raise InvalidInput(f"no picture (PNG or JPEG): {error}") from error
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255 rather than scale
+        return Image.fromarray((np.asarray(picture).astype(np.uint32) // 257).astype(np.uint8)).convert("RGB")
+    return picture.convert("RGB")
