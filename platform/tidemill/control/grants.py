@@ -1,0 +1,242 @@
+"""One run at a time: claims and grants, and what becomes of a run that has one.
+
+A run may propose a version only with the token of a grant that is still good. The grant ends when the run says
+that it is over, when its runner shows it ended or no longer shows it, or when it expires.
+"""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from tidemill.control.protocols import RunSeen
+from tidemill.control.state import Cause, Grant, Run
+from tidemill.control.turn import Turn
+from tidemill.core.clock import from_ms, to_ms
+from tidemill.core.ids import deterministic_id
+from tidemill.events.records import Request
+
+__all__ = ["claim", "end_run", "failed", "finished", "follow_run", "holds_grant", "next_run", "start_run"]
+
+GRANT_FOR = timedelta(hours=12)
+"""A backstop for runs that no runner shows; the others end with what their runner shows."""
+WORD_WITHIN = timedelta(seconds=5)
+"""How long a run that its runner shows as over may take until its own word arrives through the log."""
+CLAIM_WITHIN = timedelta(minutes=5)
+"""How long a run that was started may stay unseen by its runner and without a claim."""
+
+_RUN_ID = "r%Y%m%d-%H%M%S"
+_SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+def next_run(turn: Turn) -> str:
+    """The id of a run that starts now: `r<yyyymmdd>-<hhmmss>`, later than every one before it."""
+    at = turn.now
+    if turn.status.last_run:
+        # Two runs within a second, or a clock that was set back, must not share an id.
+        last = datetime.strptime(turn.status.last_run, _RUN_ID).replace(tzinfo=UTC)
+        at = max(at, last + timedelta(seconds=1))
+    return at.strftime(_RUN_ID)
+
+
+def start_run(
+    turn: Turn,
+    cause: Cause,
+    reason: str,
+    figures: dict[str, Any],
+    *,
+    since: int | None = None,
+    by: Request | None = None,
+) -> Turn:
+    """Decide that a run starts; the runner is asked for it once this is written. `by` is the request it answers."""
+    arguments = by.arguments if by else {}
+    run = Run(
+        run=next_run(turn),
+        cause=cause,
+        reason=reason,
+        started_at=turn.now_ms,
+        by=by.by if by else "control",
+        since=since,
+        force=bool(arguments.get("force")),
+        skip_gates=bool(arguments.get("skip_gates")),
+    )
+    # What was pending is answered by this run; the latch keeps more from being added until its rollout ends.
+    drift = msgspec.structs.replace(turn.status.drift, pending=())
+    turn = turn.change(run=run, last_run=run.run, drift=drift)
+    more = {"cause": cause, "by": run.by, "since": since, "force": run.force, "skip_gates": run.skip_gates}
+    return turn.say("start-run", run.run, reason, figures | more, answers=by)
+
+
+def claim(turn: Turn, request: Request) -> Turn:
+    """Grant a run its right to propose, or refuse it because something else goes on."""
+    name = str(request.arguments.get("run") or "")
+    run = turn.status.run
+    if run is None or run.run != name:
+        if refusal := turn.busy or _paused(turn, request) or _unfit(turn, name):
+            return turn.say("refuse", name or request.request_id, refusal, answers=request)
+        run = _from_outside(turn, name, request)
+    token = deterministic_id(turn.resource.id, name, request.request_id, turn.now_ms)
+    grant = run.grant or Grant(token=token, granted_at=turn.now_ms, expires_at=to_ms(turn.now + GRANT_FOR))
+    turn = turn.change(run=msgspec.structs.replace(run, grant=grant))
+    return turn.say("grant", name, f"nothing else runs; {run.reason}", _terms(turn, run, grant), answers=request)
+
+
+def holds_grant(turn: Turn, request: Request) -> str | None:
+    """Why the run that makes this request may not; None if it holds the grant."""
+    name, run = str(request.arguments.get("run") or ""), turn.status.run
+    if run is None or run.run != name:
+        return f"{name or 'a run without a name'} holds no grant" + (f"; {run.run} does" if run else "")
+    if run.grant is None or run.grant.token != request.arguments.get("token"):
+        return f"the token of {name} is not the one it was granted"
+    if run.grant.expires_at <= turn.now_ms:
+        return f"the grant of {name} expired at {from_ms(run.grant.expires_at):%Y-%m-%d %H:%M:%S} UTC"
+    return None
+
+
+def failed(turn: Turn, request: Request) -> Turn:
+    """A run says that it failed."""
+    if refusal := holds_grant(turn, request):
+        return turn.say("refuse", request.request_id, refusal, answers=request)
+    step = str(request.arguments.get("step") or "a step")
+    error = str(request.arguments.get("error") or "no reason was given")
+    figures = {"step": step, "error": error}
+    name = str(request.arguments["run"])
+    return end_run(turn).say("run-failed", name, f"{step} failed: {error}", figures, answers=request)
+
+
+def finished(turn: Turn, request: Request) -> Turn:
+    """A run says that it is over without a version to propose: its gates refused it."""
+    if refusal := holds_grant(turn, request):
+        return turn.say("refuse", request.request_id, refusal, answers=request)
+    gates = gate_verdicts(request)
+    reason = "no version is proposed" + (f": {refusals}" if (refusals := gates_in_words(gates)) else "")
+    name = str(request.arguments["run"])
+    return end_run(turn).say("run-finished", name, reason, {"gates": gates}, answers=request)
+
+
+def follow_run(turn: Turn) -> Turn:
+    """Notice what the run does not say itself: which step is at work, that it died, vanished or took too long."""
+    run = turn.status.run
+    if run is None:
+        return _forget_stopped(turn)
+    if run.grant and run.grant.expires_at <= turn.now_ms:
+        reason = f"its grant expired after {GRANT_FOR}"
+        stopping = (*turn.status.stopping, run.run)
+        return end_run(turn).change(stopping=stopping).say("run-failed", run.run, reason, {"step": run.step})
+    if turn.observed.runs is None:
+        return turn
+    shown = next((seen for seen in turn.observed.runs if seen.run == run.run), None)
+    run = _as_shown(turn, run, shown)
+    if run.over_since is not None and turn.now_ms - run.over_since >= _patience(run):
+        return end_run(turn).say("run-failed", run.run, _end_in_words(shown, run), {"step": run.step})
+    return turn.change(run=run)
+
+
+def end_run(turn: Turn) -> Turn:
+    """No run is in flight any more; the cooldown counts from here unless a rollout follows."""
+    return turn.change(run=None, quiet_from=turn.now_ms)
+
+
+def gate_verdicts(request: Request) -> Any:
+    """The gates' verdicts that a request carries as a JSON string; None where it carries none that can be read."""
+    try:
+        return json.loads(str(request.arguments.get("gates") or "null"))
+    except ValueError:
+        return None
+
+
+def gates_in_words(gates: Any) -> str:
+    """The reasons of the gates that refused, as far as the verdicts have the usual form."""
+    if isinstance(gates, dict):
+        gates = gates.get(
+            "verdicts", [dict(value, gate=key) for key, value in gates.items() if isinstance(value, dict)]
+        )
+    verdicts = [gate for gate in gates or () if isinstance(gate, dict) and gate.get("passed") is False]
+    return "; ".join(f"{gate.get('gate', 'gate')}: {gate.get('reason', 'refused')}" for gate in verdicts)
+
+
+def _from_outside(turn: Turn, name: str, request: Request) -> Run:
+    reason = str(request.arguments.get("reason") or "no reason was given")
+    return Run(
+        run=name,
+        cause="pipeline",
+        reason=reason,
+        started_at=turn.now_ms,
+        by=str(request.arguments.get("requested_by") or request.by),
+        force=bool(request.arguments.get("force")),
+        skip_gates=bool(request.arguments.get("skip_gates")),
+        ours=False,
+    )
+
+
+def _paused(turn: Turn, request: Request) -> str | None:
+    if turn.resource.spec.paused and not request.arguments.get("force"):
+        return "the model is paused (spec.paused)"
+    return None
+
+
+def _unfit(turn: Turn, name: str) -> str | None:
+    """Why a run cannot have this name, which becomes its version's: part of paths, object names and topics."""
+    if not _SAFE_NAME.fullmatch(name):
+        return f"a run is named with lower-case letters, digits and dashes, not {name!r}"
+    status = turn.status
+    if any(known and known.version == name for known in (status.champion, status.candidate, status.previous)):
+        return f"version {name} exists already"
+    return None
+
+
+def _terms(turn: Turn, run: Run, grant: Grant) -> dict[str, Any]:
+    """What a granted run needs to know; with it a lost status is rebuilt, too."""
+    champion = turn.status.champion
+    return {
+        "token": grant.token,
+        "expires_at": grant.expires_at,
+        "champion": champion.version if champion else "",
+        "champion_artifact": champion.artifact if champion else "",
+        "since": run.since,
+        "cause": run.cause,
+        "reason": run.reason,
+        "by": run.by,
+        "force": run.force,
+        "skip_gates": run.skip_gates,
+        "started_at": run.started_at,
+        "ours": run.ours,
+    }
+
+
+def _as_shown(turn: Turn, run: Run, shown: RunSeen | None) -> Run:
+    """The run with what its runner shows of it."""
+    if shown is not None and shown.state in {"pending", "running"}:
+        return msgspec.structs.replace(run, seen=True, step=shown.step or run.step, over_since=None)
+    lost = shown is None and (run.seen or (run.ours and run.grant is None))
+    if shown is None and not lost:
+        return run
+    step = shown.step if shown and shown.step else run.step
+    return msgspec.structs.replace(
+        run, seen=run.seen or shown is not None, step=step, over_since=run.over_since or turn.now_ms
+    )
+
+
+def _patience(run: Run) -> int:
+    return round((WORD_WITHIN if run.seen else CLAIM_WITHIN).total_seconds() * 1000)
+
+
+def _end_in_words(shown: RunSeen | None, run: Run) -> str:
+    if shown is None and not run.seen:
+        return f"its runner did not show it within {CLAIM_WITHIN}"
+    if shown is None:
+        return "its runner no longer shows it"
+    if shown.state == "failed":
+        return f"{shown.step or 'the run'} failed: {shown.error or 'no reason was given'}"
+    return "it ended without a word to control"
+
+
+def _forget_stopped(turn: Turn) -> Turn:
+    """A run that was to be ended is forgotten once its runner shows that it is over."""
+    if not turn.status.stopping or turn.observed.runs is None:
+        return turn
+    alive = {seen.run for seen in turn.observed.runs if seen.state in {"pending", "running"}}
+    stopping = tuple(run for run in turn.status.stopping if run in alive)
+    return turn if stopping == turn.status.stopping else turn.change(stopping=stopping)

@@ -1,0 +1,167 @@
+"""The loop's side of the log: what it reads of requests, signals and outcomes, and where its decisions go.
+
+What was read counts as consumed only when it is asked for from further on, so that a tick that could not be
+written down reads the same records again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from tidemill.control.state import Offsets
+from tidemill.core.errors import TidemillError
+from tidemill.events.cluster import Cluster
+from tidemill.events.kafka import RecordReader, RecordWriter, Stamped
+from tidemill.events.records import Decision, Outcome, Record, Request, Signal, Topics
+from tidemill.events.sources import Source
+
+__all__ = ["Batch", "KafkaLog", "LoopLog"]
+
+R = TypeVar("R", bound=Record)
+
+_POLL_S = 0.01
+_FLUSH_S = 10.0
+_BATCH = 5000
+_RECENT_OUTCOMES = 20_000
+"""How many outcomes of each partition are read for the champion's history after a restart: an hour at 5 a second."""
+
+
+@dataclass(frozen=True)
+class Batch(Generic[R]):
+    """Records in the order of each partition, and the offsets to ask for next."""
+
+    records: tuple[Stamped[R], ...]
+    read: Offsets
+    at_end: Callable[[], bool]
+    """Whether these were the last ones there are now; may ask the brokers."""
+
+
+class LoopLog(Protocol):
+    """One model's log as control meets it. Raises `Unavailable` where it does not answer, `NotFound` without topics.
+
+    Each reading call gives what is there from the named offsets on, at once, and possibly less than all of it.
+    """
+
+    def requests(self, since: Offsets) -> Batch[Request]:
+        """What is asked of control."""
+        ...
+
+    def signals(self, since: Offsets) -> Batch[Signal]:
+        """What the watch found."""
+        ...
+
+    def outcomes(self, since: Offsets | None) -> Batch[Outcome]:
+        """Predictions at the age at which they may be judged; None: the recent ones."""
+        ...
+
+    def decisions(self) -> Sequence[Decision]:
+        """All decisions that are kept, oldest first; for a loop that has lost its status."""
+        ...
+
+    def publish(self, decisions: Sequence[Decision]) -> None:
+        """Write the decisions; returns when they are safe."""
+        ...
+
+
+class KafkaLog:
+    """One model's topics on Kafka; implements `LoopLog`. One thread; connections are made when they are needed."""
+
+    def __init__(self, bootstrap: str, topics: Topics) -> None:
+        self._bootstrap = bootstrap
+        self._topics = topics
+        self._requests = _Tail(bootstrap, topics.requests, Request)
+        self._signals = _Tail(bootstrap, topics.signals, Signal)
+        self._outcomes = _Tail(bootstrap, topics.outcomes, Outcome)
+        self._writer: RecordWriter | None = None
+
+    def requests(self, since: Offsets) -> Batch[Request]:
+        """What is asked of control."""
+        return self._requests.read(since)
+
+    def signals(self, since: Offsets) -> Batch[Signal]:
+        """What the watch found."""
+        return self._signals.read(since)
+
+    def outcomes(self, since: Offsets | None) -> Batch[Outcome]:
+        """Predictions at the age at which they may be judged; None: the recent ones."""
+        return self._outcomes.read(self._recent(self._topics.outcomes) if since is None else since)
+
+    def decisions(self) -> Sequence[Decision]:
+        """All decisions that are kept, oldest first."""
+        with RecordReader(self._bootstrap, self._topics.decisions, Decision) as reader:
+            found: dict[str, Decision] = {}
+            while not reader.at_end():
+                for stamped in reader.poll(_BATCH, 0.5):
+                    found.setdefault(stamped.record.decision_id, stamped.record)
+        return sorted(found.values(), key=lambda decision: decision.time)
+
+    def publish(self, decisions: Sequence[Decision]) -> None:
+        """Write the decisions; returns when they are safe."""
+        if self._writer is None:
+            self._writer = RecordWriter(self._bootstrap, client_id=f"control-{self._topics.model}")
+        for decision in decisions:
+            self._writer.send(self._topics.decisions, decision, key=decision.subject)
+        self._writer.flush(_FLUSH_S)
+
+    def close(self) -> None:
+        """Drop the connections."""
+        for tail in (self._requests, self._signals, self._outcomes):
+            tail.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _recent(self, topic: str) -> Offsets:
+        with Cluster(self._bootstrap) as cluster:
+            sources = cluster.sources(topic)
+            ends = cluster.ends(topic, sources)
+        return {str(source): max(0, ends[number] - _RECENT_OUTCOMES) for number, source in sources.items()}
+
+
+class _Tail(Generic[R]):
+    """Follows one topic; keeps what was read until it is asked for from further on."""
+
+    def __init__(self, bootstrap: str, topic: str, kind: type[R]) -> None:
+        self._bootstrap, self._topic, self._kind = bootstrap, topic, kind
+        self._reader: RecordReader[R] | None = None
+        self._kept: list[Stamped[R]] = []
+        self._given: Offsets = {}
+
+    def read(self, since: Offsets) -> Batch[R]:
+        try:
+            return self._read(since)
+        except TidemillError:
+            self.close()  # a broker that went away, or a topic made anew: begin with a fresh connection
+            raise
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._reader, self._kept, self._given = None, [], {}
+
+    def _read(self, since: Offsets) -> Batch[R]:
+        if any(since.get(source, 0) < offset for source, offset in self._given.items()):
+            self.close()  # asked from further back than what is still kept
+        reader = self._reader or self._open(since)
+        self._given = {source: offset for source, offset in since.items() if source in self._names(reader)}
+        self._kept = [one for one in self._kept if one.offset >= since.get(str(one.source), 0)]
+        self._kept += reader.poll(_BATCH, _POLL_S)
+        positions = reader.offsets()
+        read = {str(source): positions[number] for number, source in reader.sources.items()}
+        return Batch(tuple(self._kept), read, reader.at_end)
+
+    def _open(self, since: Offsets) -> RecordReader[R]:
+        """A reader at those offsets; those of a topic that was made anew since say nothing, and it is read whole."""
+        sources = {source.partition: offset for text, offset in since.items() if (source := Source.parse(text))}
+        reader = RecordReader(self._bootstrap, self._topic, self._kind, sources)
+        names = self._names(reader)
+        if not all(text in names for text in since):
+            known: Mapping[int, int] = {Source.parse(text).partition: since[text] for text in since if text in names}
+            reader.close()
+            reader = RecordReader(self._bootstrap, self._topic, self._kind, known)
+        self._reader = reader
+        return reader
+
+    @staticmethod
+    def _names(reader: RecordReader[R]) -> set[str]:
+        return {str(source) for source in reader.sources.values()}

@@ -1,0 +1,64 @@
+"""The outcomes as control follows them: the champion's history before a rollout, and the evidence during one.
+
+All of it is held in memory and computed again from the log: after a restart from the offsets in the rollout's
+plan, so that the same outcomes give the same evidence and no risk is spent twice.
+"""
+
+from typing import NamedTuple
+
+from tidemill.control.log import LoopLog
+from tidemill.control.state import LoopStatus, Offsets
+from tidemill.rollout.cells import Evidence, Fold
+from tidemill.rollout.history import ChampionHistory, HistorySeen
+from tidemill.spec.model import ContinualModel
+
+__all__ = ["Followed", "OutcomeFollower"]
+
+
+class Followed(NamedTuple):
+    """What the outcomes say now."""
+
+    read: Offsets
+    """The next offsets."""
+    history: HistorySeen
+    evidence: Evidence | None
+    """None without a rollout, and until its outcomes have been read again up to the end of the log."""
+
+
+class OutcomeFollower:
+    """Reads one model's `.outcomes`. One thread."""
+
+    def __init__(self, log: LoopLog) -> None:
+        self._log = log
+        self._read: Offsets | None = None
+        self._history: ChampionHistory | None = None
+        self._fold: Fold | None = None
+        self._rollout: str | None = None
+        self._evidence: Evidence | None = None
+
+    def follow(self, resource: ContinualModel, status: LoopStatus) -> Followed:
+        """Read on. Without a champion there is nothing to compare, and nothing is read."""
+        if status.champion is None:
+            return Followed({}, HistorySeen(), None)
+        if self._history is None or self._history.version != status.champion.version:
+            self._history, self._read = ChampionHistory(resource, status.champion.version), None
+        self._take_up(status)
+        batch = self._log.outcomes(self._read)
+        for stamped in batch.records:
+            self._history.add(stamped.record)
+            if self._fold is not None:
+                self._fold.add(stamped.source.partition, stamped.record)
+        self._read = batch.read
+        if self._fold is not None and status.rollout is not None and batch.at_end():
+            self._evidence = self._fold.evidence(status.rollout.spans)
+        return Followed(self._read, self._history.seen(), self._evidence)
+
+    def _take_up(self, status: LoopStatus) -> None:
+        """Begin a new fold for a rollout that is not followed yet, from where its outcomes begin."""
+        name = status.rollout.plan.rollout if status.rollout else None
+        if name == self._rollout:
+            return
+        self._rollout, self._fold, self._evidence = name, None, None
+        if status.rollout is not None:
+            self._fold = Fold(status.rollout.plan)
+            self._read = status.outcomes
