@@ -1,5 +1,6 @@
 """The real Kafka, Redis and Envoy of one machine, started once for all tests by the code that `tidemill up` uses."""
 
+import os
 import secrets
 import signal
 from collections.abc import Iterator
@@ -45,6 +46,14 @@ def running(wanted: ProcessWanted, folder: Path) -> Iterator[None]:
         # Nothing here outlives the tests, so nothing is gained by a slow, orderly end.
         signal_group(process.pid, signal.SIGKILL)
         process.wait(10)
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_this_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test says which settings it wants; those of the person who runs it are theirs."""
+    for name in os.environ.keys() - {"TIDEMILL_DATA"}:
+        if name.startswith("TIDEMILL_"):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,11 @@
-"""Files that others may read while they are written."""
+"""Files that others may read while they are written, and locks that end with their holder."""
 
+import fcntl
 import os
 import secrets
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["is_locked", "try_lock", "write_atomically"]
 
 
 def write_atomically(path: Path, data: bytes | str, *, durable: bool = False) -> None:
@@ -23,3 +24,24 @@ def write_atomically(path: Path, data: bytes | str, *, durable: bool = False) ->
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
+    """Lock an open file, at once or not at all. The system lets go of it when the descriptor or the process ends."""
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds an exclusive lock on a file. Looking takes a shared one for a moment."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return not try_lock(descriptor, shared=True)
+    finally:
+        os.close(descriptor)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tidemill.core.errors import InvalidInput, Unavailable
+from tidemill.core.files import is_locked
 
 __all__ = ["Settings", "environment", "load_settings", "masked"]
 
@@ -153,22 +154,11 @@ def _read_stack(path: Path) -> dict[str, Any]:
     known = set(Settings.model_fields) - {"state"}
     try:
         stack = json.loads(path.read_text())
-        if not _is_alive(stack.get("pid")):  # left over from a stack that was killed
+        lock = path.with_name("up.lock")
+        if lock.exists() and not is_locked(lock):  # left over from a stack that was killed
             return {}
         return {name: value for name, value in stack["settings"].items() if name in known}
     except FileNotFoundError:  # it was stopped just now
         return {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInput(f"{path} cannot be read: {error}", hint="run `tidemill down`, then `tidemill up`") from error
-
-
-def _is_alive(pid: object) -> bool:
-    if not isinstance(pid, int):
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

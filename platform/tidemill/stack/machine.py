@@ -21,7 +21,7 @@ from tidemill.core.errors import Conflict, DeadlineExceeded, Unavailable
 from tidemill.core.files import write_atomically
 from tidemill.core.settings import Settings, environment
 from tidemill.stack import envoy, kafka, redis
-from tidemill.stack.lock import StackLock, holder
+from tidemill.stack.lock import hold, holder
 from tidemill.stack.logs import last_lines
 from tidemill.stack.ports import HOST, kept_ports
 from tidemill.stack.runner import Runner
@@ -48,7 +48,9 @@ class StackFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine:
-    """The stack of one state folder, held by this process. Creating it raises `Conflict` if another holds it.
+    """The stack of one state folder, held by this process until it ends: make one a process.
+
+    Creating it raises `Conflict` if another process holds the folder.
 
     Args:
         settings: `kafka` and `redis` name servers of one's own, or are None for ones that are started here.
@@ -61,7 +63,7 @@ class Machine:
         self, settings: Settings, *, control: bool, clock: Clock, report: Report, stopping: Callable[[], bool]
     ) -> None:
         settings.state.mkdir(parents=True, exist_ok=True)
-        self._lock = StackLock(settings.state, clock)
+        hold(settings.state, clock)
         self._file = settings.state / "stack.json"
         self._file.unlink(missing_ok=True)  # of one that was killed
         self._settings, self._control, self._clock = settings, control, clock
@@ -108,7 +110,6 @@ class Machine:
                 self._runner.step()
                 self._runner.sleep()
         self._runner.close()
-        self._lock.release()
 
     def _prepare(self) -> tuple[dict[str, ProcessWanted], dict[str, str]]:
         state, settings = self._settings.state, self._settings
