@@ -143,7 +143,7 @@ class LoopStatus(_Part, frozen=True, kw_only=True):
 
 def encode_status(status: LoopStatus) -> bytes:
     """The status as JSON."""
-    return msgspec.json.encode(status, order="sorted")
+    return msgspec.json.encode(status)
 
 
 def decode_status(data: bytes) -> LoopStatus:

@@ -1,10 +1,27 @@
-"""The loop's surroundings for tests: a resource."""
+"""The loop on a bench: surroundings in memory, a clock that is turned by hand, and crashes where a test wants them."""
 
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
+from tidemill.control.log import Batch
+from tidemill.control.protocols import RunSeen
+from tidemill.control.state import LoopStatus, Offsets, decode_status
+from tidemill.control.tick import Loop, Parts
+from tidemill.core.clock import to_ms
+from tidemill.core.errors import Unavailable
+from tidemill.events.kafka import Stamped
+from tidemill.events.records import Decision, Outcome, Record, Request, Signal
+from tidemill.events.sources import Source
 from tidemill.spec.model import ContinualModel
+from tidemill.testing.registry import MemoryRegistry
+from tidemill.testing.runner import ScriptedRunner
+from tidemill.testing.store import MemoryResourceStore
+from tidemill.testing.traffic import MemoryTrafficDriver
 
-__all__ = ["example_resource"]
+__all__ = ["Crash", "Crashing", "LoopBench", "ManualClock", "MemoryLog", "example_resource"]
+
+R = TypeVar("R", bound=Record)
 
 
 def example_resource(name: str = "phone-inspection", **spec: Any) -> ContinualModel:
@@ -21,6 +38,7 @@ def example_resource(name: str = "phone-inspection", **spec: Any) -> ContinualMo
         "labels": {"fields": [{"name": "defect", "type": "class"}], "control": 1.0, "maturity": {"after": "4s"}},
         "model": {"codec": "inspection.model:Codec", "trainer": "inspection.model:Trainer", "initial": "dataset"},
         "triggers": {"drift": {"tolerance": 0.2, "every": "1s"}, "volume": {"newLabels": 1000}, "cooldown": "5m"},
+        "rollout": {"analysis": {"margin": 0.1, "minOutcomes": 20, "timeout": "1h"}},
     }
     return ContinualModel.model_validate(
         {
@@ -30,3 +48,308 @@ def example_resource(name: str = "phone-inspection", **spec: Any) -> ContinualMo
             "spec": content | spec,
         }
     )
+
+
+class ManualClock:
+    """Time stands still until it is advanced; implements `Clock`."""
+
+    def __init__(self, start: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) -> None:
+        """Begin at `start`."""
+        self._start = self._now = start
+
+    def now(self) -> datetime:
+        """The time that was set."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Seconds since the start."""
+        return (self._now - self._start).total_seconds()
+
+    def sleep(self, seconds: float) -> None:
+        """Advance by `seconds`."""
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        self._now += timedelta(seconds=seconds)
+
+
+class _Topic(list[R]):
+    """One topic with one partition."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.source = Source("memory", name, 0)
+
+    def read(self, since: Offsets) -> Batch[R]:
+        first = since.get(str(self.source), 0)
+        found = tuple(Stamped(self.source, first + number, 0, record) for number, record in enumerate(self[first:]))
+        return Batch(found, {str(self.source): len(self)}, lambda: True)
+
+
+class MemoryLog:
+    """A model's topics in lists; implements `LoopLog`. While `unavailable`, every call fails."""
+
+    def __init__(self) -> None:
+        self.asked: _Topic[Request] = _Topic("requests")
+        self.signalled: _Topic[Signal] = _Topic("signals")
+        self.judged: _Topic[Outcome] = _Topic("outcomes")
+        self.published: list[Decision] = []
+        self.unavailable = False
+
+    def requests(self, since: Offsets) -> Batch[Request]:
+        """What is asked of control."""
+        self._answer()
+        return self.asked.read(since)
+
+    def signals(self, since: Offsets) -> Batch[Signal]:
+        """What the watch found."""
+        self._answer()
+        return self.signalled.read(since)
+
+    def outcomes(self, since: Offsets | None) -> Batch[Outcome]:
+        """Predictions at the age at which they may be judged."""
+        self._answer()
+        return self.judged.read(since or {})
+
+    def decisions(self) -> Sequence[Decision]:
+        """All decisions, each once."""
+        self._answer()
+        return list({one.decision_id: one for one in reversed(self.published)}.values())[::-1]
+
+    def publish(self, decisions: Sequence[Decision]) -> None:
+        """Write the decisions."""
+        self._answer()
+        self.published += decisions
+
+    def _answer(self) -> None:
+        if self.unavailable:
+            raise Unavailable("the log does not answer")
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class Crashing:
+    """Passes every call on to `inner`; when `fuse` calls have been made through any sharer of it, the process dies.
+
+    `fuse` is a list with one number, so that several parts burn the same one. The call takes place before the
+    crash: what was done is done, and whoever did it never hears of it.
+    """
+
+    def __init__(self, inner: object, fuse: list[int], names: Iterable[str]) -> None:
+        self._inner, self._fuse, self._names = inner, fuse, frozenset(names)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name not in self._names:
+            return found
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = found(*args, **kwargs)
+            self._fuse[0] -= 1
+            if self._fuse[0] == 0:
+                raise Crash(name)
+            return result
+
+        return call
+
+
+class LoopBench:
+    """One model's loop with doubles around it. Tests play the pipeline, the watch and the people.
+
+    `fuse` set to [n] lets the process die after its n-th effect; `restart` starts another one.
+    """
+
+    def __init__(self, resource: ContinualModel | None = None, *, ready_at_once: bool = True) -> None:
+        self.resource = resource or example_resource()
+        self.clock = ManualClock()
+        self.store = MemoryResourceStore()
+        self.store.put(self.resource)
+        self.log = MemoryLog()
+        self.runner = ScriptedRunner()
+        self.driver = MemoryTrafficDriver(ready_at_once=ready_at_once)
+        self.registry = MemoryRegistry(self.clock)
+        self.labelled = 0
+        self.fuse = [0]
+        self._asked = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the process anew: all that it held in memory is gone."""
+
+        def crashing(inner: object, *names: str) -> Any:
+            return Crashing(inner, self.fuse, names)
+
+        self.loop = Loop(
+            self.resource.id,
+            crashing(self.store, "put_status"),
+            Parts(
+                log=crashing(self.log, "publish"),
+                runner=crashing(self.runner, "start", "stop"),
+                driver=crashing(self.driver, "apply"),
+                registry=crashing(self.registry, "set_alias"),
+                labelled=lambda since: self.labelled,
+            ),
+            self.clock,
+        )
+
+    def tick(self, times: int = 1, *, every_s: float = 0.25) -> LoopStatus:
+        """So many ticks; returns the last status."""
+        for _ in range(times):
+            self.clock.advance(every_s)
+            status = self.loop.tick()
+        return status
+
+    @property
+    def status(self) -> LoopStatus:
+        """The stored status."""
+        stored = self.store.get(self.resource.id).status
+        if stored is None:
+            raise AssertionError("there is no status")
+        return decode_status(stored)
+
+    def declare(self, resource: ContinualModel) -> None:
+        """Apply a changed resource."""
+        self.resource = resource
+        self.store.put(resource)
+
+    def kinds(self) -> list[str]:
+        """The kinds of all decisions so far, in order, each decision once."""
+        return [one.kind for one in self.log.decisions()]
+
+    def write(self, kind: str, *, request_id: str | None = None, by: str = "ada", **arguments: Any) -> str:
+        """Write a request; returns its id."""
+        self._asked += 1
+        name = request_id or f"request-{self._asked}"
+        record = Request(
+            request_id=name,
+            kind=kind,  # type: ignore[arg-type]
+            model=self.resource.id,
+            time=to_ms(self.clock.now()),
+            by=by,
+            arguments=arguments,
+        )
+        self.log.asked.append(record)
+        return name
+
+    def ask(self, kind: str, *, request_id: str | None = None, by: str = "ada", **arguments: Any) -> Decision:
+        """Write a request, tick, and return its answer."""
+        name = self.write(kind, request_id=request_id, by=by, **arguments)
+        self.tick()
+        return self.answer(name)
+
+    def answer(self, request_id: str) -> Decision:
+        """The decision that answers a request."""
+        found = [one for one in self.log.decisions() if one.answers == request_id]
+        if len(found) != 1:
+            raise AssertionError(f"{len(found)} answers to {request_id}")
+        return found[0]
+
+    def claim(self, run: str) -> Decision:
+        """The run's first step."""
+        self.runner.show(RunSeen(run=run, state="running", step="claim"))
+        return self.ask("claim", request_id=f"{run}-claim", by="pipeline", run=run, reason="a test's")
+
+    def propose(self, grant: Decision, **arguments: Any) -> Decision:
+        """The run's last step: its version is registered and proposed."""
+        run = grant.subject
+        artifact = f"/artifacts/{run}"
+        self.registry.register(self.resource.id, run, artifact)
+        given = {"run": run, "token": grant.figures["token"], "version": run, "artifact": artifact} | arguments
+        answer = self.ask("propose", request_id=f"{run}-propose", by="pipeline", **given)
+        self.runner.show(RunSeen(run=run, state="succeeded"))
+        return answer
+
+    def bootstrap(self) -> str:
+        """Until the first version serves; returns it."""
+        self.labelled = 1000
+        self.tick()
+        run = self.started()
+        self.propose(self.claim(run))
+        self.until(lambda status: status.phase == "Serving")
+        self.labelled = 0
+        return run
+
+    def started(self) -> str:
+        """The run in flight."""
+        run = self.status.run
+        if run is None:
+            raise AssertionError("no run was started")
+        return run.run
+
+    def signal(self, feature: str = "brightness", *, version: str | None = None, **changes: Any) -> Signal:
+        """The watch says that a feature has moved (of the champion, unless told otherwise)."""
+        if version is None:
+            champion = self.status.champion
+            version = champion.version if champion else ""
+        now = to_ms(self.clock.now())
+        given: dict[str, Any] = {
+            "signal_id": f"signal-{len(self.log.signalled)}",
+            "kind": "drift",
+            "feature": feature,
+            "time": now,
+            "since": now - 5000,
+            "version": version,
+            "evidence": 1.5,
+            "message": f"{feature} fell from 0.62 to 0.41",
+        }
+        record = Signal(**given | changes)
+        self.log.signalled.append(record)
+        return record
+
+    def judge(self, errors: dict[str, float], *, per_second: int = 20, seconds: int = 1) -> None:
+        """Requests answered and labelled for so long: each version errs in its share of them, evenly spread.
+
+        They go to the versions by the shares that are seen; each second ends with ticks.
+        """
+        age = round(self.resource.spec.labels.maturity.after.total_seconds() * 1000)
+        for _ in range(seconds):
+            for seen in self.driver.observe().revisions:
+                count = round(per_second * seen.share / 100)
+                for number in range(count):
+                    self._judge_one(seen.version, number, count, errors[seen.version], age)
+            self.tick(4)
+
+    def _judge_one(self, version: str, number: int, count: int, error: float, age: int) -> None:
+        total = sum(1 for one in self.log.judged if one.version == version)
+        wrong = int((total + 1) * error) > int(total * error)
+        made = to_ms(self.clock.now()) - age + round(1000 * number / count)
+        name = f"{version}-{total}"
+        self.log.judged.append(
+            Outcome(
+                prediction_id=name,
+                version=version,
+                entity="station-1",
+                predicted_at=made,
+                eligible_at=made + age,
+                output={"class": "ok"},
+                label={"defect": "scratch" if wrong else "ok"},
+                label_age_ms=1000,
+                loss=1.0 if wrong else 0.0,
+            )
+        )
+
+    def until(self, condition: Callable[[LoopStatus], bool], *, ticks: int = 400) -> LoopStatus:
+        """Tick until the status is as wished."""
+        for _ in range(ticks):
+            status = self.tick()
+            if condition(status):
+                return status
+        raise AssertionError(f"it did not come to that in {ticks} ticks; the phase is {status.phase}")
+
+    def judged_until(
+        self,
+        condition: Callable[[LoopStatus], bool],
+        errors: dict[str, float],
+        *,
+        seconds: int = 600,
+        per_second: int = 20,
+    ) -> LoopStatus:
+        """Requests are answered and labelled until the status is as wished."""
+        for _ in range(seconds):
+            self.judge(errors, per_second=per_second)
+            if condition(self.status):
+                return self.status
+        raise AssertionError(f"it did not come to that in {seconds} s; {self.status.seen.rollout}")
