@@ -173,7 +173,8 @@ def step(
     hits = np.stack([below, votes[:, None] - below], axis=-1)[..., None]
     log_e = hits * watched.hit + (votes.reshape(-1, 1, 1, 1) - hits) * watched.miss
     fresh = np.where(state.updated < 0, tick, np.clip(end - state.updated, 0, tick)) / period
-    grown = np.log(state.evidence + fresh.reshape(-1, 1, 1, 1)) + log_e
+    with np.errstate(divide="ignore"):  # no evidence and nothing fresh: the log of 0, and 0 it stays
+        grown = np.log(state.evidence + fresh.reshape(-1, 1, 1, 1)) + log_e
     cusum = np.maximum(state.cusum + log_e, 0.0)
     live = (votes > 0).reshape(-1, 1, 1, 1) & watched.on[..., None]
     after = DriftState(
