@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from tidemill.control.local_runner import LocalRunner
     from tidemill.control.protocols import StoredModel
     from tidemill.control.store import LocalResourceStore
-    from tidemill.events.records import Decision, Request, Topics
+    from tidemill.control.tick import Loop
+    from tidemill.events.records import Decision, Request
     from tidemill.registry import Registry
     from tidemill.rollout.driver import TrafficDriver
     from tidemill.spec.model import ContinualModel
@@ -45,6 +46,7 @@ class Local:
     def store(self) -> LocalResourceStore:
         """Where resources and their status live."""
         from tidemill.control.store import LocalResourceStore
+    from tidemill.control.tick import Loop
 
         return LocalResourceStore(self.settings.state / "resources")
 
@@ -88,6 +90,7 @@ class Local:
     def ask(self, resource: ContinualModel, request: Request, *, deadline_s: float = 30.0) -> Decision:
         """Ask control, and wait for its decision; raises `DeadlineExceeded` where it does not answer."""
         from tidemill.control.ask import ask
+        from tidemill.control.provision import topics_of
 
         kafka = self.settings.require_kafka()
         return ask(kafka, topics_of(resource), request, clock=self.clock, deadline_s=deadline_s)
@@ -144,15 +147,38 @@ class Local:
             clock=self.clock,
         )
 
+    def loop(self, stored: StoredModel) -> Loop:
+        """The loop of a model."""
+        from tidemill.control.labelled import LabelledCount
+        from tidemill.control.log import KafkaLog
+        from tidemill.control.provision import topics_of
+        from tidemill.control.tick import Loop, Parts
+
+        model = stored.resource.id
+        log = KafkaLog(self.settings.require_kafka(), topics_of(stored.resource))
+        parts = Parts(
+            log=log,
+            runner=self.runner(stored),
+            driver=self.driver(stored),
+            registry=self.registry,
+            labelled=LabelledCount(self.settings.lake_uri, model, self.clock),
+            close=log.close,
+        )
+        return Loop(model, self.store, parts, self.clock)
+
     def control(self, stop: threading.Event) -> None:
-        """Run the loop over all models until `stop`."""
-        from tidemill.control.service import run
+        """Run the loops of all models until `stop`."""
+        from tidemill.control.provision import Provisioner
+        from tidemill.control.service import Service
+        from tidemill.events.cluster import ensure_topics
 
-        run(self, stop)
-
-
-def topics_of(resource: ContinualModel) -> Topics:
-    """The topics of a model."""
-    from tidemill.events.records import Topics
-
-    return Topics(model=resource.id, events=resource.events_topic, labels=resource.labels_topic)
+        kafka = self.settings.require_kafka()
+        provisioner = Provisioner(
+            self.supervisor,
+            ensure_topics=lambda topics: ensure_topics(kafka, topics),
+            file=self.resource_file,
+        )
+        service = Service(
+            self.store, ids=self.store.ids, provisioner=provisioner, loop=self.loop, clock=self.clock
+        )
+        service.run(stop)

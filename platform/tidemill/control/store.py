@@ -54,10 +54,14 @@ class LocalResourceStore:
             raise InvalidInput(f"{model!r} is no model id", hint="an id is <namespace>.<name>, e.g. default.inspection")
         return self._folder / f"{model}{_RESOURCE}"
 
+    def ids(self) -> set[str]:
+        """The ids of all models, those included whose file cannot be read."""
+        return {path.name.removesuffix(_RESOURCE) for path in self._folder.glob(f"[!.]*{_RESOURCE}")}
+
     def list(self) -> Sequence[StoredModel]:
         """All models that can be read, ordered by id; one that cannot is logged, and left out."""
         models = []
-        for path in sorted(self._folder.glob(f"*{_RESOURCE}")):
+        for path in sorted(self._folder.glob(f"[!.]*{_RESOURCE}")):
             try:
                 models.append(self.get(path.name.removesuffix(_RESOURCE)))
             except NotFound:

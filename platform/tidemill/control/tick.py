@@ -25,7 +25,7 @@ from tidemill.core.telemetry import get_logger
 from tidemill.events.records import Signal
 from tidemill.registry import Registry
 from tidemill.rollout import machine
-from tidemill.rollout.driver import TrafficDriver
+from tidemill.rollout.driver import TrafficDriver, TrafficWanted
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["Labelled", "Loop", "Parts"]
@@ -50,6 +50,8 @@ class Parts:
     driver: TrafficDriver
     registry: Registry
     labelled: Labelled
+    close: Callable[[], None] = lambda: None
+    """Gives back what the parts hold."""
 
 
 @dataclass
@@ -68,6 +70,16 @@ class Loop:
         """Make what is kept between ticks."""
         self._outcomes = OutcomeFollower(self.parts.log)
         self._effects = Effects(self.model, self.parts.runner, self.parts.driver, self.parts.registry)
+
+    def withdraw(self) -> None:
+        """The model is gone: end its runs and its serving. Versions, tables and topics stay."""
+        self.parts.driver.apply(TrafficWanted())
+        for run in self.parts.runner.observe():
+            self.parts.runner.stop(run.run)
+
+    def close(self) -> None:
+        """Give back connections; another loop of this model goes on where this one was."""
+        self.parts.close()
 
     def tick(self) -> LoopStatus:
         """Go one turn; returns the status after it.

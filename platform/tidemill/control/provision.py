@@ -1,0 +1,101 @@
+"""What a model needs besides decisions: its topics, its Feast entries, and the workers of its stages.
+
+Level-triggered, too: stated again and again, and taken back when the model is gone.
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tidemill.control.protocols import StoredModel
+from tidemill.events.records import Topics
+from tidemill.spec.model import ContinualModel
+from tidemill.stack.supervisor import ProcessSupervisor, ProcessWanted
+
+__all__ = ["WORKERS", "Provisioner", "data_digest", "topics_of"]
+
+WORKERS = ("ingest", "outcomes", "watch")
+"""The stages that have a worker for each model; each is the command of that name."""
+
+DIGEST = "TIDEMILL_RESOURCE_DIGEST"
+"""Environment variable that changes with what a worker depends on, so that the worker is replaced then."""
+
+
+def topics_of(resource: ContinualModel) -> Topics:
+    """The topics of a model."""
+    return Topics(model=resource.id, events=resource.events_topic, labels=resource.labels_topic)
+
+
+def data_digest(resource: ContinualModel) -> str:
+    """A name for what the workers depend on; a changed cooldown or gate must not restart them."""
+    spec = resource.spec
+    parts = [spec.events, spec.features, spec.prediction, spec.labels, spec.triggers.drift]
+    text = "\n".join(part.model_dump_json() if part is not None else "" for part in parts)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Provisioner:
+    """Provides for models on one machine.
+
+    Args:
+        supervisor: who holds the processes.
+        ensure_topics: makes the topics, given by name with their number of partitions, that are not there yet.
+        file: where a model's resource is stored, by its id.
+        feast: the command that enters a model into the feature registry, before `--resource FILE`; None: it is not.
+        partitions: of each topic that is made.
+    """
+
+    def __init__(
+        self,
+        supervisor: ProcessSupervisor,
+        *,
+        ensure_topics: Callable[[dict[str, int]], None],
+        file: Callable[[str], Path],
+        feast: tuple[str, ...] | None = None,
+        partitions: int = 1,
+    ) -> None:
+        self._supervisor = supervisor
+        self._ensure_topics = ensure_topics
+        self._file = file
+        self._feast = feast
+        self._partitions = partitions
+        self._made: set[str] = set()
+
+    def provide(self, stored: StoredModel) -> None:
+        """State what the model needs. Raises `Unavailable` where its topics cannot be made."""
+        resource = stored.resource
+        self._provide_topics(topics_of(resource))
+        env = {DIGEST: data_digest(resource)} | ({"PYTHONPATH": stored.code} if stored.code else {})
+        file = ("--resource", str(self._file(resource.id)))
+        if self._feast is not None:
+            argv = (*self._feast, *file)
+            self._supervisor.want(ProcessWanted(name=f"{resource.id}-feast", argv=argv, env=env, kind="task"))
+        for worker in WORKERS:
+            argv = (sys.executable, "-m", "tidemill.cli", worker, *file)
+            self._supervisor.want(ProcessWanted(name=f"{resource.id}-{worker}", argv=argv, env=env))
+
+    def withdraw(self, models: Iterable[str]) -> None:
+        """End every process of a model that is not among `models`; topics, tables and versions stay."""
+        kept = tuple(f"{model}{separator}" for model in models for separator in "-.")
+        for process in self._supervisor.observe():
+            # A process of the stack itself has no dot in its name, one of a model has the id's.
+            if "." in process.name and not process.name.startswith(kept):
+                self._supervisor.unwant(process.name)
+
+    def _provide_topics(self, topics: Topics) -> None:
+        names = {
+            topics.events,
+            topics.labels,
+            topics.predictions,
+            topics.resolved,
+            topics.outcomes,
+            topics.sketches,
+            topics.signals,
+            topics.requests,
+            topics.decisions,
+            topics.quarantine,
+        }
+        if missing := names - self._made:
+            self._ensure_topics(dict.fromkeys(sorted(missing), self._partitions))
+            self._made |= missing

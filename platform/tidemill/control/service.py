@@ -1,0 +1,131 @@
+"""The control process: every model's loop, in turns, and nothing that one of them does stops the others."""
+
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from tidemill.control.protocols import ResourceStore, StoredModel
+from tidemill.control.provision import Provisioner
+from tidemill.control.tick import Loop
+from tidemill.core.clock import Clock
+from tidemill.core.errors import Conflict, TidemillError, Transient
+from tidemill.core.telemetry import get_logger
+
+__all__ = ["Service"]
+
+_log = get_logger(__name__)
+
+TICK_S = 0.25
+"""Between two rounds. What a person or a pipeline step asks is answered within two of them."""
+_PROVIDE_EVERY_S = 5.0
+_WITHDRAW_EVERY_S = 2.0
+_LONGEST_PAUSE_S = 10.0
+
+
+@dataclass
+class _Model:
+    """One model at work."""
+
+    stored: StoredModel
+    loop: Loop
+    provide_at: float = 0.0
+    failures: int = 0
+    due: float = 0.0
+    """When it may be tried again after a failure, on the monotonic clock."""
+
+
+class Service:
+    """Runs the loops of all models in a store. One thread.
+
+    Args:
+        store: the resources.
+        ids: the ids of all models, those included whose resource cannot be read just now.
+        provisioner: provides what models need.
+        loop: makes the loop of a model; called again when its resource has changed.
+        clock: tells the time.
+    """
+
+    def __init__(
+        self,
+        store: ResourceStore,
+        *,
+        ids: Callable[[], Collection[str]],
+        provisioner: Provisioner,
+        loop: Callable[[StoredModel], Loop],
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._ids = ids
+        self._provisioner = provisioner
+        self._loop = loop
+        self._clock = clock
+        self._models: dict[str, _Model] = {}
+        self._withdraw_at = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Go round until `stop` is set."""
+        try:
+            while not stop.is_set():
+                self.round()
+                stop.wait(TICK_S)
+        finally:
+            for model in self._models.values():
+                model.loop.close()
+
+    def round(self) -> None:
+        """One turn of every model; whatever fails in one is logged, and tried again after a growing pause."""
+        found = {stored.resource.id: stored for stored in self._store.list()}
+        for name, stored in found.items():
+            model = self._at_work(stored)
+            if self._clock.monotonic() >= model.due:
+                self._turn(name, model)
+        if self._clock.monotonic() >= self._withdraw_at:
+            self._withdraw_at = self._clock.monotonic() + _WITHDRAW_EVERY_S
+            self._withdraw()
+
+    def _at_work(self, stored: StoredModel) -> _Model:
+        """The model's loop; a new one where the resource or the code folder has changed."""
+        name = stored.resource.id
+        known = self._models.get(name)
+        if known is not None and known.stored.resource == stored.resource and known.stored.code == stored.code:
+            return known
+        if known is not None:
+            known.loop.close()
+        self._models[name] = _Model(stored, self._loop(stored))
+        return self._models[name]
+
+    def _turn(self, name: str, model: _Model) -> None:
+        try:
+            if self._clock.monotonic() >= model.provide_at:
+                self._provisioner.provide(model.stored)
+                model.provide_at = self._clock.monotonic() + _PROVIDE_EVERY_S
+            model.loop.tick()
+            model.failures = 0
+        except Conflict as error:
+            _log.info("someone else wrote first; again", model=name, reason=error.message)
+        except TidemillError as error:
+            self._pause(model)
+            # A broker that restarts is no news; an error that lasts is.
+            tell = _log.info if isinstance(error, Transient) and model.failures < 3 else _log.error
+            tell("a turn failed", model=name, error=error.message, failures=model.failures)
+        except Exception:
+            self._pause(model)
+            _log.exception("a turn failed in a way that nobody foresaw", model=name, failures=model.failures)
+
+    def _pause(self, model: _Model) -> None:
+        pause = min(_LONGEST_PAUSE_S, TICK_S * 2**model.failures)
+        model.failures += 1
+        model.due = self._clock.monotonic() + pause
+
+    def _withdraw(self) -> None:
+        """Take back what was provided for models that are gone."""
+        ids = set(self._ids())
+        for name in self._models.keys() - ids:
+            _log.info("the model was deleted: its processes end, its data stay", model=name)
+            loop = self._models.pop(name).loop
+            try:
+                loop.withdraw()
+            except TidemillError as error:
+                _log.warning("not all of a deleted model could be taken back", model=name, error=error.message)
+            loop.close()
+        self._provisioner.withdraw(ids)
