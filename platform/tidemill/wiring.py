@@ -46,7 +46,6 @@ class Local:
     def store(self) -> LocalResourceStore:
         """Where resources and their status live."""
         from tidemill.control.store import LocalResourceStore
-    from tidemill.control.tick import Loop
 
         return LocalResourceStore(self.settings.state / "resources")
 
@@ -178,7 +177,5 @@ class Local:
             ensure_topics=lambda topics: ensure_topics(kafka, topics),
             file=self.resource_file,
         )
-        service = Service(
-            self.store, ids=self.store.ids, provisioner=provisioner, loop=self.loop, clock=self.clock
-        )
+        service = Service(self.store, ids=self.store.ids, provisioner=provisioner, loop=self.loop, clock=self.clock)
         service.run(stop)
