@@ -143,6 +143,12 @@ def test_an_outcome_too_late_for_its_cell_is_counted_as_late_and_changes_nothing
     assert (evidence.late, evidence.blocks, evidence.candidate.loss) == (1, 1, 0.0)
 
 
+def test_an_outcome_a_little_out_of_order_still_falls_into_its_cell() -> None:
+    outcomes = [at(0.9, "v1", 0.0, "a"), at(1.2, "v1", 0.0, "b"), at(0.95, "v2", 1.0, "c")]
+    evidence = folded(example_plan(), outcomes)
+    assert (evidence.late, evidence.blocks) == (0, 1)
+
+
 def test_a_cell_stays_open_until_outcomes_well_after_it_have_come() -> None:
     fold = Fold(example_plan())
     for outcome in (at(0.1, "v2", 0.0, "a"), at(0.2, "v1", 0.0, "b"), at(1.2, "v1", 0.0, "c")):

@@ -47,6 +47,12 @@ def test_a_threshold_once_crossed_stays_crossed(values: list[float]) -> None:
     assert evidence.peak >= evidence.value
 
 
+def test_evidence_that_was_lost_again_has_still_been_reached() -> None:
+    evidence = for_sign().update_all([1.0] * 20).update_all([-1.0] * 40)
+    assert evidence.value < 1
+    assert evidence.reached(0.05)
+
+
 def test_an_update_leaves_the_old_state_as_it_was() -> None:
     fresh = for_promotion(0.02)
     fresh.update(0.5)
