@@ -3,10 +3,11 @@
 Luma is ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B) as Pillow computes it, in 8 bits. All results lie in [0, 1].
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,45 +21,55 @@ MAX_PIXELS = 32_000_000
 """Larger pictures are refused before they are decoded: a few kB of PNG can ask for gigabytes."""
 
 _Pixels = npt.NDArray[np.uint8]
+_LEVELS = np.arange(256, dtype=np.int64)
 
 
-class _Statistic(Protocol):
-    def __call__(self, rgb: _Pixels, luma: _Pixels, /) -> float: ...
+class _Measured(NamedTuple):
+    """A picture as the statistics need it. Sums are of whole numbers, so the results do not depend on their order."""
+
+    rgb: _Pixels
+    luma: _Pixels
+    histogram: npt.NDArray[np.int64]
+    """How many pixels have each luma."""
 
 
-def _brightness(_: _Pixels, luma: _Pixels) -> float:
+def _brightness(picture: _Measured) -> float:
     """Mean luma."""
-    return float(luma.mean()) / 255
+    return float(picture.histogram @ _LEVELS) / picture.luma.size / 255
 
 
-def _contrast(_: _Pixels, luma: _Pixels) -> float:
+def _contrast(picture: _Measured) -> float:
     """Standard deviation of luma (RMS contrast)."""
-    return float(luma.std()) / 255
+    size = picture.luma.size
+    mean, square = float(picture.histogram @ _LEVELS) / size, float(picture.histogram @ _LEVELS**2) / size
+    return math.sqrt(max(0.0, square - mean * mean)) / 255
 
 
-def _sharpness(_: _Pixels, luma: _Pixels) -> float:
+def _sharpness(picture: _Measured) -> float:
     """Variance of the 4-neighbour Laplacian over inner pixels (Pech-Pacheco et al. 2000), of luma in [0, 1/4]."""
-    if min(luma.shape) < 3:
+    if min(picture.luma.shape) < 3:
         return 0.0
-    y = luma.astype(np.int16)
-    laplacian = y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * y[1:-1, 1:-1]
-    return float(laplacian.var()) / (4 * 255) ** 2
+    y = picture.luma.astype(np.int16)
+    inner = y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * y[1:-1, 1:-1]
+    laplacian = inner.ravel().astype(np.int64)
+    mean, square = float(laplacian.sum()) / laplacian.size, float(laplacian @ laplacian) / laplacian.size
+    return max(0.0, square - mean * mean) / (4 * 255) ** 2
 
 
-def _saturation(rgb: _Pixels, _: _Pixels) -> float:
+def _saturation(picture: _Measured) -> float:
     """Mean saturation of HSV: (max − min) / max of a pixel's channels, 0 for black."""
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
-    high = np.maximum(np.maximum(red, green), blue).astype(np.float32)
+    red, green, blue = picture.rgb[..., 0], picture.rgb[..., 1], picture.rgb[..., 2]
+    high = np.maximum(np.maximum(red, green), blue)
     low = np.minimum(np.minimum(red, green), blue)
-    return float(np.mean((high - low) / np.maximum(high, 1)))
+    return float(np.divide(high - low, np.maximum(high, 1), dtype=np.float32).mean())
 
 
-def _clipping(_: _Pixels, luma: _Pixels) -> float:
+def _clipping(picture: _Measured) -> float:
     """Share of pixels whose luma is at most 2/255 or at least 253/255."""
-    return float(np.count_nonzero((luma <= 2) | (luma >= 253))) / luma.size
+    return float(picture.histogram[:3].sum() + picture.histogram[253:].sum()) / picture.luma.size
 
 
-STATISTICS: Mapping[str, _Statistic] = MappingProxyType(
+STATISTICS: Mapping[str, Callable[[_Measured], float]] = MappingProxyType(
     {
         "brightness": _brightness,
         "contrast": _contrast,
@@ -76,9 +87,9 @@ def statistics(image: bytes, names: Iterable[str]) -> dict[str, float]:
     Raises `InvalidInput` for what is no such picture, is damaged or has more than `MAX_PIXELS`.
     """
     picture = decode_image(image)
-    luma = np.asarray(picture.convert("L"))
-    rgb = np.asarray(picture)
-    return {name: STATISTICS[name](rgb, luma) for name in names}
+    luma = picture.convert("L")
+    measured = _Measured(np.asarray(picture), np.asarray(luma), np.asarray(luma.histogram(), dtype=np.int64))
+    return {name: STATISTICS[name](measured) for name in names}
 
 
 def decode_image(image: bytes) -> Image.Image:

@@ -1,7 +1,8 @@
 """What the brokers know of topics: which there are, under which ids, and where their logs start and end."""
 
+import socket
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 from kafka import IsolationLevel, KafkaAdminClient, OffsetSpec, TopicPartition
@@ -10,7 +11,7 @@ from kafka import errors as kafka_errors
 from tidemill.core.errors import InvalidInput, NotFound, Permanent, TidemillError, Unavailable
 from tidemill.events.sources import Source
 
-__all__ = ["MAX_MESSAGE_BYTES", "Cluster", "ensure_topics", "kafka_failures"]
+__all__ = ["MAX_MESSAGE_BYTES", "Cluster", "ensure_topics", "kafka_failures", "reach"]
 
 MAX_MESSAGE_BYTES = 8 << 20
 """Largest record on topics that we make, and largest that we send; events carry pictures."""
@@ -37,6 +38,7 @@ class Cluster:
     def __init__(self, bootstrap: str, *, timeout_s: float = 10.0) -> None:
         self.bootstrap = bootstrap
         milliseconds = round(timeout_s * 1000)
+        reach(bootstrap, timeout_s)
         with kafka_failures(f"Kafka at {bootstrap}"):
             self._admin = KafkaAdminClient(
                 bootstrap_servers=bootstrap.split(","),
@@ -129,6 +131,22 @@ def ensure_topics(
         config["retention.ms"] = str(retention_ms)
     with Cluster(bootstrap) as cluster:
         cluster.create(topics, config)
+
+
+def reach(bootstrap: str, timeout_s: float = 5.0) -> None:
+    """Return if one of the addresses takes a connection; raises `Unavailable`, or `InvalidInput` for no address.
+
+    Asked before a client is made: one that cannot be made leaves a thread behind, and takes long to say so.
+    """
+    for address in bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        if not host or not port.isdecimal():
+            raise InvalidInput(f"Kafka's address is host:port[,host:port], not {bootstrap!r}")
+        with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s):
+            return
+    raise Unavailable(
+        f"Kafka at {bootstrap} does not answer", hint="is it running? `tidemill status` shows what runs here"
+    )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from kafka import errors as kafka_errors
 from tidemill.core.clock import Clock, SystemClock
 from tidemill.core.errors import Conflict
 from tidemill.core.telemetry import get_logger
-from tidemill.events.cluster import MAX_MESSAGE_BYTES, Cluster, ensure_topics, kafka_failures
+from tidemill.events.cluster import MAX_MESSAGE_BYTES, Cluster, ensure_topics, kafka_failures, reach
 from tidemill.events.records import Record, decode, encode
 from tidemill.events.sources import Source
 
@@ -57,6 +57,7 @@ class RecordWriter:
 
     def __init__(self, bootstrap: str, *, client_id: str = "tidemill", max_block_s: float = 10.0) -> None:
         self._failed: list[BaseException] = []
+        reach(bootstrap)
         with kafka_failures(f"Kafka at {bootstrap}"):
             self._producer = KafkaProducer(
                 bootstrap_servers=bootstrap.split(","),

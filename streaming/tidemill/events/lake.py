@@ -22,7 +22,7 @@ from tidemill.core.errors import Conflict, InvalidInput, NotFound, TidemillError
 from tidemill.core.telemetry import get_logger
 from tidemill.events.sources import Source
 
-__all__ = ["LakeTable", "Span", "table_uri"]
+__all__ = ["LakeTable", "Snapshot", "Span", "table_uri"]
 
 _T = TypeVar("_T")
 _log = get_logger(__name__)
@@ -42,6 +42,16 @@ class Span:
 
     after: int
     upto: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of a table: its rows, and how far they go."""
+
+    version: int
+    rows: pl.LazyFrame
+    upto: Mapping[str, int]
+    """Last offset taken, by source; sources without rows are left out."""
 
 
 class LakeTable:
@@ -87,6 +97,15 @@ class LakeTable:
         """The rows of a version (default: the newest), lazily; raises `NotFound` where there is no table."""
         with self._failures("reading"):
             return pl.scan_delta(DeltaTable(self.uri, version=version))
+
+    def snapshot(self) -> Snapshot:
+        """The newest version as a whole; raises `NotFound` where there is no table."""
+        with self._failures("reading"):
+            table = DeltaTable(self.uri)
+            rows = pl.scan_delta(table)
+            sources = rows.select(pl.col("source").unique()).collect()["source"].to_list()
+            upto = {name: table.transaction_version(self._app(name)) for name in sources}
+        return Snapshot(table.version(), rows, {name: last for name, last in upto.items() if last is not None})
 
     def refresh(self) -> None:
         """Forget the handle, so that the next question is answered from the store."""

@@ -175,6 +175,8 @@ class Signal(Record, frozen=True, kw_only=True):
     before: float | None = None
     now: float | None = None
     entities: list[str] = []
+    also: list[str] = []
+    """Further features, where they made the alarm together."""
     message: str
 
 

@@ -1,0 +1,211 @@
+"""An event's JSON to typed values, or the reason why not. Whatever bytes arrive, nothing else comes out."""
+
+import binascii
+from base64 import b64decode
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from tidemill.core.clock import to_ms
+from tidemill.core.errors import InvalidInput
+from tidemill.features.images import statistics
+from tidemill.features.rows import Value
+from tidemill.spec.model import ContinualModel, EventField
+
+__all__ = ["MAX_IMAGE_BYTES", "YEAR_10000", "Event", "EventParser", "Rejected"]
+
+MAX_IMAGE_BYTES = 4 << 20
+"""Largest picture file; what fits into a record of 8 MiB as base64, with room for other fields."""
+
+_MAX_KEY = 512
+"""Longest entity or event id in characters: they become keys in Redis and Kafka."""
+
+_INT64 = 1 << 63
+_LARGEST = 1e150
+"""Of numbers: their squares and the sums of these still are numbers."""
+YEAR_10000 = 253_402_300_800_000
+"""In milliseconds: the first time that is too late."""
+
+
+class Rejected(Exception):
+    """Why an event cannot be taken in, and the field at fault, if it is one."""
+
+    def __init__(self, reason: str, field: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.field = field
+
+
+class Event(msgspec.Struct, frozen=True):
+    """An event that was taken in."""
+
+    entity: str
+    event_id: str | None
+    event_time: int
+    """Milliseconds since the epoch."""
+    values: dict[str, Value]
+    """Each field that is no picture, then each picture statistic; None where absent."""
+    images: dict[str, bytes | None]
+    """Each picture field's file."""
+
+
+class EventParser:
+    """Checks events against the resource: required fields, types, ranges, time, pictures."""
+
+    def __init__(self, resource: ContinualModel) -> None:
+        events = resource.spec.events
+        self._entity = events.entity
+        self._id = events.id
+        self._timestamp = events.timestamp
+        self._max_future_ms = round(events.max_future.total_seconds() * 1000)
+        self._plain = tuple((field, _CHECKS[field.type]) for field in events.fields if field.type != "image")
+        self._image_fields = tuple(field for field in events.fields if field.type == "image")
+        self._statistics = resource.spec.features.image
+
+    def parse(self, value: bytes | None, available_at: int) -> Event:
+        """The event in a record's value that arrived at `available_at` (ms); raises `Rejected` and nothing else."""
+        if not 0 <= available_at < YEAR_10000:
+            raise Rejected(f"the record's timestamp {available_at} is not in the years 1970 to 9999")
+        data = _object(value)
+        entity = self._read_entity(data)
+        event_id = None if self._id is None else _key(data.get(self._id), self._id, "string or whole number")
+        event_time = _time(data.get(self._timestamp), self._timestamp)
+        if event_time > available_at + self._max_future_ms:
+            ahead = (event_time - available_at) / 1000
+            raise Rejected(f"lies {ahead:g} s after its arrival, more than maxFuture", self._timestamp)
+        values: dict[str, Value] = {field.name: _checked(field, check, data) for field, check in self._plain}
+        images = {field.name: _image(field, data) for field in self._image_fields}
+        values.update(self._measure(images))
+        return Event(entity, event_id, event_time, values, images)
+
+    def _read_entity(self, data: dict[str, Any]) -> str:
+        name, found = self._entity.name, data.get(self._entity.name)
+        if self._entity.type == "int":
+            return str(_int(found, name))
+        if not isinstance(found, str):
+            raise Rejected(_expected("a string", found), name)
+        return _key(found, name, "string")
+
+    def _measure(self, images: dict[str, bytes | None]) -> dict[str, Value]:
+        """Decode every picture; the first field's statistics are features."""
+        measured: dict[str, Value] = dict.fromkeys(self._statistics)
+        for position, (name, image) in enumerate(images.items()):
+            if image is None:
+                continue
+            try:
+                found = statistics(image, self._statistics if position == 0 else ())
+            except InvalidInput as error:
+                raise Rejected(error.message, name) from error
+            measured.update(found)
+        return measured
+
+
+def _object(value: bytes | None) -> dict[str, Any]:
+    if value is None:
+        raise Rejected("the record has no value")
+    try:
+        data = msgspec.json.decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected(f"no JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise Rejected(f"a JSON object is expected, not {_name(data)}")
+    return data
+
+
+def _checked(field: EventField, check: Callable[[Any, str], Value], data: dict[str, Any]) -> Value:
+    found = data.get(field.name)
+    if found is None:
+        if field.required:
+            raise Rejected("is required", field.name)
+        return None
+    value = check(found, field.name)
+    if (field.min is not None or field.max is not None) and isinstance(value, int | float):
+        if field.min is not None and value < field.min:
+            raise Rejected(f"{value:g} is below {field.min:g}", field.name)
+        if field.max is not None and value > field.max:
+            raise Rejected(f"{value:g} is above {field.max:g}", field.name)
+    return value
+
+
+def _float(found: Any, name: str) -> float:
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise Rejected(_expected("a number", found), name)
+    if not -_LARGEST < found < _LARGEST:
+        raise Rejected(f"is not between -{_LARGEST:g} and {_LARGEST:g}", name)
+    return float(found)
+
+
+def _int(found: Any, name: str) -> int:
+    if isinstance(found, float) and found.is_integer():
+        found = int(found)
+    if isinstance(found, bool) or not isinstance(found, int):
+        raise Rejected(_expected("a whole number", found), name)
+    if not -_INT64 <= found < _INT64:
+        raise Rejected("is too large for a whole number of 64 bits", name)
+    return found
+
+
+def _string(found: Any, name: str) -> str:
+    if not isinstance(found, str):
+        raise Rejected(_expected("a string", found), name)
+    return found
+
+
+def _bool(found: Any, name: str) -> bool:
+    if not isinstance(found, bool):
+        raise Rejected(_expected("true or false", found), name)
+    return found
+
+
+_CHECKS: dict[str, Callable[[Any, str], Value]] = {"float": _float, "int": _int, "string": _string, "bool": _bool}
+
+
+def _key(found: Any, name: str, expected: str) -> str:
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        raise Rejected(_expected(f"a {expected}", found), name)
+    text = str(found)
+    if not 0 < len(text) <= _MAX_KEY:
+        raise Rejected(f"has {len(text)} characters; 1 to {_MAX_KEY} are taken", name)
+    return text
+
+
+def _time(found: Any, name: str) -> int:
+    if isinstance(found, str):
+        try:
+            moment = datetime.fromisoformat(found)
+            milliseconds = to_ms(moment)
+        except (ValueError, OverflowError) as error:
+            raise Rejected(f"is no time in ISO 8601 with a zone: {error}", name) from error
+    else:
+        milliseconds = _int(found, name)
+    if not 0 <= milliseconds < YEAR_10000:
+        raise Rejected(f"{milliseconds} ms since 1970 is not in the years 1970 to 9999", name)
+    return milliseconds
+
+
+def _image(field: EventField, data: dict[str, Any]) -> bytes | None:
+    found = data.get(field.name)
+    if found is None:
+        if field.required:
+            raise Rejected("is required", field.name)
+        return None
+    if not isinstance(found, str):
+        raise Rejected(_expected("the base64 of a picture", found), field.name)
+    try:
+        image = b64decode(found, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Rejected(f"is not base64: {error}", field.name) from error
+    if len(image) > MAX_IMAGE_BYTES:
+        raise Rejected(f"has {len(image)} bytes; at most {MAX_IMAGE_BYTES} are taken", field.name)
+    return image
+
+
+def _expected(what: str, found: Any) -> str:
+    return "is required" if found is None else f"{what} is expected, not {_name(found)}"
+
+
+def _name(found: Any) -> str:
+    kinds = {type(None): "null", bool: "a truth value", str: "a string", list: "a list", dict: "an object"}
+    return kinds.get(type(found), "a number")

@@ -1,0 +1,78 @@
+"""The tables that ingest writes, and which of an event's values the online view keeps."""
+
+import polars as pl
+
+from tidemill.events.lake import LakeTable, table_uri
+from tidemill.spec.model import ContinualModel
+
+__all__ = [
+    "EVENT_COLUMNS",
+    "QUARANTINE_COLUMNS",
+    "TIME",
+    "events_schema",
+    "events_table",
+    "quarantine_table",
+    "view_columns",
+]
+
+TIME = pl.Datetime("us", "UTC")
+"""Type of every time in the lake; events carry milliseconds."""
+
+EVENT_COLUMNS = {
+    "source": pl.String(),
+    "offset": pl.Int64(),
+    "entity": pl.String(),
+    "event_id": pl.String(),
+    "event_time": TIME,
+    "available_at": TIME,
+    "event_date": pl.Date(),
+    "origin": pl.String(),
+}
+"""Columns of every events table; `origin` is the source/offset of a record that is a replay from quarantine."""
+
+QUARANTINE_COLUMNS = {
+    "source": pl.String(),
+    "offset": pl.Int64(),
+    "reason": pl.String(),
+    "field": pl.String(),
+    "available_at": TIME,
+    "available_date": pl.Date(),
+    "key": pl.Binary(),
+    "value": pl.Binary(),
+    "headers": pl.String(),
+    "truncated": pl.Boolean(),
+}
+"""Columns of every quarantine table; `headers` is JSON, [name, base64] each."""
+
+_TYPES: dict[str, pl.DataType] = {
+    "float": pl.Float64(),
+    "int": pl.Int64(),
+    "string": pl.String(),
+    "bool": pl.Boolean(),
+    "image": pl.Binary(),
+}
+
+
+def events_schema(resource: ContinualModel) -> dict[str, pl.DataType]:
+    """Columns of the events table: the fixed ones, each event field, each picture statistic."""
+    fields = {field.name: _TYPES[field.type] for field in resource.spec.events.fields}
+    statistics: dict[str, pl.DataType] = {name: pl.Float64() for name in resource.spec.features.image}
+    return {**EVENT_COLUMNS, **fields, **statistics}
+
+
+def view_columns(resource: ContinualModel) -> tuple[str, ...]:
+    """What the online view `events` keeps of an entity's last event: all but pictures."""
+    plain = tuple(field.name for field in resource.spec.events.fields if field.type != "image")
+    return plain + resource.spec.features.image
+
+
+def events_table(lake: str, resource: ContinualModel) -> LakeTable:
+    """Where events are kept, as ingest appends to it."""
+    uri = table_uri(lake, resource.id, "events")
+    return LakeTable(uri, events_schema(resource), pipeline="ingest", partition_by=("event_date",))
+
+
+def quarantine_table(lake: str, resource: ContinualModel) -> LakeTable:
+    """Where records are kept that could not be taken in."""
+    uri = table_uri(lake, resource.id, "quarantine")
+    return LakeTable(uri, QUARANTINE_COLUMNS, pipeline="ingest", partition_by=("available_date",))
