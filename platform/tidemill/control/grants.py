@@ -17,6 +17,7 @@ from tidemill.control.turn import Turn
 from tidemill.core.clock import from_ms, to_ms
 from tidemill.core.ids import deterministic_id
 from tidemill.events.records import Request
+from tidemill.spec.quantities import format_duration
 
 __all__ = ["claim", "end_run", "failed", "finished", "follow_run", "holds_grant", "next_run", "start_run"]
 
@@ -122,7 +123,7 @@ def follow_run(turn: Turn) -> Turn:
     if run is None:
         return _forget_stopped(turn)
     if run.grant and run.grant.expires_at <= turn.now_ms:
-        reason = f"its grant expired after {GRANT_FOR}"
+        reason = f"its grant expired after {format_duration(GRANT_FOR)}"
         stopping = (*turn.status.stopping, run.run)
         return end_run(turn).change(stopping=stopping).say("run-failed", run.run, reason, {"step": run.step})
     if turn.observed.runs is None:
@@ -225,7 +226,7 @@ def _patience(run: Run) -> int:
 
 def _end_in_words(shown: RunSeen | None, run: Run) -> str:
     if shown is None and not run.seen:
-        return f"its runner did not show it within {CLAIM_WITHIN}"
+        return f"its runner did not show it within {format_duration(CLAIM_WITHIN)}"
     if shown is None:
         return "its runner no longer shows it"
     if shown.state == "failed":

@@ -35,7 +35,11 @@ def example_resource(name: str = "phone-inspection", **spec: Any) -> ContinualMo
         },
         "features": {"image": ["brightness", "contrast"]},
         "prediction": {"type": "detection", "classes": ["ok", "scratch"]},
-        "labels": {"fields": [{"name": "defect", "type": "class"}], "control": 1.0, "maturity": {"after": "4s"}},
+        "labels": {
+            "fields": [{"name": "defect", "type": "class"}, {"name": "box", "type": "box"}],
+            "control": 1.0,
+            "maturity": {"after": "4s"},
+        },
         "model": {"codec": "inspection.model:Codec", "trainer": "inspection.model:Trainer", "initial": "dataset"},
         "triggers": {"drift": {"tolerance": 0.2, "every": "1s"}, "volume": {"newLabels": 1000}, "cooldown": "5m"},
         "rollout": {"analysis": {"margin": 0.1, "minOutcomes": 20, "timeout": "1h"}},
@@ -196,10 +200,14 @@ class LoopBench:
         )
 
     def tick(self, times: int = 1, *, every_s: float = 0.25) -> LoopStatus:
-        """So many ticks; returns the last status."""
+        """So many ticks; returns the last status. A process that dies in one is started again, and ticks again."""
         for _ in range(times):
             self.clock.advance(every_s)
-            status = self.loop.tick()
+            try:
+                status = self.loop.tick()
+            except Crash:
+                self.restart()
+                status = self.loop.tick()
         return status
 
     @property

@@ -1,0 +1,483 @@
+"""The loop's stories, ticked by hand: what happens, in which order, and why."""
+
+import pytest
+
+from tidemill.control.protocols import RunSeen
+from tidemill.testing.loop import LoopBench, example_resource
+
+
+@pytest.fixture
+def bench() -> LoopBench:
+    return LoopBench()
+
+
+@pytest.fixture
+def serving() -> LoopBench:
+    """A champion serves, and the cooldown after its start is over."""
+    bench = LoopBench()
+    bench.bootstrap()
+    bench.clock.advance(400)
+    bench.tick()
+    return bench
+
+
+def champion(bench: LoopBench) -> str:
+    found = bench.status.champion
+    assert found is not None
+    return found.version
+
+
+def candidate(bench: LoopBench, **arguments: object) -> str:
+    """A run that was started, claimed and proposed."""
+    run = bench.started()
+    bench.propose(bench.claim(run), **arguments)
+    return run
+
+
+# First start
+
+
+def test_a_new_model_waits_for_its_dataset_and_serves_nothing(bench: LoopBench) -> None:
+    bench.labelled = 999
+    status = bench.tick(3)
+    assert (status.phase, status.run, bench.driver.observe().revisions) == ("Bootstrapping", None, ())
+
+
+def test_enough_labelled_events_start_the_first_run(bench: LoopBench) -> None:
+    bench.labelled = 1000
+    bench.tick()
+    assert list(bench.runner.started) == [bench.started()]
+    decision = bench.log.decisions()[-1]
+    assert (decision.kind, decision.figures["cause"], decision.figures["labelled"]) == ("start-run", "initial", 1000)
+    assert "1,000 labelled events are there" in decision.reason
+
+
+def test_the_first_version_goes_straight_to_all_traffic(bench: LoopBench) -> None:
+    first = bench.bootstrap()
+    assert bench.kinds() == ["start-run", "grant", "start-rollout", "set-traffic", "promote"]
+    assert [(one.version, one.share) for one in bench.driver.observe().revisions] == [(first, 100)]
+    assert bench.registry.aliases(bench.resource.id) == {"champion": first}
+    assert bench.log.decisions()[-1].figures["artifact"] == f"/artifacts/{first}"
+
+
+def test_the_first_version_serves_only_once_it_is_ready() -> None:
+    bench = LoopBench(ready_at_once=False)
+    bench.labelled = 1000
+    bench.tick()
+    run = candidate(bench)
+    assert bench.tick(5).phase == "Bootstrapping"
+    bench.driver.become_ready(run)
+    assert bench.tick(3).phase == "Serving"
+
+
+def test_a_first_version_whose_server_fails_leaves_nothing_served(bench: LoopBench) -> None:
+    bench = LoopBench(ready_at_once=False)
+    bench.labelled = 1000
+    bench.tick()
+    run = candidate(bench)
+    bench.driver.fail(run, "out of memory")
+    status = bench.tick(4)
+    assert (status.champion, status.candidate, status.rollout) == (None, None, None)
+    assert bench.kinds()[-2:] == ["roll-back", "rolled-back"]
+
+
+def test_with_initial_none_a_person_starts_the_first_run() -> None:
+    model = {"codec": "inspection.model:Codec", "trainer": "inspection.model:Trainer"}
+    bench = LoopBench(example_resource(model=model))
+    bench.labelled = 10_000
+    assert bench.tick(3).run is None
+    answer = bench.ask("retrain", reason="the data is in")
+    assert (answer.kind, answer.figures["cause"], answer.subject) == ("start-run", "manual", bench.started())
+
+
+# Drift
+
+
+def test_drift_leads_to_a_candidate_and_its_promotion(serving: LoopBench) -> None:
+    old = champion(serving)
+    serving.signal("brightness")
+    serving.tick()
+    new = candidate(serving)
+    serving.judged_until(lambda status: status.phase == "Serving", {old: 0.4, new: 0.05})
+    assert champion(serving) == new
+    assert serving.registry.aliases(serving.resource.id) == {"champion": new, "previous": old}
+    assert [one.share for one in serving.driver.observe().revisions] == [100]
+    shares = [sum(one.share for one in wanted.revisions if one.version == new) for wanted in serving.driver.applied]
+    assert shares == sorted(shares)
+    assert set(shares) <= {0, 5, 25, 50, 100}
+
+
+def test_a_bad_candidate_is_taken_back(serving: LoopBench) -> None:
+    old = champion(serving)
+    serving.signal()
+    serving.tick()
+    new = candidate(serving)
+    status = serving.judged_until(lambda status: status.candidate is None, {old: 0.1, new: 0.9})
+    assert (champion(serving), status.phase, status.previous) == (old, "Serving", None)
+    assert [(one.version, one.share) for one in serving.driver.observe().revisions] == [(old, 100)]
+    assert serving.registry.aliases(serving.resource.id) == {"champion": old}
+    assert serving.kinds()[-2:] == ["roll-back", "rolled-back"]
+
+
+def test_the_run_knows_since_when_the_input_drifts(serving: LoopBench) -> None:
+    first = serving.signal("brightness")
+    serving.signal("contrast", since=first.since and first.since - 3000)
+    serving.tick()
+    figures = serving.claim(serving.started()).figures
+    assert figures["since"] == (first.since or 0) - 3000
+    decision = next(one for one in serving.log.decisions() if one.subject == serving.started())
+    assert decision.figures["features"] == ["brightness", "contrast"]
+    assert "brightness fell" in decision.reason
+    assert "contrast fell" in decision.reason
+
+
+def test_a_signal_about_another_version_starts_nothing(serving: LoopBench) -> None:
+    serving.signal(version="r20200101-000000")
+    assert serving.tick(3).run is None
+    assert serving.status.drift.alarms == ()
+
+
+def test_a_state_of_the_watch_is_shown_and_starts_nothing(serving: LoopBench) -> None:
+    serving.signal(kind="state", message="the reference is too small, it needs 345 votes")
+    status = serving.tick(3)
+    assert (status.run, [one.message for one in status.drift.states]) == (
+        None,
+        ["the reference is too small, it needs 345 votes"],
+    )
+
+
+def test_drift_is_latched_while_a_run_and_its_rollout_go_on(serving: LoopBench) -> None:
+    old = champion(serving)
+    serving.signal("brightness")
+    serving.tick()
+    serving.signal("contrast")
+    new = candidate(serving)
+    serving.signal("sharpness")
+    serving.ask("abort", reason="enough")
+    serving.clock.advance(400)
+    status = serving.tick(8)
+    assert (status.run, status.candidate, champion(serving)) == (None, None, old)
+    assert [one.feature for one in status.drift.alarms] == ["brightness", "contrast", "sharpness"]
+    assert list(serving.runner.started) == [old, new]
+
+
+def test_an_alarm_after_a_failed_run_starts_the_next(serving: LoopBench) -> None:
+    serving.signal()
+    serving.tick()
+    first = serving.started()
+    grant = serving.claim(first)
+    serving.ask("failed", run=first, token=grant.figures["token"], step="train", error="no memory")
+    serving.signal()
+    serving.clock.advance(400)
+    serving.tick()
+    assert serving.started() > first
+
+
+def test_an_alarm_within_the_cooldown_waits_for_its_end(bench: LoopBench) -> None:
+    bench.bootstrap()
+    bench.signal()
+    assert bench.tick(4).run is None
+    bench.clock.advance(300)
+    assert bench.tick().run is not None
+
+
+def test_a_promotion_starts_the_detectors_anew(serving: LoopBench) -> None:
+    serving.signal()
+    serving.tick()
+    candidate(serving)
+    serving.tick(2)
+    serving.ask("promote", reason="I looked at it")
+    assert serving.tick(4).drift.alarms == ()
+
+
+# Volume and people
+
+
+def test_new_labels_since_the_champions_data_start_a_run(serving: LoopBench) -> None:
+    serving.labelled = 999
+    assert serving.tick(2).run is None
+    serving.labelled = 1000
+    serving.tick()
+    assert serving.log.decisions()[-1].figures["cause"] == "volume"
+
+
+def test_labels_are_counted_from_the_grant_of_the_champions_run() -> None:
+    bench = LoopBench()
+    bench.labelled = 1000
+    bench.tick()
+    grant = bench.claim(bench.started())
+    bench.clock.advance(60)
+    bench.propose(grant)
+    bench.tick(4)
+    assert bench.status.champion is not None
+    assert bench.status.champion.data_until == grant.time
+
+
+def test_a_person_starts_a_run_within_the_cooldown(bench: LoopBench) -> None:
+    bench.bootstrap()
+    answer = bench.ask("retrain", by="ada", reason="a new lens", skip_gates=True)
+    assert (answer.kind, answer.reason) == ("start-run", "asked for by ada: a new lens")
+    assert bench.runner.started[answer.subject]["skip_gates"] is True
+
+
+def test_a_person_is_told_what_runs_already(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="first")
+    answer = serving.ask("retrain", reason="second")
+    assert (answer.kind, answer.reason) == ("refuse", f"already running: {serving.started()}")
+
+
+def test_skipped_gates_are_shown_where_the_rollout_starts(serving: LoopBench) -> None:
+    answer = serving.ask("retrain", by="ada", reason="a drill", skip_gates=True)
+    started = serving.propose(serving.claim(answer.subject))
+    assert "gates were skipped, as ada asked" in started.reason
+    assert started.figures["skip_gates"] is True
+
+
+def test_a_rollout_is_paused_and_resumed(serving: LoopBench) -> None:
+    old = champion(serving)
+    serving.ask("retrain", reason="a drill")
+    new = candidate(serving)
+    serving.tick(2)
+    assert serving.ask("pause").kind == "pause"
+    serving.judge({old: 0.4, new: 0.05}, seconds=60)
+    assert serving.status.rollout is not None
+    assert serving.status.rollout.weight == 5
+    serving.ask("resume")
+    serving.judged_until(lambda status: status.phase == "Serving", {old: 0.4, new: 0.05})
+    assert champion(serving) == new
+
+
+@pytest.mark.parametrize("kind", ["abort", "pause", "resume", "promote"])
+def test_without_a_rollout_there_is_nothing_to_ask_of_it(serving: LoopBench, kind: str) -> None:
+    answer = serving.ask(kind)
+    assert (answer.kind, answer.reason) == ("refuse", "no rollout is under way")
+
+
+def test_a_request_is_answered_once_however_often_it_is_written(serving: LoopBench) -> None:
+    first = serving.ask("retrain", request_id="twice", reason="a new lens")
+    serving.write("retrain", request_id="twice", reason="a new lens")
+    serving.tick(2)
+    assert serving.answer("twice") == first
+    assert len(serving.runner.started) == 2
+
+
+def test_a_request_from_before_an_outage_is_refused(serving: LoopBench) -> None:
+    name = serving.write("retrain", reason="hours ago")
+    serving.clock.advance(3600)
+    serving.tick()
+    assert serving.answer(name).kind == "refuse"
+    assert "ask again" in serving.answer(name).reason
+
+
+# Claims, grants, tokens
+
+
+def test_of_two_claims_at_once_one_is_granted(serving: LoopBench) -> None:
+    first = serving.write("claim", run="ui-1", reason="from the UI")
+    second = serving.write("claim", run="ui-2", reason="from the UI")
+    serving.tick()
+    assert serving.answer(first).kind == "grant"
+    assert (serving.answer(second).kind, serving.answer(second).reason) == ("refuse", "already running: ui-1")
+
+
+def test_a_claim_by_a_run_that_control_did_not_start_is_granted_too(serving: LoopBench) -> None:
+    grant = serving.ask("claim", by="pipeline", run="ui-1", reason="from the UI", requested_by="bo")
+    assert (grant.kind, grant.figures["champion"]) == ("grant", champion(serving))
+    assert grant.figures["champion_artifact"] == f"/artifacts/{champion(serving)}"
+    run = serving.status.run
+    assert run is not None
+    assert (run.cause, run.by, run.ours) == ("pipeline", "bo", False)
+    assert "ui-1" not in serving.runner.started
+
+
+def test_a_claim_that_is_made_again_gets_the_same_token(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="a drill")
+    first = serving.claim(serving.started())
+    again = serving.ask("claim", request_id="another", run=serving.started())
+    assert again.figures["token"] == first.figures["token"]
+
+
+def test_no_run_is_granted_while_a_rollout_goes_on(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="a drill")
+    new = candidate(serving)
+    answer = serving.ask("claim", run="ui-1")
+    assert (answer.kind, answer.reason) == ("refuse", f"a rollout is under way: {new}")
+
+
+@pytest.mark.parametrize("name", ["", "../evil", "A", "r" * 70])
+def test_a_run_whose_name_cannot_be_a_versions_is_refused(serving: LoopBench, name: str) -> None:
+    assert serving.ask("claim", run=name).kind == "refuse"
+
+
+def test_a_run_cannot_take_the_name_of_a_version_that_is_there(serving: LoopBench) -> None:
+    answer = serving.ask("claim", run=champion(serving))
+    assert (answer.kind, answer.reason) == ("refuse", f"version {champion(serving)} exists already")
+
+
+def test_a_stale_token_proposes_nothing(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="a drill")
+    grant = serving.claim(serving.started())
+    answer = serving.propose(grant, token="of-another-grant")
+    assert answer.kind == "refuse"
+    assert "token" in answer.reason
+    assert serving.status.run is not None
+
+
+def test_a_run_without_a_grant_proposes_nothing(serving: LoopBench) -> None:
+    answer = serving.ask("propose", run="ui-1", token="x", version="ui-1", artifact="/a")
+    assert (answer.kind, answer.reason) == ("refuse", "ui-1 holds no grant")
+    assert serving.status.candidate is None
+
+
+def test_an_expired_grant_proposes_nothing_and_its_run_is_ended(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="a drill")
+    run = serving.started()
+    grant = serving.claim(run)
+    serving.clock.advance(13 * 3600)
+    serving.tick(2)
+    assert serving.status.run is None
+    assert run in serving.runner.stopped
+    assert serving.kinds()[-1] == "run-failed"
+    assert serving.propose(grant).kind == "refuse"
+
+
+def test_refused_gates_end_the_run_with_their_reasons(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="a drill")
+    grant = serving.claim(serving.started())
+    gates = '[{"gate": "fresh", "passed": false, "reason": "error 0.31, of the champion 0.12"}]'
+    answer = serving.ask("finished", run=grant.subject, token=grant.figures["token"], passed=False, gates=gates)
+    assert (answer.kind, answer.reason) == (
+        "run-finished",
+        "no version is proposed: fresh: error 0.31, of the champion 0.12",
+    )
+    assert (serving.status.run, serving.status.candidate) == (None, None)
+
+
+def test_a_run_that_fails_says_where_and_frees_the_grant(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="a drill")
+    grant = serving.claim(serving.started())
+    answer = serving.ask(
+        "failed", run=grant.subject, token=grant.figures["token"], step="validate", error="12 rows, 500 are needed"
+    )
+    assert (answer.kind, answer.reason) == ("run-failed", "validate failed: 12 rows, 500 are needed")
+    assert serving.ask("claim", run="ui-1").kind == "grant"
+
+
+# Runs that do not speak
+
+
+def test_a_run_that_its_runner_shows_as_failed_frees_the_grant(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="a drill")
+    run = serving.started()
+    serving.claim(run)
+    serving.runner.show(RunSeen(run=run, state="failed", step="train", error="killed"))
+    assert serving.tick().run is not None  # its own word may still be on its way
+    status = serving.tick(24)
+    assert status.run is None
+    assert serving.log.decisions()[-1].reason == "train failed: killed"
+    assert serving.runner.observe() == []
+
+
+def test_a_run_that_dies_before_it_claims_frees_the_loop(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="a drill")
+    serving.runner.show(RunSeen(run=serving.started(), state="failed", error="no such module"))
+    assert serving.tick(24).run is None
+
+
+def test_a_run_that_vanishes_frees_the_loop(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="a drill")
+    run = serving.started()
+    serving.claim(run)
+    serving.runner.lose(run)
+    assert serving.tick(24).run is None
+    assert serving.log.decisions()[-1].reason == "its runner no longer shows it"
+
+
+def test_a_run_that_its_runner_never_shows_frees_the_loop(serving: LoopBench) -> None:
+    serving.runner.available = False
+    serving.ask("retrain", reason="a drill")
+    run = serving.started()
+    serving.tick(40)
+    assert serving.status.run is not None  # a runner that does not answer says nothing about its runs
+    assert any("runs" in trouble for trouble in serving.status.seen.troubles)
+    serving.runner.available = True
+    serving.runner.started[run] = {}
+    serving.tick(2)
+    serving.clock.advance(301)
+    assert serving.tick(2).run is None
+
+
+def test_a_run_that_ends_without_a_word_is_a_failed_one(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="a drill")
+    serving.runner.show(RunSeen(run=serving.started(), state="succeeded"))
+    assert serving.tick(24).run is None
+    assert serving.log.decisions()[-1].reason == "it ended without a word to control"
+
+
+def test_a_run_that_is_over_is_forgotten_by_its_runner(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="a drill")
+    candidate(serving)
+    serving.tick(2)
+    assert serving.runner.observe() == []
+
+
+# Paused
+
+
+def test_a_paused_model_starts_nothing_and_says_so(serving: LoopBench) -> None:
+    serving.declare(example_resource(paused=True))
+    serving.signal()
+    assert serving.tick(3).run is None
+    assert serving.ask("retrain", reason="now").reason == "the model is paused (spec.paused)"
+    assert serving.ask("claim", run="ui-1").kind == "refuse"
+
+
+def test_a_paused_model_is_retrained_by_force(serving: LoopBench) -> None:
+    serving.declare(example_resource(paused=True))
+    assert serving.ask("retrain", reason="now", force=True).kind == "start-run"
+    assert serving.claim(serving.started()).kind == "grant"
+
+
+def test_an_alarm_while_paused_is_answered_afterwards(serving: LoopBench) -> None:
+    serving.declare(example_resource(paused=True))
+    serving.signal()
+    serving.tick(2)
+    serving.declare(example_resource())
+    assert serving.tick().run is not None
+
+
+def test_pausing_stops_a_canary_where_it_is(serving: LoopBench) -> None:
+    old = champion(serving)
+    serving.ask("retrain", reason="a drill")
+    new = candidate(serving)
+    serving.tick(2)
+    serving.declare(example_resource(paused=True))
+    serving.judge({old: 0.4, new: 0.05}, seconds=30)
+    assert serving.status.rollout is not None
+    assert serving.status.rollout.weight == 5
+    assert serving.ask("abort", reason="a person may").kind == "roll-back"
+    assert serving.tick(2).candidate is None
+
+
+# What does not answer
+
+
+def test_nothing_is_concluded_from_a_proxy_that_does_not_answer(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="a drill")
+    candidate(serving)
+    serving.driver.unavailable = True
+    status = serving.tick(40)
+    assert status.rollout is not None
+    assert status.rollout.phase == "starting"
+    assert any("traffic" in trouble for trouble in status.seen.troubles)
+    serving.driver.unavailable = False
+    status = serving.tick(12)
+    assert status.rollout is not None
+    assert (status.rollout.phase, status.seen.troubles) == ("canary", ())
+
+
+def test_an_idle_loop_writes_nothing(serving: LoopBench) -> None:
+    serving.tick(20)
+    writes = serving.store.writes
+    serving.tick(100)
+    assert serving.store.writes == writes
