@@ -31,6 +31,7 @@ __all__ = [
     "build_reference",
     "decode_reference",
     "encode_reference",
+    "replayed",
     "watched",
 ]
 
@@ -164,7 +165,7 @@ def build_reference(frame: pl.DataFrame, features: Sequence[str], trigger: Drift
     measured = [
         _measure(whole, newer, len(votes), trigger.tolerance) for whole, (_, newer) in zip(votes, halves, strict=True)
     ]
-    measured = _replayed(measured, [older for older, _ in halves], tick_ms=tick_ms, period=period)
+    measured = replayed(measured, [older for older, _ in halves], tick_ms=tick_ms, period=period)
     detectors_of_all = watched(measured)
     powers = [
         _events_to_find(newer, detectors_of_all, row, tick_ms=tick_ms, period=period)
@@ -252,13 +253,13 @@ def _means(votes: FeatureVotes) -> dict[str, float]:
     return {str(name): float(mean) for name, mean in zip(names, means, strict=True)}
 
 
-def _replayed(
-    measured: list[FeatureReference], older: Sequence[FeatureVotes], *, tick_ms: int, period: float
+def replayed(
+    measured: Sequence[FeatureReference], older: Sequence[FeatureVotes], *, tick_ms: int, period: float
 ) -> list[FeatureReference]:
-    """Raise the tolerance of each feature whose older half alarms, until none does."""
+    """Raise the tolerance of each feature whose older half alarms when it is played against it, until none does."""
     while alarmed := _alarms_in(measured, older, tick_ms=tick_ms, period=period):
         measured = [_raise(feature) if row in alarmed else feature for row, feature in enumerate(measured)]
-    return measured
+    return list(measured)
 
 
 def _alarms_in(
