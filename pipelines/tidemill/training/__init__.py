@@ -1,1 +1,4 @@
-"""From labelled events to a trained version: the snapshot, the user's two classes, the loop that fits them."""
+"""From labelled events to a version: snapshot, the user's classes, the training loop, export, and the predictor.
+
+Nothing here imports torch with the module; `fit` and `export` do when they run.
+"""

@@ -25,7 +25,10 @@ class Codec(Protocol):
     """Between rows and tensors, with NumPy alone; the same code in training, gates and serving."""
 
     def encode(self, rows: Sequence[Row]) -> Tensors:
-        """Input tensors by the module's input names, batch first. Raise ValueError for a row that cannot be one."""
+        """Input tensors by the module's input names, batch first. Raise ValueError for a row that cannot be one.
+
+        Pillow's OSError for what is no picture may pass.
+        """
         ...
 
     def decode(self, outputs: Mapping[str, NDArray[np.generic]]) -> list[Answer]:
@@ -38,7 +41,11 @@ class Codec(Protocol):
 
 
 class Trainer(Protocol):
-    """The torch side. Tidemill does device, loop, checkpoint, ONNX export and metrics."""
+    """The torch side. Tidemill does device, loop, checkpoint, ONNX export and metrics.
+
+    A method `optimizer(module) -> torch.optim.Optimizer` is optional; without it AdamW takes `learning_rate`, which
+    falls along half a cosine in either case.
+    """
 
     epochs: int
     batch_size: int

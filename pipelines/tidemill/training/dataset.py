@@ -1,0 +1,165 @@
+"""Which rows a run learns from: labelled events that are mature, split by time. Frames in, frames out.
+
+    events ⋈ labels            by entity and event id; the last label to arrive wins
+    mature                     the event arrived at least `maturity.after` ago
+    fresh                      the newest rows by event time: the gate's, never trained on
+    new                        not known to the champion's snapshot
+    replay                     a seeded sample of the older ones, so that what was learnt is kept
+
+Experience replay against forgetting: Rolnick et al., Experience Replay for Continual Learning (2019).
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from tidemill.spec.model import ContinualModel
+from tidemill.training.labels import parse_label
+
+__all__ = ["MIN_TRAIN_ROWS", "QUERY", "REPLAY_SHARE", "Known", "content", "labelled", "split"]
+
+REPLAY_SHARE = 0.3
+"""Share of the training rows that are replayed, where there are enough older ones."""
+MIN_TRAIN_ROWS = 500
+"""Older rows are replayed beyond their share until training has this many: warm starts on a handful overfit."""
+
+QUERY = (
+    "events joined with the last label by (entity, event_id); "
+    "event.available_at + maturity <= as_of and label.available_at <= as_of"
+)
+
+_KEY = ["entity", "event_id"]
+_EVENT_COLUMNS = ["source", "offset", "entity", "event_id", "event_time", "available_at"]
+_ROW = ["source", "offset"]
+
+
+class Known(NamedTuple):
+    """What an earlier snapshot could see: the last offset of each source, and the time it was taken (ms)."""
+
+    events: Mapping[str, int]
+    labels: Mapping[str, int]
+    as_of: int
+
+
+def labelled(
+    events: pl.LazyFrame,
+    labels: pl.LazyFrame,
+    resource: ContinualModel,
+    *,
+    as_of: int,
+    predictions: pl.LazyFrame | None = None,
+) -> tuple[pl.DataFrame, int]:
+    """The mature labelled rows without their content, oldest event first, and how many labels were not valid.
+
+    Args:
+        events: the lake's events.
+        labels: the lake's labels: by entity and event id, or by prediction id.
+        resource: for maturity, classes and label fields.
+        as_of: milliseconds since the epoch; what arrived later is not seen.
+        predictions: the lake's predictions, through which labels by prediction id find their event.
+
+    Returns:
+        Columns source, offset, entity, event_id, event_time, available_at, label_source, label_offset, label
+        (JSON), ready_at (when event and label were both there and mature).
+    """
+    moment = pl.lit(as_of).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
+    after = pl.duration(milliseconds=round(resource.spec.labels.maturity.after.total_seconds() * 1000))
+    last_label = (
+        _by_event(labels, predictions)
+        .filter(pl.col("label_at") <= moment)
+        .sort("label_at", "label_source", "label_offset")
+        .unique(_KEY, keep="last", maintain_order=True)
+    )
+    mature = (
+        events.select(_EVENT_COLUMNS)
+        .with_columns(pl.col("entity").cast(pl.String))
+        .filter(pl.col("available_at") + after <= moment)
+        # An event that its sender repeated is one row: the copy that arrived last.
+        .sort("available_at", "source", "offset")
+        .unique(_KEY, keep="last", maintain_order=True)
+    )
+    rows = (
+        mature.join(last_label, on=_KEY)
+        .with_columns(ready_at=pl.max_horizontal(pl.col("available_at") + after, "label_at"))
+        .drop("label_at")
+        .sort("event_time", "source", "offset")
+        .collect()
+    )
+    valid = pl.Series([parse_label(text, resource) is not None for text in rows["label"]], dtype=pl.Boolean)
+    return rows.filter(valid), int((~valid).sum())
+
+
+def split(
+    rows: pl.DataFrame, *, fresh_rows: int, known: Known | None, seed: int, replay_share: float = REPLAY_SHARE
+) -> pl.DataFrame:
+    """The rows that are used, each with its `part`: `new`, `replay` or `fresh`.
+
+    Args:
+        rows: from `labelled`, oldest event first.
+        fresh_rows: how many of the newest are held out.
+        known: what the champion's snapshot could see; None: all rows are new.
+        seed: of the replay sample.
+        replay_share: share of the training rows that are replayed.
+    """
+    held = min(fresh_rows, rows.height)
+    older, fresh = rows.head(rows.height - held), rows.tail(held)
+    is_new = pl.lit(True) if known is None else ~_seen_by(known)
+    new, pool = older.filter(is_new), older.filter(~is_new)
+    wanted = max(round(new.height * replay_share / (1 - replay_share)), MIN_TRAIN_ROWS - new.height)
+    size = min(wanted, pool.height)
+    drawn = np.sort(np.random.default_rng(seed).choice(pool.height, size=size, replace=False)) if size else None
+    parts = [(new, "new"), (pool.clear() if drawn is None else pool[drawn], "replay"), (fresh, "fresh")]
+    return pl.concat([part.with_columns(part=pl.lit(name)) for part, name in parts]).sort(
+        "event_time", "source", "offset"
+    )
+
+
+def content(events: pl.LazyFrame, rows: pl.DataFrame, resource: ContinualModel) -> pl.DataFrame:
+    """The rows with what a model sees of them: the event's fields and features, the image's bytes too."""
+    columns = [field.name for field in resource.spec.events.fields] + list(resource.spec.features.image)
+    if rows.is_empty():
+        return events.select(_ROW + columns).clear().collect().join(rows, on=_ROW)
+    found = (
+        events.filter(
+            pl.col("event_time").is_between(rows["event_time"].min(), rows["event_time"].max())
+            & (pl.col("offset").is_between(rows["offset"].min(), rows["offset"].max()))
+        )
+        .select(_ROW + columns)
+        .join(rows.lazy().select(_ROW), on=_ROW, how="semi")
+        .collect()
+    )
+    return rows.join(found, on=_ROW, how="inner", maintain_order="left")
+
+
+def _by_event(labels: pl.LazyFrame, predictions: pl.LazyFrame | None) -> pl.LazyFrame:
+    """Labels with the event that they are about."""
+    columns = {"label_source": "source", "label_offset": "offset", "label": "value", "label_at": "available_at"}
+    named = labels.select("entity", "event_id", "prediction_id", **{new: pl.col(old) for new, old in columns.items()})
+    # A refused label has no value; a label names an event or a prediction.
+    named = named.filter(pl.col("label").is_not_null())
+    direct = named.filter(pl.col("event_id").is_not_null()).drop("prediction_id")
+    if predictions is None:
+        return direct
+    about = predictions.select("prediction_id", "entity", "event_id").filter(pl.col("event_id").is_not_null())
+    by_prediction = (
+        named.filter(pl.col("event_id").is_null()).drop("entity", "event_id").join(about, on="prediction_id")
+    )
+    return pl.concat([direct, by_prediction.select(direct.collect_schema().names())])
+
+
+def _seen_by(known: Known) -> pl.Expr:
+    """Whether the earlier snapshot had the event, had this label, and found both mature."""
+    return (
+        (pl.col("offset") <= _last(known.events, "source"))
+        & (pl.col("label_offset") <= _last(known.labels, "label_source"))
+        & (pl.col("ready_at").dt.epoch("ms") <= known.as_of)
+    )
+
+
+def _last(offsets: Mapping[str, int], column: str) -> pl.Expr:
+    """The last offset known of the row's source; -1 for a source that was not there."""
+    if not offsets:
+        return pl.lit(-1)
+    return pl.col(column).replace_strict(dict(offsets), default=-1, return_dtype=pl.Int64)

@@ -1,0 +1,32 @@
+"""Label values as the lake keeps them: JSON, checked when they arrived, against the classes of that time."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tidemill.spec.model import ContinualModel
+
+__all__ = ["label_class", "parse_label"]
+
+
+def parse_label(text: str, resource: ContinualModel) -> dict[str, Any] | None:
+    """The label's value, or None where it no longer states one of the resource's classes."""
+    try:
+        value = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return None
+    return None if label_class(value, resource) is None else value
+
+
+def label_class(value: Mapping[str, Any], resource: ContinualModel) -> str | None:
+    """What a label states: its class, or for a `bool` "found" or the first class; None where it states neither."""
+    classes = resource.spec.prediction.classes
+    for kind in ("class", "bool"):
+        for field in resource.spec.labels.fields:
+            if field.type == kind:
+                found = value.get(field.name)
+                if kind == "class":
+                    return found if found in classes else None
+                return None if not isinstance(found, bool) else ("found" if found else classes[0])
+    return None

@@ -1,0 +1,146 @@
+"""A run's dataset: written once as content-addressed Parquet, with what it came from.
+
+    <artifact root>/<namespace>/<name>/snapshots/<digest>/
+        rows.parquet      one row per labelled event: its content, its label, and its part
+        snapshot.json     the record; its SHA-256 is the digest, and it holds that of rows.parquet
+
+Beside the versions, because a version is nothing without it: the next run asks what its champion's snapshot could
+see, and replays from the lake what lies before that.
+"""
+
+import hashlib
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import polars as pl
+
+from tidemill.core.clock import from_ms
+from tidemill.core.errors import Corrupt, NotFound
+from tidemill.spec.model import ContinualModel
+from tidemill.training.dataset import Known
+from tidemill.training.labels import parse_label
+from tidemill.training.protocols import Row
+
+__all__ = [
+    "Snapshot",
+    "SnapshotRecord",
+    "TableRead",
+    "open_snapshot",
+    "rows_and_labels",
+    "snapshots_folder",
+    "write_snapshot",
+]
+
+_ROWS, _RECORD = "rows.parquet", "snapshot.json"
+
+
+class TableRead(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read of one table of the lake."""
+
+    uri: str
+    delta_version: int
+    offsets: dict[str, int] = {}
+    """Last offset read of each source."""
+
+
+class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a snapshot holds and where it came from."""
+
+    format: Literal[1] = 1
+    model: str
+    as_of: int
+    """Milliseconds since the epoch; what arrived later was not seen."""
+    query: str
+    maturity_ms: int
+    events: TableRead
+    labels: TableRead
+    known: str | None = None
+    """Digest of the champion's snapshot, to which `new` refers; None: all rows are new."""
+    since: int | None = None
+    """Event time (ms) from which the drift grew that caused the run."""
+    seed: int
+    rows: dict[str, int]
+    """Rows by part: new, replay, fresh."""
+    invalid_labels: int = 0
+    """Labels that do not fit the resource and were left out."""
+    sha256: str = ""
+    """Of rows.parquet."""
+
+    def seen(self) -> Known:
+        """What this snapshot could see, for the next one to know what is new."""
+        return Known(self.events.offsets, self.labels.offsets, self.as_of)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot in its folder. Frames have the columns of `dataset.content` and `part`, oldest event first."""
+
+    record: SnapshotRecord
+    digest: str
+    folder: Path
+
+    def frame(self) -> pl.DataFrame:
+        """All rows; raises `Corrupt` where they are not the ones that were written."""
+        path = self.folder / _ROWS
+        if not path.is_file() or _sha256(path) != self.record.sha256:
+            raise Corrupt(f"{path} is not the file that was written", hint="start another run: it takes a new snapshot")
+        return pl.read_parquet(path)
+
+    def reference(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The rows that drift is measured against: none replayed, and where drift was the cause, since it began."""
+        rows = frame.filter(pl.col("part") != "replay")
+        if self.record.since is None:
+            return rows
+        return rows.filter(pl.col("event_time") >= from_ms(self.record.since))
+
+
+def snapshots_folder(version_folder: Path) -> Path:
+    """Where the snapshots of the model lie whose version lies in `version_folder`."""
+    return version_folder.parent / "snapshots"
+
+
+def write_snapshot(folder: Path, frame: pl.DataFrame, record: SnapshotRecord) -> Snapshot:
+    """Write rows and record below `folder`, under their digest; the same rows and record are one snapshot."""
+    partial = folder / f".{secrets.token_hex(4)}.partial"
+    partial.mkdir(parents=True)
+    try:
+        # Pictures are compressed already; what else there is, is small.
+        frame.write_parquet(partial / _ROWS, compression="lz4")
+        record = msgspec.structs.replace(record, sha256=_sha256(partial / _ROWS))
+        encoded = msgspec.json.encode(record, order="sorted")
+        (partial / _RECORD).write_bytes(encoded)
+        digest = hashlib.sha256(encoded).hexdigest()
+        if not (folder / digest).exists():
+            partial.rename(folder / digest)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Snapshot(record, digest, folder / digest)
+
+
+def open_snapshot(folder: Path, digest: str) -> Snapshot:
+    """The snapshot with this digest; raises `NotFound`, or `Corrupt` where its record is another."""
+    path = folder / digest / _RECORD
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(f"there is no snapshot {digest} in {folder}") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise Corrupt(f"{path} is not the record that was written: its SHA-256 is not the folder's name")
+    return Snapshot(msgspec.json.decode(content, type=SnapshotRecord), digest, path.parent)
+
+
+def rows_and_labels(frame: pl.DataFrame, resource: ContinualModel) -> tuple[list[Row], list[Mapping[str, Any]]]:
+    """The rows as the Codec takes them (fields and features by name), and their label values."""
+    columns = [field.name for field in resource.spec.events.fields] + list(resource.spec.features.image)
+    rows: list[Row] = list(frame.select(columns).iter_rows(named=True))
+    return rows, [parse_label(text, resource) or {} for text in frame["label"]]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

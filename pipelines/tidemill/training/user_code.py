@@ -1,0 +1,86 @@
+"""The user's classes: found by `module:Class`, and every failure of theirs told as theirs, with the line.
+
+Imports nothing heavy: serving comes through here, too.
+"""
+
+import importlib
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+from tidemill.core.errors import TidemillError, UserCodeError
+from tidemill.training.protocols import Codec, Trainer
+
+__all__ = ["load_codec", "load_trainer", "user_code"]
+
+
+def load_codec(path: str) -> Codec:
+    """The user's Codec; raises `UserCodeError` where it cannot be imported, made, or lacks a method."""
+    return cast("Codec", _load(path, ("encode", "decode", "targets")))
+
+
+def load_trainer(path: str) -> Trainer:
+    """The user's Trainer; raises `UserCodeError` where it cannot be imported, made, or lacks a part."""
+    return cast("Trainer", _load(path, ("module", "loss", "epochs", "batch_size", "learning_rate")))
+
+
+@contextmanager
+def user_code(instance: object, method: str) -> Iterator[None]:
+    """Run a piece of the user's code: whatever it raises becomes a `UserCodeError` with its class, method and line."""
+    with _told(f"{type(instance).__module__}:{type(instance).__qualname__}.{method}"):
+        yield
+
+
+def _load(path: str, parts: tuple[str, ...]) -> object:
+    module_name, _, class_name = path.partition(":")
+    with _told(path):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
+                raise
+            raise UserCodeError(
+                f"{path}: there is no module {error.name} to import",
+                hint="apply the resource from the folder that holds the module, or correct its spec.model",
+            ) from error
+        found = getattr(module, class_name, None)
+        if not isinstance(found, type):
+            raise UserCodeError(f"{path}: {module.__name__} has no class {class_name}", hint="correct spec.model")
+        instance: object = found()
+    for part in parts:
+        if not hasattr(instance, part):
+            raise UserCodeError(f"{path} has no {part}", hint="see tidemill.training.protocols for what it needs")
+    return instance
+
+
+@contextmanager
+def _told(who: str) -> Iterator[None]:
+    try:
+        yield
+    except TidemillError:
+        raise
+    except Exception as error:
+        raise UserCodeError(
+            f"{who} raised {type(error).__name__}: {error}{_last_line(error)}", hint="correct the model's code"
+        ) from error
+
+
+def _last_line(error: BaseException) -> str:
+    """Where in the user's files it happened: the innermost frame that is neither ours nor a library's."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_library(frame.filename)]
+    if not frames:
+        return ""
+    return f" (line {frames[-1].lineno} of {frames[-1].filename}: {frames[-1].line})"
+
+
+def _is_library(filename: str) -> bool:
+    ours = Path(__file__).parents[1]
+    path = Path(filename)
+    return (
+        filename.startswith("<")
+        or "site-packages" in path.parts
+        or path.is_relative_to(ours)
+        or path.is_relative_to(Path(traceback.__file__).parent)
+    )
