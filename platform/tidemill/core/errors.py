@@ -16,6 +16,8 @@
 Errors of libraries stop at the adapter that calls them: it raises one of these `from` theirs.
 """
 
+from dataclasses import dataclass
+
 __all__ = [
     "Conflict",
     "Corrupt",
@@ -23,6 +25,7 @@ __all__ = [
     "InvalidInput",
     "NotFound",
     "Permanent",
+    "Problem",
     "SpecError",
     "TidemillError",
     "Transient",
@@ -58,8 +61,34 @@ class InvalidInput(Permanent):
     exit_code = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong at one place of a file. `path` is empty where it is about the file as a whole."""
+
+    file: str
+    line: int | None
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        """`model.yaml:12: spec.events.topic: …`."""
+        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+
+
 class SpecError(InvalidInput):
-    """A ContinualModel that cannot be accepted."""
+    """A ContinualModel that cannot be accepted. `problems` has each thing that is wrong."""
+
+    problems: tuple[Problem, ...] = ()
+
+    @classmethod
+    def of(cls, problems: tuple[Problem, ...]) -> "SpecError":
+        """The error that tells all of these problems (at least one)."""
+        lines = [str(problem) for problem in problems]
+        head = [] if len(lines) == 1 else [f"{problems[0].file} has {len(lines)} problems"]
+        error = cls("\n  ".join(head + lines))
+        error.problems = problems
+        return error
 
 
 class NotFound(Permanent):

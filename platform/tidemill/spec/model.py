@@ -4,6 +4,7 @@ The schema holds only what Tidemill acts on. A field that is planned but not bui
 stage it belongs to (`tidemill.spec.load`).
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -11,9 +12,10 @@ from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.alias_generators import to_camel
 
 from tidemill.core.ids import model_id
-from tidemill.spec.quantities import Duration, Rate
+from tidemill.spec.quantities import Duration, Rate, format_duration
 
 __all__ = [
+    "PATTERNS",
     "Analysis",
     "ContinualModel",
     "DriftTrigger",
@@ -36,13 +38,34 @@ __all__ = [
     "VolumeTrigger",
 ]
 
+SHORTEST_TICK = timedelta(milliseconds=100)
 IMAGE_STATISTICS = ("brightness", "contrast", "sharpness", "saturation", "clipping")
 
-Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)]
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
-TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
-ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", examples=["inspection.model:Codec"])]
+_NAME = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
+_IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
+_TOPIC = r"^[A-Za-z0-9._-]{1,200}$"
+_IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+
+PATTERNS = {
+    _NAME: "a name of lower-case letters, digits and dashes that starts with a letter",
+    _IDENTIFIER: "a field name: letters, digits and _, not starting with a digit",
+    _TOPIC: "a topic name: letters, digits, dots, dashes and _",
+    _IMPORT_PATH: "module:Class, such as inspection.model:Codec",
+}
+"""Each pattern that text must match, in words."""
+
+Name = Annotated[str, Field(pattern=_NAME, max_length=63)]
+Identifier = Annotated[str, Field(pattern=_IDENTIFIER)]
+TopicName = Annotated[str, Field(pattern=_TOPIC)]
+ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH, examples=["inspection.model:Codec"])]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def refuse_repeated(names: Sequence[str], what: str) -> None:
+    """Raise `ValueError` that names the first of `names` that is there twice."""
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise ValueError(f"{what} {name} is there twice")
 
 
 class Part(BaseModel):
@@ -55,6 +78,7 @@ class Part(BaseModel):
         populate_by_name=False,
         validate_default=True,
         use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
 
@@ -119,7 +143,16 @@ class Events(Part):
     max_future: Duration = timedelta(minutes=1)
     """How far ahead of its arrival an event time may lie before the event is quarantined."""
     fields: Annotated[tuple[EventField, ...], Field(min_length=1)]
-    """The event's fields, besides entity, id and timestamp."""
+    """The event's fields, besides entity, id and timestamp; at most one is an image."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Events":
+        own = [name for name in (self.entity.name, self.id, self.timestamp) if name is not None]
+        refuse_repeated([*own, *(field.name for field in self.fields)], "field")
+        images = [field.name for field in self.fields if field.type == "image"]
+        if len(images) > 1:
+            raise ValueError(f"an event has at most one image, not {', '.join(images)}")
+        return self
 
 
 class Features(Part):
@@ -127,6 +160,11 @@ class Features(Part):
 
     image: tuple[Literal["brightness", "contrast", "sharpness", "saturation", "clipping"], ...] = ()
     """Statistics of the event's image field."""
+
+    @model_validator(mode="after")
+    def _differ(self) -> "Features":
+        refuse_repeated(self.image, "image statistic")
+        return self
 
 
 class Prediction(Part):
@@ -136,6 +174,11 @@ class Prediction(Part):
     """`classification`: one class; `detection`: one class and the box of what was found."""
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     """The classes; the first means that nothing was found."""
+
+    @model_validator(mode="after")
+    def _classes_differ(self) -> "Prediction":
+        refuse_repeated(self.classes, "class")
+        return self
 
 
 class LabelField(Part):
@@ -155,6 +198,12 @@ class Maturity(Part):
     horizon: Duration = timedelta(days=14)
     """Age at which a missing label is final."""
 
+    @model_validator(mode="after")
+    def _in_order(self) -> "Maturity":
+        if self.horizon < self.after:
+            raise ValueError("horizon must not be shorter than after")
+        return self
+
 
 class Labels(Part):
     """What turned out to be true."""
@@ -167,6 +216,11 @@ class Labels(Part):
     """When a prediction may be judged."""
     control: Share = 0.0
     """Share of predictions sure to be labelled whatever the answer or version; 1.0: all are."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Labels":
+        refuse_repeated([field.name for field in self.fields], "field")
+        return self
 
 
 class ModelCode(Part):
@@ -191,6 +245,12 @@ class DriftTrigger(Part):
     """Budget of false alarms over everything watched, on average."""
     every: Duration = timedelta(seconds=10)
     """Length of a window tick: each entity has one vote a tick."""
+
+    @model_validator(mode="after")
+    def _tick_is_long_enough(self) -> "DriftTrigger":
+        if self.every < SHORTEST_TICK:
+            raise ValueError(f"every must be at least {format_duration(SHORTEST_TICK)}")
+        return self
 
 
 class VolumeTrigger(Part):
@@ -301,6 +361,27 @@ class Spec(Part):
     artifact_root: str | None = None
     """Where versions are kept; default: a folder of this installation."""
 
+    @model_validator(mode="after")
+    def _features_have_their_source(self) -> "Spec":
+        if self.features.image and not any(field.type == "image" for field in self.events.fields):
+            raise ValueError("features.image needs a field of type image in events.fields")
+        numbers = [field.name for field in self.events.fields if field.type in {"float", "int"}]
+        refuse_repeated([*numbers, *self.features.image], "feature")
+        if self.triggers.drift is not None and not numbers and not self.features.image:
+            raise ValueError("triggers.drift has nothing to watch: features.image is empty, and no field is a number")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_say_what_is_judged(self) -> "Spec":
+        types = [field.type for field in self.labels.fields]
+        if "class" not in types and "bool" not in types:
+            raise ValueError(
+                "labels.fields needs a field of type class, or bool for whether anything was found: "
+                "nothing else says if an answer was right"
+            )
+        refuse_repeated([kind for kind in types if kind in {"class", "box"}], "labels.fields: a field of type")
+        return self
+
 
 class ContinualModel(Part):
     """A model's whole life after its first deployment, declared."""
@@ -309,6 +390,11 @@ class ContinualModel(Part):
     kind: Literal["ContinualModel"]
     metadata: Metadata
     spec: Spec
+
+    @model_validator(mode="after")
+    def _topics_are_its_own(self) -> "ContinualModel":
+        refuse_repeated([self.events_topic, self.labels_topic], "topic")
+        return self
 
     @property
     def id(self) -> str:

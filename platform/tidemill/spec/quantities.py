@@ -1,5 +1,6 @@
 """Quantities as people write them: durations (`10m`), rates (`1 per 30d`)."""
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +22,10 @@ def parse_duration(text: Any) -> timedelta:
         return text
     if not isinstance(text, str) or not _DURATION.fullmatch(text):
         raise ValueError(f"a duration such as 30s, 10m or 1h30m (units ms, s, m, h, d), not {text!r}")
-    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)))
+    try:
+        return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)))
+    except OverflowError as error:
+        raise ValueError(f"a duration of at most {timedelta.max.days}d, not {text!r}") from error
 
 
 def format_duration(duration: timedelta) -> str:
@@ -61,9 +65,12 @@ class Rate:
         if isinstance(text, Rate):
             return text
         match = re.fullmatch(r"(\d+(?:\.\d+)?) per (\S+)", text) if isinstance(text, str) else None
-        if match is None or float(match[1]) <= 0:
+        if match is None or not 0 < float(match[1]) < math.inf:
             raise ValueError(f"a rate such as '1 per 30d', not {text!r}")
-        return cls(float(match[1]), parse_duration(match[2]))
+        per = parse_duration(match[2])
+        if not per:
+            raise ValueError(f"a rate over some time, such as '1 per 30d', not {text!r}")
+        return cls(float(match[1]), per)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -1,0 +1,18 @@
+"""The name of a model in predict paths, and those paths."""
+
+from tidemill.spec.model import ContinualModel
+
+__all__ = ["predict_path", "served_name"]
+
+
+def served_name(resource: ContinualModel) -> str:
+    """The model's name in predict paths: its own in the default namespace, else its id.
+
+    All models of one machine share one endpoint, so a name alone is not enough outside the default namespace.
+    """
+    return resource.metadata.name if resource.metadata.namespace == "default" else resource.id
+
+
+def predict_path(resource: ContinualModel) -> str:
+    """The path that takes V1 predict requests, e.g. `/v1/models/phone-inspection:predict`."""
+    return f"/v1/models/{served_name(resource)}:predict"

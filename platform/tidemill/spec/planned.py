@@ -1,0 +1,38 @@
+"""Fields of ContinualModel that are planned but not built yet: refused, but not as if nobody had heard of them."""
+
+__all__ = ["FIELDS", "VALUES"]
+
+FIELDS = {
+    "spec.events.quarantine": "ingest",
+    "spec.features.windows": "ingest",
+    "spec.features.service": "serving",
+    "spec.features.freshness": "watch",
+    "spec.prediction.value": "evaluation",
+    "spec.labels.maturity.absent": "outcomes",
+    "spec.labels.conflict": "outcomes",
+    "spec.labels.minAgreement": "outcomes",
+    "spec.model.image": "cluster",
+    "spec.model.replay": "training",
+    "spec.model.resources": "cluster",
+    "spec.triggers.schedule": "control",
+    "spec.triggers.performance": "control",
+    "spec.triggers.newClass": "control",
+    "spec.triggers.combine": "control",
+    "spec.triggers.budget": "control",
+    "spec.gates.frozen": "evaluation",
+    "spec.gates.slices": "evaluation",
+    "spec.gates.latency": "evaluation",
+    "spec.rollout.approval": "rollout",
+    "spec.rollout.guards": "rollout",
+    "spec.rollout.cohorts": "rollout",
+    "spec.rollout.shadow": "rollout",
+    "spec.rollout.watch": "rollout",
+    "spec.serving": "serving",
+}
+"""Path of each such field, and the stage it belongs to."""
+
+VALUES = {
+    "spec.model.initial": {"version": "registry"},
+    "spec.gates.fresh.metric": {"f1": "evaluation", "recall": "evaluation", "precision": "evaluation"},
+}
+"""Values of fields that exist, likewise."""
