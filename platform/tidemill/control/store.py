@@ -12,15 +12,13 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from tidemill.control.protocols import StoredModel
 from tidemill.core.errors import Conflict, InvalidInput, NotFound, SpecError
 from tidemill.core.files import write_atomically
-from tidemill.core.telemetry import get_logger
+from tidemill.spec.load import loads
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["CODE_ANNOTATION", "LocalResourceStore", "resource_yaml"]
@@ -30,8 +28,6 @@ CODE_ANNOTATION = "tidemill.dev/code"
 
 _RESOURCE = ".yaml"
 _STATUS = ".status.json"
-
-log = get_logger(__name__)
 
 
 def resource_yaml(resource: ContinualModel) -> str:
@@ -67,7 +63,7 @@ class LocalResourceStore:
             except NotFound:
                 continue  # deleted since the folder was read
             except SpecError as error:
-                log.error("a stored resource cannot be read and is left alone", path=str(path), error=error.message)
+                _log(path, error)
         return models
 
     def get(self, model: str) -> StoredModel:
@@ -134,19 +130,16 @@ class LocalResourceStore:
 
 
 def _read(path: Path, content: bytes) -> tuple[ContinualModel, str | None]:
-    hint = "apply the model again"
-    try:
-        found: Any = yaml.safe_load(content)
-        resource = ContinualModel.model_validate(found)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not valid YAML: {error}", hint=hint) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SpecError(f"{path}: {where}: {first['msg']}", hint=hint) from error
+    resource = loads(content, str(path))
     if f"{resource.id}{_RESOURCE}" != path.name:
-        raise SpecError(f"{path} holds the model {resource.id}", hint=hint)
+        raise SpecError(f"{path} holds the model {resource.id}", hint="apply the model again")
     return _annotated(resource, None), resource.metadata.annotations.get(CODE_ANNOTATION)
+
+
+def _log(path: Path, error: SpecError) -> None:
+    from tidemill.core.telemetry import get_logger  # commands that read the store must start fast
+
+    get_logger(__name__).error("a stored resource cannot be read", path=str(path), error=error.message)
 
 
 def _annotated(resource: ContinualModel, code: str | None) -> ContinualModel:
