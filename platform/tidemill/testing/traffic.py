@@ -48,8 +48,9 @@ class MemoryTrafficDriver:
         shares = {one.version: one.share for one in serving}
         if serving and total < 100:  # a share that nobody can take stays with the ready ones
             shares[serving[0].version] += 100 - total
-        # While nothing that is wanted can serve, what serves goes on, unless it is wanted without traffic.
-        kept = set() if serving else {name for name in self._seen if name not in self._wanted}
+        # While nothing that is to have traffic can serve, what serves goes on, unless it is wanted without traffic.
+        waits = not serving and any(one.share for one in self._wanted.values())
+        kept = {name for name in self._seen if name not in self._wanted} if waits else set()
         for name in list(self._seen):
             if name not in self._wanted and name not in kept:
                 del self._seen[name]

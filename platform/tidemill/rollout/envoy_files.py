@@ -1,0 +1,123 @@
+"""Envoy's routes and clusters, written from what each model wants. Pure, but for `replace_files`.
+
+Every model keeps one file (`Routed`); routes and clusters are made from all of them, so that the drivers of
+several models share one proxy.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tidemill.core.files import write_atomically
+from tidemill.stack.envoy import CLUSTERS_FILE, ROUTE_NAME, ROUTES_FILE, no_routes, resources
+from tidemill.stack.ports import HOST
+
+__all__ = ["Kept", "Routed", "cluster_name", "replace_files"]
+
+_CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_TIMEOUT = "30s"
+"""For one answer; a server that hangs longer has failed, and is counted as failing."""
+_IDLE = "30s"
+"""Shorter than the server's own keep-alive, so that no request is sent into a connection that it closes."""
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that has a server: wanted, or drained until its last request is answered."""
+
+    version: str
+    artifact: str
+    port: int
+    share: int
+    """What is asked for, in percent."""
+    wanted: bool = True
+    out_since: int | None = None
+    """Since when no route has led to it any more, in milliseconds."""
+
+
+class Routed(msgspec.Struct, frozen=True, kw_only=True):
+    """One model at the proxy. `weights` is what its routes say: versions that are ready, adding up to 100, or none."""
+
+    model: str
+    name: str
+    revisions: tuple[Kept, ...] = ()
+    weights: dict[str, int] = {}
+
+
+def cluster_name(model: str, version: str) -> str:
+    """The name of a version's cluster: `<model id>/<version>`."""
+    return f"{model}/{version}"
+
+
+def replace_files(folder: Path, models: Iterable[Routed]) -> None:
+    """Write clusters, then routes, where they differ from what is there; Envoy watches both."""
+    listed = sorted(models, key=lambda routed: routed.model)
+    clusters = [_cluster(routed.model, kept) for routed in listed for kept in routed.revisions]
+    _replace(folder / CLUSTERS_FILE, resources(*clusters))
+    _replace(folder / ROUTES_FILE, resources(_routes(listed)))
+
+
+def _replace(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_text() != text:
+        write_atomically(path, text)
+
+
+def _routes(models: list[Routed]) -> dict[str, Any]:
+    found = no_routes()
+    (host,) = found["virtual_hosts"]
+    others = [_answer(404, {"error": "no such model", "models": [routed.name for routed in models]}, {"prefix": "/"})]
+    host["routes"] = [route for routed in models for route in _model_routes(routed)] + (
+        others if models else host["routes"]
+    )
+    # Servers name their own content type; only the proxy's own answers lack one.
+    found["response_headers_to_add"][0]["append_action"] = "ADD_IF_ABSENT"
+    return found | {"name": ROUTE_NAME}
+
+
+def _model_routes(routed: Routed) -> list[dict[str, Any]]:
+    """One route per protocol, under the model's id; without a ready version both answer 503."""
+    name = re.escape(routed.name)
+    matches = [
+        {"safe_regex": {"regex": rf"/v1/models/{name}(:[a-z]+)?"}},
+        {"safe_regex": {"regex": rf"/v2/models/{name}(/.*)?"}},
+    ]
+    if not routed.weights:
+        body = {"error": f"{routed.name} is not ready: no version of it can answer yet", "hint": "tidemill status"}
+        return [_answer(503, body, match) for match in matches]
+    clusters = [
+        {"name": cluster_name(routed.model, version), "weight": weight}
+        for version, weight in sorted(routed.weights.items())
+    ]
+    action = {
+        "weighted_clusters": {"clusters": clusters},
+        "timeout": _TIMEOUT,
+        # Only what has not reached a server is sent again.
+        "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 1},
+    }
+    return [{"name": routed.model, "match": match, "route": action} for match in matches]
+
+
+def _answer(status: int, body: dict[str, Any], match: dict[str, Any]) -> dict[str, Any]:
+    return {"match": match, "direct_response": {"status": status, "body": {"inline_string": json.dumps(body)}}}
+
+
+def _cluster(model: str, kept: Kept) -> dict[str, Any]:
+    name = cluster_name(model, kept.version)
+    address = {"socket_address": {"address": HOST, "port_value": kept.port}}
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
+    options = {
+        "@type": f"type.googleapis.com/{_HTTP_OPTIONS}",
+        "common_http_protocol_options": {"idle_timeout": _IDLE},
+        "explicit_http_config": {"http_protocol_options": {}},
+    }
+    return {
+        "@type": _CLUSTER,
+        "name": name,
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+        "typed_extension_protocol_options": {_HTTP_OPTIONS: options},
+    }
