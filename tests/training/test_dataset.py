@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tidemill.core.clock import to_ms
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.training import START, events_frame, labels_frame, tiny_resource
-from tidemill.training.dataset import MIN_TRAIN_ROWS, Known, content, labelled, split
+from tidemill.training.dataset import MIN_TRAIN_ROWS, Known, content, labelled, reference_rows, split
 
 LATER = to_ms(START + timedelta(days=1))
 
@@ -176,6 +176,26 @@ def test_no_rows_have_no_content(resource: ContinualModel) -> None:
     events = events_frame(3)
     none = split(rows_of(resource, events, labels_frame(events)), fresh_rows=0, known=None, seed=1).clear()
     assert content(events.lazy(), none, resource).height == 0
+
+
+def test_the_reference_is_every_event_of_the_rows_newest_time_labelled_or_not(resource: ContinualModel) -> None:
+    events = events_frame(200)
+    labels = labels_frame(events.filter(pl.col("offset") % 4 == 0))
+    known = known_at(events.head(100), labels.head(25), LATER)
+    parts = split(rows_of(resource, events, labels), fresh_rows=5, known=known, seed=1)
+    found = reference_rows(events.lazy(), parts, resource)
+    assert found.columns == ["entity", "event_time", "brightness", "contrast"]
+    newest = events.filter(pl.col("offset").is_between(100, 196))
+    assert found["event_time"].to_list() == newest["event_time"].to_list()
+
+
+def test_after_drift_the_reference_begins_where_the_drift_began(resource: ContinualModel) -> None:
+    events = events_frame(100)
+    parts = split(rows_of(resource, events, labels_frame(events)), fresh_rows=5, known=None, seed=1)
+    since = START + timedelta(seconds=90)
+    found = reference_rows(events.lazy(), parts, resource, since=since)
+    assert (found["event_time"].min(), found.height) == (since, 10)
+    assert reference_rows(events.lazy(), parts.clear(), resource).height == 0
 
 
 @pytest.mark.parametrize("kind", ["string", "int"])

@@ -10,6 +10,7 @@ Experience replay against forgetting: Rolnick et al., Experience Replay for Cont
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ import polars as pl
 from tidemill.spec.model import ContinualModel
 from tidemill.training.labels import parse_label
 
-__all__ = ["MIN_TRAIN_ROWS", "QUERY", "REPLAY_SHARE", "Known", "content", "labelled", "split"]
+__all__ = ["MIN_TRAIN_ROWS", "QUERY", "REPLAY_SHARE", "Known", "content", "labelled", "reference_rows", "split"]
 
 REPLAY_SHARE = 0.3
 """Share of the training rows that are replayed, where there are enough older ones."""
@@ -131,6 +132,32 @@ def content(events: pl.LazyFrame, rows: pl.DataFrame, resource: ContinualModel) 
         .collect()
     )
     return rows.join(found, on=_ROW, how="inner", maintain_order="left")
+
+
+def reference_rows(
+    events: pl.LazyFrame, rows: pl.DataFrame, resource: ContinualModel, *, since: datetime | None = None
+) -> pl.DataFrame:
+    """The inputs that drift from this version is measured against: all events of its newest time, labelled or not.
+
+    Live votes are means over all of an entity's rows in a tick, so a labelled sample would spread more than they do.
+
+    Args:
+        events: the lake's events.
+        rows: from `split`; the time is theirs, the replayed ones aside.
+        resource: for the features that are watched.
+        since: where drift was the cause, the event time since which the inputs are what they are now.
+
+    Returns:
+        Columns entity, event_time and each watched feature, oldest first.
+    """
+    columns = ["entity", "event_time", *resource.watched_features]
+    newest = rows.filter(pl.col("part") != "replay")["event_time"]
+    if newest.is_empty():
+        return events.select(columns).clear().collect()
+    start = newest.min() if since is None else since
+    return (
+        events.filter(pl.col("event_time").is_between(start, newest.max())).select(columns).sort("event_time").collect()
+    )
 
 
 def _by_event(labels: pl.LazyFrame, predictions: pl.LazyFrame | None) -> pl.LazyFrame:

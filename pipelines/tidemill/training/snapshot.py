@@ -1,8 +1,9 @@
 """A run's dataset: written once as content-addressed Parquet, with what it came from.
 
     <artifact root>/<namespace>/<name>/snapshots/<digest>/
-        rows.parquet      one row per labelled event: its content, its label, and its part
-        snapshot.json     the record; its SHA-256 is the digest, and it holds that of rows.parquet
+        rows.parquet        one row per labelled event: its content, its label, and its part
+        reference.parquet   the inputs that drift from this version will be measured against
+        snapshot.json       the record; its SHA-256 is the digest, and it holds those of the two files
 
 Beside the versions, because a version is nothing without it: the next run asks what its champion's snapshot could
 see, and replays from the lake what lies before that.
@@ -19,7 +20,6 @@ from typing import Any, Literal
 import msgspec
 import polars as pl
 
-from tidemill.core.clock import from_ms
 from tidemill.core.errors import Corrupt, NotFound
 from tidemill.spec.model import ContinualModel
 from tidemill.training.dataset import Known
@@ -36,7 +36,7 @@ __all__ = [
     "write_snapshot",
 ]
 
-_ROWS, _RECORD = "rows.parquet", "snapshot.json"
+_ROWS, _REFERENCE, _RECORD = "rows.parquet", "reference.parquet", "snapshot.json"
 
 
 class TableRead(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,8 +68,8 @@ class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Rows by part: new, replay, fresh."""
     invalid_labels: int = 0
     """Labels that do not fit the resource and were left out."""
-    sha256: str = ""
-    """Of rows.parquet."""
+    files: dict[str, str] = {}
+    """SHA-256 of each file."""
 
     def seen(self) -> Known:
         """What this snapshot could see, for the next one to know what is new."""
@@ -86,17 +86,17 @@ class Snapshot:
 
     def frame(self) -> pl.DataFrame:
         """All rows; raises `Corrupt` where they are not the ones that were written."""
-        path = self.folder / _ROWS
-        if not path.is_file() or _sha256(path) != self.record.sha256:
+        return self._read(_ROWS)
+
+    def reference(self) -> pl.DataFrame:
+        """The inputs that drift is measured against; raises `Corrupt` as `frame` does."""
+        return self._read(_REFERENCE)
+
+    def _read(self, name: str) -> pl.DataFrame:
+        path = self.folder / name
+        if not path.is_file() or _sha256(path) != self.record.files.get(name):
             raise Corrupt(f"{path} is not the file that was written", hint="start another run: it takes a new snapshot")
         return pl.read_parquet(path)
-
-    def reference(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The rows that drift is measured against: none replayed, and where drift was the cause, since it began."""
-        rows = frame.filter(pl.col("part") != "replay")
-        if self.record.since is None:
-            return rows
-        return rows.filter(pl.col("event_time") >= from_ms(self.record.since))
 
 
 def snapshots_folder(version_folder: Path) -> Path:
@@ -104,14 +104,15 @@ def snapshots_folder(version_folder: Path) -> Path:
     return version_folder.parent / "snapshots"
 
 
-def write_snapshot(folder: Path, frame: pl.DataFrame, record: SnapshotRecord) -> Snapshot:
+def write_snapshot(folder: Path, frame: pl.DataFrame, reference: pl.DataFrame, record: SnapshotRecord) -> Snapshot:
     """Write rows and record below `folder`, under their digest; the same rows and record are one snapshot."""
     partial = folder / f".{secrets.token_hex(4)}.partial"
     partial.mkdir(parents=True)
     try:
         # Pictures are compressed already; what else there is, is small.
         frame.write_parquet(partial / _ROWS, compression="lz4")
-        record = msgspec.structs.replace(record, sha256=_sha256(partial / _ROWS))
+        reference.write_parquet(partial / _REFERENCE, compression="lz4")
+        record = msgspec.structs.replace(record, files={name: _sha256(partial / name) for name in (_ROWS, _REFERENCE)})
         encoded = msgspec.json.encode(record, order="sorted")
         (partial / _RECORD).write_bytes(encoded)
         digest = hashlib.sha256(encoded).hexdigest()
