@@ -96,7 +96,7 @@ def test_files_hold_what_a_person_wrote_and_where_the_code_is(tmp_path: Path) ->
     assert CODE_ANNOTATION in text
     assert "cooldown: 5m" in text
     assert "allowedLateness" not in text  # a default that nobody wrote
-    assert CODE_ANNOTATION not in resource_yaml(store.get(MODEL).resource)
+    assert "annotations" not in resource_yaml(store.get(MODEL).resource)
 
 
 def test_a_second_process_sees_the_same_models_and_versions(tmp_path: Path) -> None:

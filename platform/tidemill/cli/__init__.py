@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": "models",
     "retrain": "models",
     "rollout": "models",
+    "delete": "models",
     "ingest": "roles",
     "outcomes": "roles",
     "watch": "roles",

@@ -19,7 +19,7 @@ from tidemill.control.protocols import StoredModel
 from tidemill.core.errors import Conflict, InvalidInput, NotFound, SpecError
 from tidemill.core.files import write_atomically
 from tidemill.spec.load import loads
-from tidemill.spec.model import ContinualModel
+from tidemill.spec.model import ContinualModel, Metadata
 
 __all__ = ["CODE_ANNOTATION", "LocalResourceStore", "resource_yaml"]
 
@@ -144,14 +144,16 @@ def _log(path: Path, error: SpecError) -> None:
 
 def _annotated(resource: ContinualModel, code: str | None) -> ContinualModel:
     """The resource with its code folder among the annotations, or without it."""
-    known = dict(resource.metadata.annotations)
+    known = resource.metadata.annotations
     annotations = {key: text for key, text in known.items() if key != CODE_ANNOTATION}
     if code is not None:
         annotations[CODE_ANNOTATION] = code
     if annotations == known:
         return resource
-    metadata = resource.metadata.model_copy(update={"annotations": annotations})
-    return resource.model_copy(update={"metadata": metadata})
+    said = resource.metadata.model_dump(exclude_unset=True) | {"annotations": annotations}
+    if not annotations:
+        del said["annotations"]  # nobody wrote an empty one
+    return resource.model_copy(update={"metadata": Metadata(**said)})
 
 
 def _version(resource: bytes, status: bytes | None) -> str:

@@ -1,0 +1,108 @@
+"""Commands that ask something of control and wait for its answer: retrain and rollout."""
+
+import getpass
+from typing import Annotated, Any, Literal
+
+import typer
+
+from tidemill.cli.output import Output, OutputOption, emit
+from tidemill.cli.telling import answer, rollout_story
+from tidemill.core.clock import to_ms
+from tidemill.core.errors import Conflict
+from tidemill.core.ids import new_id
+from tidemill.events.records import Decision, Request
+from tidemill.wiring import Local, local
+
+__all__ = ["register"]
+
+DEADLINE_S = 20.0
+
+Name = Annotated[str, typer.Argument(help="The model.")]
+Reason = Annotated[str, typer.Option(help="Why; it stands in the decision.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(retrain)
+    rollout = typer.Typer(no_args_is_help=True, help="See a rollout, or take it into your own hands.")
+    for command in (status, abort, pause, resume, promote):
+        rollout.command()(command)
+    app.add_typer(rollout, name="rollout")
+
+
+def retrain(
+    name: Name,
+    reason: Annotated[str, typer.Option(help="Why; it stands with the run and the version.")],
+    force: Annotated[bool, typer.Option("--force", help="Even while the model is paused.")] = False,
+    skip_gates: Annotated[
+        bool, typer.Option("--skip-gates", help="Let the version pass whatever its gates say; shown as such.")
+    ] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Start a run now; the cooldown does not apply. Exit status 4 if control refuses, with its reason."""
+    _ask(name, "retrain", {"reason": reason, "force": force, "skip_gates": skip_gates}, output)
+
+
+def status(name: Name, output: OutputOption = Output.TABLE) -> None:
+    """How the rollout stands: its step, its outcomes so far, and what its evidence says."""
+    from tidemill.cli.models import find, known_status
+
+    found = known_status(find(local(), name))
+    if found is None or found.rollout is None:
+        last = next((one for one in reversed(found.decisions if found else ()) if one.kind in _ENDS), None)
+        said = f"; the last one: {last.kind} {last.subject}: {last.reason}" if last else ""
+        emit({"rollout": None, "last": last}, output, f"no rollout of {name} is under way{said}")
+        return
+    data = {"rollout": found.rollout, "progress": found.seen.rollout, "traffic": found.seen.traffic}
+    emit(data, output, *rollout_story(found))
+
+
+def abort(name: Name, reason: Reason = "", output: OutputOption = Output.TABLE) -> None:
+    """Take the candidate back at once."""
+    _ask(name, "abort", {"reason": reason}, output)
+
+
+def pause(name: Name, reason: Reason = "", output: OutputOption = Output.TABLE) -> None:
+    """Stay at the present share; a candidate that does harm is still taken back."""
+    _ask(name, "pause", {"reason": reason}, output)
+
+
+def resume(name: Name, reason: Reason = "", output: OutputOption = Output.TABLE) -> None:
+    """Go on after a pause."""
+    _ask(name, "resume", {"reason": reason}, output)
+
+
+def promote(name: Name, reason: Reason = "", output: OutputOption = Output.TABLE) -> None:
+    """Give the candidate all traffic, on your own judgement."""
+    _ask(name, "promote", {"reason": reason}, output)
+
+
+_ENDS = frozenset({"promote", "rolled-back"})
+
+
+def _ask(
+    name: str,
+    kind: Literal["retrain", "abort", "pause", "resume", "promote"],
+    arguments: dict[str, str | int | float | bool | None],
+    output: Output,
+) -> None:
+    from tidemill.cli.models import find
+
+    machine: Local = local()
+    resource = find(machine, name).resource
+    now = machine.clock.now()
+    request = Request(
+        request_id=new_id(now), kind=kind, model=resource.id, time=to_ms(now), by=_person(), arguments=arguments
+    )
+    decision: Decision = machine.ask(resource, request, deadline_s=DEADLINE_S)
+    if decision.kind == "refuse":
+        hint: Any = decision.figures.get("hint")
+        raise Conflict(f"control refused: {decision.reason}", hint=hint)
+    emit(decision, output, *answer(decision))
+
+
+def _person() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "cli"

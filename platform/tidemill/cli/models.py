@@ -1,0 +1,157 @@
+"""Commands about models: validate, apply, get, describe, delete; predict, retrain and rollout have their own modules."""
+
+import importlib.util
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+import yaml
+
+from tidemill.cli import asking, predicting
+from tidemill.cli.output import Output, OutputOption, emit, say, table
+from tidemill.cli.telling import COLUMNS, described, summary
+from tidemill.control.protocols import StoredModel
+from tidemill.control.state import LoopStatus, decode_status
+from tidemill.control.triggers import why_not_now
+from tidemill.core.errors import InvalidInput, NotFound
+from tidemill.spec.load import load
+from tidemill.spec.model import ContinualModel
+from tidemill.wiring import Local, local
+
+__all__ = ["find", "known_status", "register"]
+
+
+class GetOutput(StrEnum):
+    """For whom `get` writes."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (validate, apply, get, describe, delete):
+        app.command()(command)
+    predicting.register(app)
+    asking.register(app)
+
+
+def validate(
+    file: Annotated[Path, typer.Argument(help="YAML file of a ContinualModel.")], output: OutputOption = Output.TABLE
+) -> None:
+    """Check a ContinualModel: every problem with its file, line, path and what was expected. Exit status 2 if any."""
+    resource = load(file)
+    _check_code(resource, file.resolve().parent)
+    emit({"model": resource.id, "valid": True}, output, f"{file} is valid: it declares {resource.id}")
+
+
+def apply(
+    file: Annotated[Path, typer.Option("--file", "-f", help="YAML file of a ContinualModel.")],
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Declare a model, or change what was declared. The file's folder is where its classes are imported from."""
+    resource = load(file)
+    code = file.resolve().parent
+    _check_code(resource, code)
+    machine = local()
+    before = _stored(machine, resource.id)
+    machine.store.put(resource, code=str(code))
+    result = "created" if before is None else "changed"
+    if before is not None and (before.resource, before.code) == (resource, str(code)):
+        result = "unchanged"
+    emit({"model": resource.id, "result": result, "code": code}, output, f"{resource.id} {result}")
+    if machine.settings.kafka is None:
+        say("no stack runs yet: `tidemill up` starts it, and the model with it")
+
+
+def get(
+    name: Annotated[str | None, typer.Argument(help="A model; all without it.")] = None,
+    output: Annotated[GetOutput, typer.Option("--output", "-o", help="`table`, `json` or `yaml`.")] = GetOutput.TABLE,
+) -> None:
+    """The models: what serves, what wants to, the traffic, and how the loop stands."""
+    machine = local()
+    found = [find(machine, name)] if name else list(machine.store.list())
+    if output is GetOutput.TABLE:
+        now = machine.clock.now()
+        rows = [summary(_short(stored), known_status(stored), now) for stored in found]
+        emit(None, Output.TABLE, table(COLUMNS, rows) if rows else "no models; `tidemill apply -f FILE` declares one")
+        return
+    documents = [_document(stored) for stored in found]
+    data: Any = documents[0] if name else documents
+    if output is GetOutput.JSON:
+        emit(data, Output.JSON)
+    else:
+        typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100).rstrip())
+
+
+def describe(name: Annotated[str, typer.Argument(help="The model.")], output: OutputOption = Output.TABLE) -> None:
+    """One model in full, and why: its last decisions with reasons and figures, and what it waits for."""
+    machine = local()
+    stored = find(machine, name)
+    status = known_status(stored)
+    if status is None:
+        emit(_document(stored), output, f"{stored.resource.id} waits for control; is it running? See `tidemill status`")
+        return
+    now = machine.clock.now()
+    why_not = why_not_now(stored.resource, status, now)
+    data = _document(stored) | {"why_not_retraining": why_not}
+    emit(data, output, *described(stored.resource, status, why_not, now))
+
+
+def delete(name: Annotated[str, typer.Argument(help="The model.")], output: OutputOption = Output.TABLE) -> None:
+    """Stop keeping a model: its processes and traffic end. Its topics, tables and versions stay."""
+    machine = local()
+    model = find(machine, name).resource.id
+    machine.store.delete(model)
+    emit({"model": model, "result": "deleted"}, output, f"{model} deleted; its topics, tables and versions stay")
+
+
+def find(machine: Local, name: str) -> StoredModel:
+    """A model by its name (in the namespace `default`) or id. Raises `NotFound` naming those that there are."""
+    try:
+        return machine.store.get(name if "." in name else f"default.{name}")
+    except NotFound as error:
+        known = ", ".join(sorted(machine.store.ids()))
+        hint = f"there are: {known}" if known else "`tidemill apply -f FILE` declares one"
+        raise NotFound(f"there is no model {name}", hint=hint) from error
+
+
+def known_status(stored: StoredModel) -> LoopStatus | None:
+    """The model's status, or None before control has seen the model."""
+    return None if stored.status is None else decode_status(stored.status)
+
+
+def _stored(machine: Local, model: str) -> StoredModel | None:
+    try:
+        return machine.store.get(model)
+    except (NotFound, InvalidInput):
+        return None
+
+
+def _short(stored: StoredModel) -> str:
+    metadata = stored.resource.metadata
+    return metadata.name if metadata.namespace == "default" else stored.resource.id
+
+
+def _document(stored: StoredModel) -> dict[str, Any]:
+    """The resource with its status, as Kubernetes shows one."""
+    content: dict[str, Any] = stored.resource.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    status = known_status(stored)
+    return content | {"status": None if status is None else msgspec.to_builtins(status, str_keys=True)}
+
+
+def _check_code(resource: ContinualModel, folder: Path) -> None:
+    """Raise `InvalidInput` where the modules of the user's classes are found neither in the folder nor installed."""
+    for path in (resource.spec.model.codec, resource.spec.model.trainer):
+        module = path.partition(":")[0]
+        file = folder.joinpath(*module.split("."))
+        if file.with_suffix(".py").is_file() or (file / "__init__.py").is_file():
+            continue
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            raise InvalidInput(
+                f"there is no module {module} in {folder}, and none is installed",
+                hint=f"{path} is imported from the folder of the resource's file",
+            )

@@ -1,0 +1,74 @@
+"""The roles: the processes of the loop, as the supervisor, or a chart, starts them. Each ends on SIGTERM or SIGINT."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tidemill.core.settings import load_settings
+from tidemill.core.telemetry import setup_logging
+from tidemill.spec.load import load
+from tidemill.spec.model import ContinualModel
+from tidemill.wiring import Local, local
+
+__all__ = ["register"]
+
+ResourceFile = Annotated[Path, typer.Option("--resource", help="YAML file of the ContinualModel.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (ingest, outcomes, watch, serve, control):
+        app.command()(command)
+
+
+def ingest(resource: ResourceFile) -> None:
+    """Role: take in events; validate, keep in the lake, update online rows, sketch."""
+    machine, model = _begin("ingest", resource)
+    machine.ingest(model, _stop_event())
+
+
+def outcomes(resource: ResourceFile) -> None:
+    """Role: resolve labels, join them with predictions."""
+    machine, model = _begin("outcomes", resource)
+    machine.outcomes(model, _stop_event())
+
+
+def watch(resource: ResourceFile) -> None:
+    """Role: watch the input for drift."""
+    machine, model = _begin("watch", resource)
+    machine.watch(model, _stop_event())
+
+
+def serve(
+    resource: ResourceFile,
+    version: Annotated[str, typer.Option(help="The version's id.")],
+    artifact: Annotated[str, typer.Option(help="Folder of the version's files.")],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback interface.")],
+) -> None:
+    """Role: serve one version of a model."""
+    machine, model = _begin("serve", resource)
+    machine.serve(model, version=version, artifact=artifact, port=port)
+
+
+def control() -> None:
+    """Role: run the loop of every model: decide, and make it so."""
+    settings, _ = load_settings()
+    setup_logging(settings, "control")
+    local(settings).control(_stop_event())
+
+
+def _begin(role: str, file: Path) -> tuple[Local, ContinualModel]:
+    settings, _ = load_settings()
+    setup_logging(settings, role)
+    return local(settings), load(file)
+
+
+def _stop_event() -> threading.Event:
+    """An event that is set by SIGTERM and SIGINT."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

@@ -1,0 +1,171 @@
+"""A model's status in words and tables. Pure: from a resource, its status and the time to what is shown."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from tidemill.cli.output import table
+from tidemill.control.state import LoopStatus, Run, Version
+from tidemill.core.clock import from_ms, to_ms
+from tidemill.events.records import Decision, Signal
+from tidemill.rollout.driver import TrafficSeen
+from tidemill.spec.model import ContinualModel
+
+__all__ = ["COLUMNS", "age", "answer", "described", "figures_text", "rollout_story", "summary"]
+
+COLUMNS = ("name", "champion", "candidate", "traffic", "phase", "drift", "age")
+_LONGEST_FIGURE = 60
+_UNTOLD = frozenset({"token", "expires_at", "gates", "bets", "offsets", "visible"})
+"""Figures that are for programs; they are in the JSON."""
+
+
+def age(since_ms: int | None, now: datetime) -> str:
+    """How long ago, in the largest unit that is not zero: 40s, 3m, 2h, 4d."""
+    if since_ms is None:
+        return ""
+    seconds = max(0, round((to_ms(now) - since_ms) / 1000))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def summary(model: str, status: LoopStatus | None, now: datetime) -> tuple[str | None, ...]:
+    """One row of `tidemill get`."""
+    if status is None:
+        return (model, None, None, None, "Pending", None, None)
+    champion, candidate = _name(status.champion), _name(status.candidate)
+    drift = ", ".join(signal.feature for signal in status.drift.alarms) or "none"
+    traffic = shares(status.seen.traffic, status)
+    return (model, champion, candidate, traffic, status.phase, drift, age(status.created_at, now))
+
+
+def shares(traffic: TrafficSeen, status: LoopStatus) -> str | None:
+    """The shares that are seen: `100 %`, or champion's and candidate's, `75 % / 25 %`."""
+    order = [found.version for found in (status.champion, status.candidate) if found]
+    seen = sorted(traffic.revisions, key=lambda one: order.index(one.version) if one.version in order else 2)
+    return " / ".join(f"{one.share} %" for one in seen) or None
+
+
+def described(
+    resource: ContinualModel, status: LoopStatus, why_not: Sequence[str], now: datetime
+) -> list[RenderableType]:
+    """All that a person wants to know: where it stands, and why."""
+    parts: list[RenderableType] = [_head(resource, status, now), *_traffic(status), *_run(status.run, now)]
+    parts += rollout_story(status)
+    parts += _section("drift", [_signal(one, now) for one in (*status.drift.alarms, *status.drift.states)])
+    if status.run is None and status.candidate is None:
+        parts += _section("why no run starts now", why_not or ("one starts at the next tick",))
+    parts += _section("what could not be seen or done", status.seen.troubles)
+    parts += _section("last decisions", [line for one in status.decisions for line in _decision(one)])
+    return parts
+
+
+def rollout_story(status: LoopStatus) -> list[RenderableType]:
+    """How the rollout stands, with its figures so far."""
+    if status.rollout is None:
+        return []
+    plan, told = status.rollout.plan, status.seen.rollout
+    champion = f" against {plan.champion.name}" if plan.champion else ""
+    steps = " → ".join(f"{weight}" for weight in plan.weights)
+    lines = [
+        f"{plan.candidate.name}{champion}: {status.rollout.phase}{', paused' if status.rollout.paused else ''}, "
+        f"{status.rollout.weight} % of steps {steps} %",
+    ]
+    if told.get("reason"):
+        lines.append(f"{told.get('verdict') or status.rollout.phase}: {told['reason']}")
+    more = {name: value for name, value in told.items() if name not in {"phase", "weight", "reason", "verdict"}}
+    return _section("rollout", lines + ([figures_text(more)] if more else []))
+
+
+def answer(decision: Decision) -> list[RenderableType]:
+    """What control said to a request."""
+    return [Text(f"{decision.kind} {decision.subject}: {decision.reason}")]
+
+
+def figures_text(figures: Mapping[str, Any]) -> str:
+    """Figures as `name=value`, the short ones only."""
+    pairs = ((name, _figure(value)) for name, value in figures.items() if name not in _UNTOLD and value is not None)
+    return "  ".join(f"{name}={text}" for name, text in pairs if len(text) <= _LONGEST_FIGURE)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, bool | str):
+        return str(value).lower() if isinstance(value, bool) else value
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _name(version: Version | None) -> str | None:
+    return version.version if version else None
+
+
+def _head(resource: ContinualModel, status: LoopStatus, now: datetime) -> RenderableType:
+    rows: list[tuple[str, object]] = [("name", resource.id), ("phase", status.phase)]
+    for place, found in (
+        ("champion", status.champion),
+        ("candidate", status.candidate),
+        ("previous", status.previous),
+    ):
+        if found is not None:
+            rows.append((place, f"{found.version}, for {age(found.since, now)}, {found.artifact}"))
+    if resource.spec.paused:
+        rows.append(("paused", "yes: nothing is decided (spec.paused)"))
+    if status.seen.labelled is not None:
+        rows.append(("labelled", f"{status.seen.labelled:,} events for the next run"))
+    if status.seen.traffic.endpoint:
+        rows.append(("endpoint", status.seen.traffic.endpoint))
+    return table(("", ""), rows)
+
+
+def _traffic(status: LoopStatus) -> list[RenderableType]:
+    revisions = status.seen.traffic.revisions
+    if not revisions:
+        return []
+    rows = [
+        (
+            one.version,
+            f"{one.share} %",
+            "ready" if one.ready else one.failed or "not ready",
+            one.requests,
+            one.errors,
+            None if one.latency_p99_ms is None else f"{one.latency_p99_ms:.1f} ms",
+        )
+        for one in revisions
+    ]
+    return [Text("\ntraffic", style="bold"), table(("version", "share", "state", "requests", "errors", "p99"), rows)]
+
+
+def _run(run: Run | None, now: datetime) -> list[RenderableType]:
+    if run is None:
+        return []
+    step = f"at step {run.step}" if run.step else "waiting for its first step"
+    granted = "granted" if run.grant else "not granted yet"
+    gates = ", its gates are skipped" if run.skip_gates else ""
+    return _section(
+        "run",
+        [f"{run.run} ({run.cause}, by {run.by}) for {age(run.started_at, now)}: {step}, {granted}{gates}", run.reason],
+    )
+
+
+def _signal(signal: Signal, now: datetime) -> str:
+    return f"{signal.message} ({age(signal.time, now)} ago, evidence {signal.evidence:.3g})"
+
+
+def _decision(decision: Decision) -> list[str]:
+    at = from_ms(decision.time).astimezone()
+    lines = [f"{at:%Y-%m-%d %H:%M:%S}  {decision.kind} {decision.subject}: {decision.reason}"]
+    figures = figures_text(decision.figures)
+    return [*lines, f"{'':21}{figures}"] if figures else lines
+
+
+def _section(title: str, lines: Sequence[str]) -> list[RenderableType]:
+    if not lines:
+        return []
+    return [Text(f"\n{title}", style="bold"), *(Padding(Text(line), (0, 0, 0, 2)) for line in lines)]
