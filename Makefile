@@ -3,16 +3,50 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+CODE := streaming feature_store pipelines platform tests examples
+# Where the results of a test run are kept, for the table of `.ci/run`.
+RESULTS := .tidemill/ci
 
-.PHONY: help setup demo test check lint types format lock clean
+.PHONY: help setup demo test check lint types format unit lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{split($$1, name, ":"); printf "  make %-8s %s\n", name[1], $$2}'
 
 setup: .venv/.complete ## the environment, from the hashed lock (6 GB, once)
 
 .venv/.complete: .ci/requirements.txt pyproject.toml
 	@PYTHON=$(PYTHON) bash .ci/setup
 
+demo: setup ## the whole loop on this machine, in under four minutes
+	@$(BIN)/tidemill demo
+
+test: setup lint types unit ## lint, types, import contracts, unit and integration tests (under 10 minutes)
+
+check: setup ## what takes minutes rather than seconds
+	@mkdir -p $(RESULTS)
+	$(BIN)/python -m pytest -q -m slow --junitxml=$(RESULTS)/check.xml
+
+lint: setup ## ruff and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+
+types: setup ## mypy, strict
+	$(BIN)/mypy $(CODE)
+
+unit: setup
+	@mkdir -p $(RESULTS)
+	$(BIN)/python -m pytest -q -m "not slow" --junitxml=$(RESULTS)/test.xml
+
+format: setup ## rewrite the code as ruff would
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 lock: | .bootstrap/bin/uv ## make the hashed lock anew
 	.bootstrap/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate pyproject.toml --extra dev -o .ci/requirements.txt
+
+.bootstrap/bin/uv: .venv/.complete
+
+clean: ## end what runs, and remove what it kept and what was built (the environment stays)
+	@if [ -x $(BIN)/tidemill ]; then $(BIN)/tidemill down; fi
+	rm -rf .tidemill .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist

@@ -3,6 +3,8 @@
 import os
 import secrets
 import signal
+import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +48,19 @@ def running(wanted: ProcessWanted, folder: Path) -> Iterator[None]:
         # Nothing here outlives the tests, so nothing is gained by a slow, orderly end.
         signal_group(process.pid, signal.SIGKILL)
         process.wait(10)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def standard_platform() -> Iterator[None]:
+    """The folder `platform/` must not have become the module `platform`, neither before the tests nor by them."""
+
+    def is_standard() -> bool:
+        file = sys.modules["platform"].__file__ if "platform" in sys.modules else None
+        return file is None or Path(file).parent == Path(sysconfig.get_path("stdlib"))
+
+    assert is_standard()
+    yield
+    assert is_standard()
 
 
 @pytest.fixture(autouse=True)
