@@ -7,6 +7,7 @@ need, and hand it on as arguments; nothing below imports this module.
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tidemill.control.tick import Loop
     from tidemill.events.records import Decision, Request
     from tidemill.registry import Registry
-    from tidemill.rollout.driver import TrafficDriver
+    from tidemill.rollout.local import LocalTrafficDriver
     from tidemill.spec.model import ContinualModel
     from tidemill.stack.supervisor import ProcessSupervisor
 
@@ -69,7 +70,7 @@ class Local:
 
         return LocalRunner(self.supervisor, state=self.settings.state, model=stored.resource.id, code=stored.code)
 
-    def driver(self, stored: StoredModel) -> TrafficDriver:
+    def driver(self, stored: StoredModel) -> LocalTrafficDriver:
         """Who moves the traffic of a model."""
         from tidemill.rollout.local import LocalTrafficDriver
 
@@ -154,14 +155,19 @@ class Local:
         from tidemill.control.tick import Loop, Parts
 
         model = stored.resource.id
-        log = KafkaLog(self.settings.require_kafka(), topics_of(stored.resource))
+        log, driver = KafkaLog(self.settings.require_kafka(), topics_of(stored.resource)), self.driver(stored)
+
+        def close() -> None:
+            log.close()
+            driver.close()
+
         parts = Parts(
             log=log,
             runner=self.runner(stored),
-            driver=self.driver(stored),
+            driver=driver,
             registry=self.registry,
             labelled=LabelledCount(self.settings.lake_uri, model, self.clock),
-            close=log.close,
+            close=close,
         )
         return Loop(model, self.store, parts, self.clock)
 
@@ -176,6 +182,7 @@ class Local:
             self.supervisor,
             ensure_topics=lambda topics: ensure_topics(kafka, topics),
             file=self.resource_file,
+            feast=(sys.executable, "-m", "tidemill.features.apply"),
         )
         service = Service(self.store, ids=self.store.ids, provisioner=provisioner, loop=self.loop, clock=self.clock)
         service.run(stop)

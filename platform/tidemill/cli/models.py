@@ -1,4 +1,4 @@
-"""Commands about models: validate, apply, get, describe, delete; predict, retrain and rollout have their own modules."""
+"""Commands about models: validate, apply, get, describe, delete; predict, retrain, rollout have their own modules."""
 
 import importlib.util
 from enum import StrEnum

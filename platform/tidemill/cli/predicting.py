@@ -13,6 +13,7 @@ import typer
 from tidemill.cli.output import Output, OutputOption, emit
 from tidemill.core.errors import InvalidInput, TidemillError, Unavailable
 from tidemill.spec.model import ContinualModel, EventField
+from tidemill.spec.paths import predict_path
 from tidemill.wiring import local
 
 __all__ = ["instance", "register"]
@@ -90,7 +91,7 @@ def _object(text: str, origin: str) -> dict[str, Any]:
 def _post(endpoint: str | None, resource: ContinualModel, body: dict[str, Any]) -> dict[str, Any]:
     if endpoint is None:
         raise Unavailable("no endpoint is known: no stack runs", hint="start one with `tidemill up`")
-    url = f"{endpoint}/v1/models/{resource.metadata.name}:predict"
+    url = endpoint + predict_path(resource)
     request = urllib.request.Request(  # noqa: S310 -- the endpoint is a setting, never a user's file: URL
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )

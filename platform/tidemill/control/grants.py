@@ -140,22 +140,19 @@ def end_run(turn: Turn) -> Turn:
     return turn.change(run=None, quiet_from=turn.now_ms)
 
 
-def gate_verdicts(request: Request) -> Any:
-    """The gates' verdicts that a request carries as a JSON string; None where it carries none that can be read."""
+def gate_verdicts(request: Request) -> list[Any]:
+    """The gates' verdicts that a request carries as a JSON list; empty where it carries none that can be read."""
     try:
-        return json.loads(str(request.arguments.get("gates") or "null"))
+        found = json.loads(str(request.arguments.get("gates") or "[]"))
     except ValueError:
-        return None
+        return []
+    return found if isinstance(found, list) else []
 
 
-def gates_in_words(gates: Any) -> str:
-    """The reasons of the gates that refused, as far as the verdicts have the usual form."""
-    if isinstance(gates, dict):
-        gates = gates.get(
-            "verdicts", [dict(value, gate=key) for key, value in gates.items() if isinstance(value, dict)]
-        )
-    verdicts = [gate for gate in gates or () if isinstance(gate, dict) and gate.get("passed") is False]
-    return "; ".join(f"{gate.get('gate', 'gate')}: {gate.get('reason', 'refused')}" for gate in verdicts)
+def gates_in_words(gates: list[Any]) -> str:
+    """The reasons of the gates that refused."""
+    verdicts = [gate for gate in gates if isinstance(gate, dict) and gate.get("passed") is False]
+    return "; ".join(f"{gate.get('gate')}: {gate.get('reason')}" for gate in verdicts)
 
 
 def _from_outside(turn: Turn, name: str, request: Request) -> Run:

@@ -10,6 +10,7 @@ from tidemill.control.tick import Loop
 from tidemill.core.clock import Clock
 from tidemill.core.errors import Conflict, TidemillError, Transient
 from tidemill.core.telemetry import get_logger
+from tidemill.spec.model import ContinualModel
 
 __all__ = ["Service"]
 
@@ -26,8 +27,9 @@ _LONGEST_PAUSE_S = 10.0
 class _Model:
     """One model at work."""
 
-    stored: StoredModel
-    loop: Loop
+    declared: tuple[ContinualModel, str | None] | None = None
+    """Resource and code folder that the loop was made for."""
+    loop: Loop | None = None
     provide_at: float = 0.0
     failures: int = 0
     due: float = 0.0
@@ -70,36 +72,26 @@ class Service:
                 stop.wait(TICK_S)
         finally:
             for model in self._models.values():
-                model.loop.close()
+                _close(model)
 
     def round(self) -> None:
         """One turn of every model; whatever fails in one is logged, and tried again after a growing pause."""
         found = {stored.resource.id: stored for stored in self._store.list()}
         for name, stored in found.items():
-            model = self._at_work(stored)
+            model = self._models.setdefault(name, _Model())
             if self._clock.monotonic() >= model.due:
-                self._turn(name, model)
+                self._turn(name, model, stored)
         if self._clock.monotonic() >= self._withdraw_at:
             self._withdraw_at = self._clock.monotonic() + _WITHDRAW_EVERY_S
             self._withdraw()
 
-    def _at_work(self, stored: StoredModel) -> _Model:
-        """The model's loop; a new one where the resource or the code folder has changed."""
-        name = stored.resource.id
-        known = self._models.get(name)
-        if known is not None and known.stored.resource == stored.resource and known.stored.code == stored.code:
-            return known
-        if known is not None:
-            known.loop.close()
-        self._models[name] = _Model(stored, self._loop(stored))
-        return self._models[name]
-
-    def _turn(self, name: str, model: _Model) -> None:
+    def _turn(self, name: str, model: _Model, stored: StoredModel) -> None:
         try:
+            loop = self._loop_of(model, stored)
             if self._clock.monotonic() >= model.provide_at:
-                self._provisioner.provide(model.stored)
+                self._provisioner.provide(stored)
                 model.provide_at = self._clock.monotonic() + _PROVIDE_EVERY_S
-            model.loop.tick()
+            loop.tick()
             model.failures = 0
         except Conflict as error:
             _log.info("someone else wrote first; again", model=name, reason=error.message)
@@ -112,6 +104,14 @@ class Service:
             self._pause(model)
             _log.exception("a turn failed in a way that nobody foresaw", model=name, failures=model.failures)
 
+    def _loop_of(self, model: _Model, stored: StoredModel) -> Loop:
+        """The model's loop; a new one where the resource or the code folder has changed."""
+        declared = (stored.resource, stored.code)
+        if model.loop is None or model.declared != declared:
+            _close(model)
+            model.loop, model.declared, model.provide_at = self._loop(stored), declared, 0.0
+        return model.loop
+
     def _pause(self, model: _Model) -> None:
         pause = min(_LONGEST_PAUSE_S, TICK_S * 2**model.failures)
         model.failures += 1
@@ -122,10 +122,17 @@ class Service:
         ids = set(self._ids())
         for name in self._models.keys() - ids:
             _log.info("the model was deleted: its processes end, its data stay", model=name)
-            loop = self._models.pop(name).loop
+            model = self._models.pop(name)
             try:
-                loop.withdraw()
+                if model.loop is not None:
+                    model.loop.withdraw()
             except TidemillError as error:
                 _log.warning("not all of a deleted model could be taken back", model=name, error=error.message)
-            loop.close()
+            _close(model)
         self._provisioner.withdraw(ids)
+
+
+def _close(model: _Model) -> None:
+    loop, model.loop = model.loop, None
+    if loop is not None:
+        loop.close()
