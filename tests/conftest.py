@@ -1,5 +1,6 @@
 """The real Kafka, Redis and Envoy of one machine, started once for all tests by the code that `tidemill up` uses."""
 
+import logging
 import os
 import secrets
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import structlog
 
 from tidemill.core.clock import SystemClock
 from tidemill.stack import envoy as envoy_process
@@ -69,6 +71,15 @@ def no_settings_of_this_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ.keys() - {"TIDEMILL_DATA"}:
         if name.startswith("TIDEMILL_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def own_logs() -> Iterator[None]:
+    """A test that sets up logs sets them up on its own stderr, which is closed after it."""
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    logging.basicConfig(handlers=[logging.NullHandler()], force=True)
 
 
 @pytest.fixture(scope="session")
