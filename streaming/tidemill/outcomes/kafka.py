@@ -1,0 +1,313 @@
+"""The log of one model on Kafka, as the outcomes worker reads and writes it.
+
+Two consumers without membership: the first reads all four topics, committed records only; the second reads the
+predictions again when they are due, and asks for ends. Two producers: one for resolved labels, where a repeated
+record does no harm; one whose transactions carry outcomes and positions together, named after the model, so that
+a second worker fences the first.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import errors as kafka_errors
+
+from tidemill.core.errors import Conflict, InvalidInput, NotFound, Unavailable
+from tidemill.events.cluster import MAX_MESSAGE_BYTES, Cluster, ensure_topics, kafka_failures
+from tidemill.events.records import Outcome, ResolvedThrough, Topics, encode
+from tidemill.events.sources import Source
+from tidemill.outcomes.log import Addressed, Channel, Offsets, Position, Raw
+
+__all__ = ["KafkaLog"]
+
+_BATCH = 2000
+"""Records of one poll; with pictures of labels at a few hundred bytes, under a megabyte."""
+
+_AHEAD = 1000
+"""Predictions held that wait for their time."""
+
+_TIMEOUT_S = 30.0
+
+_JUDGED = re.compile(r"(-?\d+) (\S+)")
+
+
+class KafkaLog:
+    """Implements `OutcomeLog`; makes the topics that are missing.
+
+    Args:
+        bootstrap: Kafka's address.
+        topics: the model's topics.
+        keep_ms: how long topics that are made here keep predictions, resolved labels and outcomes.
+
+    Raises:
+        Unavailable: the brokers do not answer.
+        InvalidInput: predictions and resolved labels have different numbers of partitions.
+    """
+
+    def __init__(self, bootstrap: str, topics: Topics, *, keep_ms: int) -> None:
+        self._names = {
+            Channel.PREDICTIONS: topics.predictions,
+            Channel.LABELS: topics.labels,
+            Channel.RESOLVED: topics.resolved,
+            Channel.OUTCOMES: topics.outcomes,
+        }
+        self._channels = {name: channel for channel, name in self._names.items()}
+        self._bootstrap, self._model = bootstrap, topics.model
+        self._group = f"{topics.model}.outcomes"
+        self._failed: list[BaseException] = []
+        self._cluster = Cluster(bootstrap)
+        self._open: list[Any] = [self._cluster]
+        try:
+            self._make_topics(keep_ms)
+            self.sources: Mapping[Channel, Mapping[int, Source]] = self._sources()
+            # First of all: it ends what a dead worker left open, so that the commits read below are the last ones.
+            self._writer = self._producer(transactional_id=f"{topics.model}.outcomes", transaction_timeout_ms=30_000)
+            with self._failures("taking over from an earlier worker"):
+                self._writer.init_transactions()
+            self._resolved = self._producer()
+            self._reader = self._consumer(self._group, "read_committed")
+            self._due = self._consumer(f"{self._group}.join", "read_uncommitted")
+        except BaseException:
+            self.close()
+            raise
+        self._reader.assign([tp for channel in Channel for tp in self._partitions(channel)])
+        self._due.assign(self._partitions(Channel.PREDICTIONS))
+
+    def starts(self, channel: Channel) -> Offsets:
+        """The lowest offset that each partition holds."""
+        return self._cluster.starts(self._names[channel], self.sources[channel])
+
+    def ends(self, *channels: Channel) -> dict[tuple[Channel, int], int]:
+        """The offset after the last record of each partition, those of open transactions included."""
+        wanted = [tp for channel in channels for tp in self._partitions(channel)]
+        with self._failures("asking for the ends of the log"):
+            found = self._due.end_offsets(wanted)
+        return {(self._channels[tp.topic], tp.partition): offset for tp, offset in found.items()}
+
+    def committed(self, channel: Channel) -> Offsets:
+        """Up to where predictions or labels were taken in, for partitions that have a commit."""
+        commits = {part: self._commit(self._reader, channel, part) for part in self.sources[channel]}
+        return {
+            part: commit.offset
+            for part, commit in commits.items()
+            if commit is not None and commit.metadata == str(self.sources[channel][part])
+        }
+
+    def judged(self) -> dict[int, Position]:
+        """What the last `emit` that succeeded said; a partition without one is missing."""
+        positions = {}
+        for part, source in self.sources[Channel.RESOLVED].items():
+            written = self._commit(self._due, Channel.PREDICTIONS, part)
+            read = self._commit(self._due, Channel.RESOLVED, part)
+            if written is None or read is None or written.metadata != str(self.sources[Channel.PREDICTIONS][part]):
+                continue
+            said = _JUDGED.fullmatch(read.metadata)
+            if said is not None and said[2] == str(source):
+                positions[part] = Position(written.offset, read.offset, int(said[1]))
+        return positions
+
+    def seek(self, channel: Channel, offsets: Offsets) -> None:
+        """Read on from here."""
+        for part, offset in offsets.items():
+            self._reader.seek(self._tp(channel, part), offset)
+
+    def seek_due(self, offsets: Offsets) -> None:
+        """Read predictions for the second time from here."""
+        for part, offset in offsets.items():
+            self._due.seek(self._tp(Channel.PREDICTIONS, part), offset)
+
+    def poll(self, timeout_s: float) -> Sequence[tuple[Channel, Sequence[Raw]]]:
+        """The next records: each entry is of one partition, in offset order. Empty after `timeout_s`."""
+        with self._failures("reading"):
+            found = self._reader.poll(timeout_ms=round(timeout_s * 1000), max_records=_BATCH)
+        return [(self._channels[tp.topic], [_raw(record) for record in records]) for tp, records in found.items()]
+
+    def poll_due(self, partitions: Sequence[int]) -> Sequence[Sequence[Raw]]:
+        """The next predictions for the second time, of these partitions; does not wait."""
+        if not partitions:
+            return []
+        paused = [tp for tp in self._partitions(Channel.PREDICTIONS) if tp.partition not in partitions]
+        with self._failures("reading predictions again"):
+            self._due.pause(*paused)
+            found = self._due.poll(timeout_ms=0, max_records=_AHEAD)
+            self._due.resume(*paused)
+        return [[_raw(record) for record in records] for records in found.values()]
+
+    def positions(self, channel: Channel) -> Offsets:
+        """The next offset to read, past whatever is no record."""
+        with self._failures("asking for a position"):
+            return {part: int(self._reader.position(self._tp(channel, part))) for part in self.sources[channel]}
+
+    def send(self, labels: Sequence[Addressed]) -> None:
+        """Append to the resolved labels; they are written by the time `flush` or `mark` returns."""
+        topic = self._names[Channel.RESOLVED]
+        with self._failures(f"writing to {topic}"):
+            for to in labels:
+                key = to.label.prediction_id.encode()
+                future = self._resolved.send(topic, encode(to.label), key=key, partition=to.partition)
+                future.add_errback(self._failed.append)
+
+    def flush(self) -> None:
+        """Return when all that was sent is written."""
+        with self._failures("resolved labels were not written"):
+            self._resolved.flush(timeout=_TIMEOUT_S)
+            if self._failed:
+                raise self._failed[0]
+
+    def mark(self, through: int) -> int:
+        """After all that was sent, append a `ResolvedThrough` to each partition; when, in the brokers' time."""
+        self.flush()
+        topic, value = self._names[Channel.RESOLVED], encode(ResolvedThrough(through=through))
+        with self._failures(f"marking {topic}"):
+            futures = [self._resolved.send(topic, value, partition=part) for part in self.sources[Channel.RESOLVED]]
+            self._resolved.flush(timeout=_TIMEOUT_S)
+            return min(int(future.get(timeout=_TIMEOUT_S).timestamp) for future in futures)
+
+    def check(self) -> None:
+        """Raise `Unavailable` where a topic was made anew: its offsets mean something else now."""
+        if self._sources() != self.sources:
+            raise Unavailable(f"a topic of {self._model} was made anew, or has more partitions: reading starts again")
+
+    def commit(self, channel: Channel, offsets: Offsets) -> None:
+        """Note up to where predictions or labels were taken in."""
+        commits = {
+            self._tp(channel, part): OffsetAndMetadata(offset, str(self.sources[channel][part]), -1)
+            for part, offset in offsets.items()
+        }
+        with self._failures("committing"):
+            self._reader.commit(commits, timeout_ms=round(_TIMEOUT_S * 1000))
+
+    def emit(self, outcomes: Sequence[Outcome], judged: Mapping[int, Position]) -> None:
+        """Append outcomes and note how far was judged: both or neither.
+
+        Raises `Conflict` where another worker took over.
+        """
+        commits = {}
+        for part, at in judged.items():
+            predictions, resolved = self.sources[Channel.PREDICTIONS][part], self.sources[Channel.RESOLVED][part]
+            commits[self._tp(Channel.PREDICTIONS, part)] = OffsetAndMetadata(at.written, str(predictions), -1)
+            commits[self._tp(Channel.RESOLVED, part)] = OffsetAndMetadata(at.read, f"{at.through} {resolved}", -1)
+        topic = self._names[Channel.OUTCOMES]
+        with self._failures(f"writing to {topic}"):
+            self._writer.begin_transaction()
+            for outcome in outcomes:
+                self._writer.send(topic, encode(outcome), key=outcome.prediction_id.encode())
+            self._writer.send_offsets_to_transaction(commits, f"{self._group}.join")
+            self._writer.commit_transaction()
+
+    def replay(self, channel: Channel, until: Offsets) -> Iterator[Sequence[Raw]]:
+        """All records before `until`, from the log's start."""
+        starts = self.starts(channel)
+        reader = self._consumer(None, "read_committed")
+        try:
+            reader.assign([self._tp(channel, part) for part, end in until.items() if starts[part] < end])
+            for tp in reader.assignment():
+                reader.seek(tp, starts[tp.partition])
+            silent = 0
+            while any(reader.position(tp) < until[tp.partition] for tp in reader.assignment()):
+                with self._failures("reading the log again"):
+                    found = reader.poll(timeout_ms=1000, max_records=_BATCH)
+                silent = 0 if found else silent + 1
+                if silent > _TIMEOUT_S:
+                    raise Unavailable(f"{self._names[channel]} ended before what was read of it, or cannot be read")
+                for tp, records in found.items():
+                    wanted = [_raw(record) for record in records if record.offset < until[tp.partition]]
+                    if wanted:
+                        yield wanted
+        finally:
+            self._open.remove(reader)
+            reader.close(autocommit=False)
+
+    def close(self) -> None:
+        """Drop the connections; what was sent and not flushed may or may not be written."""
+        for client in self._open:
+            if isinstance(client, KafkaConsumer):
+                client.close(autocommit=False)
+            elif isinstance(client, KafkaProducer):
+                client.close(timeout=0)
+            else:
+                client.close()
+        self._open = []
+
+    def _make_topics(self, keep_ms: int) -> None:
+        predictions, resolved = self._names[Channel.PREDICTIONS], self._names[Channel.RESOLVED]
+        own = {predictions: 1, self._names[Channel.OUTCOMES]: 1}
+        ensure_topics(self._bootstrap, {self._names[Channel.LABELS]: 1})
+        ensure_topics(self._bootstrap, own, retention_ms=keep_ms)
+        partitions = len(self._cluster.sources(predictions))
+        ensure_topics(self._bootstrap, {resolved: partitions}, retention_ms=keep_ms)
+        if len(self._cluster.sources(resolved)) != partitions:
+            raise InvalidInput(
+                f"{predictions} has {partitions} partitions, {resolved} has {len(self._cluster.sources(resolved))}",
+                hint=f"they must have as many; delete {resolved}, which is made again",
+            )
+
+    def _sources(self) -> dict[Channel, dict[int, Source]]:
+        try:
+            return {channel: self._cluster.sources(name) for channel, name in self._names.items()}
+        except NotFound as error:
+            raise Unavailable(f"{error.message}: it was deleted while it was read") from error
+
+    def _commit(self, consumer: Any, channel: Channel, part: int) -> Any:
+        with self._failures("asking for commits"):
+            return consumer.committed(self._tp(channel, part), metadata=True, timeout_ms=round(_TIMEOUT_S * 1000))
+
+    def _consumer(self, group: str | None, isolation: str) -> Any:
+        with self._failures("connecting"):
+            consumer = KafkaConsumer(
+                bootstrap_servers=self._bootstrap.split(","),
+                client_id=f"{self._model}.outcomes",
+                group_id=group,
+                isolation_level=isolation,
+                auto_offset_reset="none",
+                enable_auto_commit=False,
+                max_partition_fetch_bytes=4 << 20,
+                fetch_max_bytes=16 << 20,
+                reconnect_backoff_max_ms=1000,
+                bootstrap_timeout_ms=10_000,
+            )
+        self._open.append(consumer)
+        return consumer
+
+    def _producer(self, **settings: Any) -> Any:
+        with self._failures("connecting"):
+            producer = KafkaProducer(
+                bootstrap_servers=self._bootstrap.split(","),
+                client_id=f"{self._model}.outcomes",
+                acks="all",
+                enable_idempotence=True,
+                linger_ms=5,
+                batch_size=256 << 10,
+                max_request_size=MAX_MESSAGE_BYTES,
+                max_block_ms=10_000,
+                bootstrap_timeout_ms=10_000,
+                request_timeout_ms=10_000,
+                delivery_timeout_ms=30_000,
+                reconnect_backoff_max_ms=1000,
+                **settings,
+            )
+        self._open.append(producer)
+        return producer
+
+    @contextmanager
+    def _failures(self, doing: str) -> Iterator[None]:
+        with kafka_failures(f"{self._model}: {doing}"):
+            try:
+                yield
+            except (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError) as error:
+                raise Conflict(
+                    f"another outcomes worker of {self._model} took over",
+                    hint="one at a time; this one ends, and nothing it did is counted twice",
+                ) from error
+
+    def _partitions(self, channel: Channel) -> list[Any]:
+        return [self._tp(channel, part) for part in self.sources[channel]]
+
+    def _tp(self, channel: Channel, part: int) -> Any:
+        return TopicPartition(self._names[channel], part)
+
+
+def _raw(record: Any) -> Raw:
+    return Raw(record.partition, record.offset, record.timestamp, record.key, record.value)

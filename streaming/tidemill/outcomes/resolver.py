@@ -1,0 +1,46 @@
+"""Which prediction a label is about: a join of two logs on the event, in whichever order its sides arrive.
+
+Each side is kept in the index first and then looks for the other, so that whichever comes second finds the
+first. After a crash both may find each other again: a pair that is written twice is one label to the join, which
+knows it by its id.
+"""
+
+from collections.abc import Sequence
+
+from tidemill.events.records import Label
+from tidemill.outcomes.join import Indexed
+from tidemill.outcomes.labels import KnownLabel, event_key
+from tidemill.outcomes.log import Addressed
+from tidemill.outcomes.state import OutcomeState
+
+__all__ = ["resolve_labels", "resolve_predictions"]
+
+
+def resolve_predictions(state: OutcomeState, predictions: Sequence[Indexed]) -> list[Addressed]:
+    """Index predictions; the labels of their events that waited for them."""
+    waited = state.index(predictions)
+    return [
+        Addressed(label.resolved(prediction.prediction_id), prediction.partition)
+        for prediction, labels in zip(predictions, waited, strict=True)
+        for label in labels
+    ]
+
+
+def resolve_labels(state: OutcomeState, labels: Sequence[tuple[Label, KnownLabel]]) -> list[Addressed]:
+    """Labels for predictions that are known, in their order; the others wait in the index.
+
+    A label that names its prediction needs no index: the join keeps it until that prediction comes.
+    """
+    of_events = [
+        (event_key(said.entity, said.event_id), known)
+        for said, known in labels
+        if said.prediction_id is None and said.entity is not None and said.event_id is not None
+    ]
+    found = iter(state.know(of_events))
+    resolved = []
+    for said, known in labels:
+        if said.prediction_id is not None:
+            resolved.append(Addressed(known.resolved(said.prediction_id)))
+        else:
+            resolved += [Addressed(known.resolved(prediction), partition) for prediction, partition in next(found)]
+    return resolved

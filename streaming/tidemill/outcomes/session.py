@@ -1,0 +1,158 @@
+"""One life of the outcomes worker, from start to stop or to the first failure.
+
+It keeps nothing that a new life could not find again, so whatever fails, the answer is a new life. The order of
+effects makes each exact:
+
+1. *Predictions and labels taken in*: index, then `labels.resolved`, then the lake, then the commit. A crash before
+   the commit takes the same records in again: the index keeps first writes, a resolved label is known by its id,
+   and the lake drops offsets that it has.
+2. *Outcomes*: a crash before `emit` ends leaves neither its outcomes nor its position; the next life starts from
+   the last position and finds the same outcomes, because they follow from the log before a position and from
+   nothing else (`judge`). A crash after it leaves both. A second worker that still runs is refused by Kafka.
+3. *Lake of outcomes*: follows the topic, by offset.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from prometheus_client import Counter
+
+from tidemill.core.clock import Clock
+from tidemill.core.errors import InvalidInput
+from tidemill.core.telemetry import REGISTRY, get_logger
+from tidemill.events.records import Outcome
+from tidemill.metrics.losses import error
+from tidemill.outcomes.intake import Intake
+from tidemill.outcomes.join import Loss
+from tidemill.outcomes.judge import Judge
+from tidemill.outcomes.log import Channel, Offsets, OutcomeLog, Position
+from tidemill.outcomes.marks import Marks
+from tidemill.outcomes.start import judged_positions, known_gaps, outcome_starts, starts_of
+from tidemill.outcomes.state import OutcomeState
+from tidemill.outcomes.tables import Tables
+from tidemill.spec.model import ContinualModel
+
+__all__ = ["Session", "loss_of"]
+
+FLUSH_S = 2.0
+"""Longest time that rows wait for the lake: each commit is one more file that readers must open."""
+
+FLUSH_ROWS = 20_000
+"""Rows that are written at once, however young."""
+
+RENEW_S = 600.0
+"""Kafka forgets the commits of a group after a quiet week; they are repeated long before."""
+
+_log = get_logger(__name__)
+_outcomes = Counter(
+    "tidemill_outcomes_total", "Outcomes written, first ones and corrections", ["kind"], registry=REGISTRY
+)
+
+
+class Session:
+    """Takes in, resolves, judges; `step` by `step`.
+
+    Raises, on construction and from its methods: `Transient` errors, after which a new session goes on from where
+    this one was; `Conflict` where another worker of this model took over, or the log's commits are gone.
+    """
+
+    def __init__(
+        self, resource: ContinualModel, log: OutcomeLog, state: OutcomeState, tables: Tables, clock: Clock
+    ) -> None:
+        self._log, self._state, self._tables, self._clock = log, state, tables, clock
+        self._emitted = judged_positions(log)
+        self._committed: dict[Channel, Offsets] = {
+            Channel.PREDICTIONS: starts_of(log, Channel.PREDICTIONS, tables.predictions.table),
+            Channel.LABELS: starts_of(log, Channel.LABELS, tables.labels.table),
+        }
+        maturity, loss = resource.spec.labels.maturity, loss_of(resource)
+        self._intake = Intake(resource.spec, log, state, tables, known_gaps(log, tables))
+        self._judge = Judge(state, maturity, loss, self._emitted)
+        if not state.is_whole():
+            self._rebuild(Judge(state, maturity, loss, dict.fromkeys(self._emitted, Position(0, 0))))
+        self._seek()
+        self._marks = Marks(log, clock)
+        self._flushed = self._renewed = clock.monotonic()
+
+    def step(self, wait_s: float = 0.05) -> None:
+        """Take in what there is, waiting up to `wait_s` for it, and do all that follows from it."""
+        outcomes: list[Outcome] = []
+        for channel, records in self._log.poll(wait_s):
+            if channel is Channel.PREDICTIONS:
+                self._intake.predictions(records)
+            elif channel is Channel.LABELS:
+                self._intake.labels(records)
+            elif channel is Channel.RESOLVED:
+                outcomes += self._judge.hear(records)
+            else:
+                self._intake.outcomes(records)
+        if self._some_wait():
+            for records in self._log.poll_due(self._judge.hungry()):
+                self._judge.take(records)
+            outcomes += self._judge.ripe()
+            self._marks.advance()
+        if outcomes:
+            self._emit(outcomes)
+        if self._tables.waiting >= FLUSH_ROWS or self._clock.monotonic() - self._flushed >= FLUSH_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits for the lake, and commit."""
+        renew = self._clock.monotonic() - self._renewed >= RENEW_S
+        self._log.flush()
+        self._log.check()
+        self._tables.flush()
+        for channel, before in self._committed.items():
+            offsets = self._log.positions(channel)
+            if renew or offsets != before:
+                self._log.commit(channel, offsets)
+                self._committed[channel] = offsets
+        if renew or self._judge.positions != self._emitted:
+            self._emit([])
+        self._flushed = self._clock.monotonic()
+        self._renewed = self._flushed if renew else self._renewed
+
+    def _some_wait(self) -> bool:
+        """Whether a prediction was taken in and is not judged."""
+        return any(self._judge.positions[part].written < upto for part, upto in self._intake.upto.items())
+
+    def _emit(self, outcomes: Sequence[Outcome]) -> None:
+        lost = self._intake.lost
+        self._log.emit([msgspec.structs.replace(outcome, lost=lost) for outcome in outcomes], self._judge.positions)
+        self._emitted = dict(self._judge.positions)
+        first = sum(outcome.revision == 0 for outcome in outcomes)
+        _outcomes.labels("first").inc(first)
+        _outcomes.labels("correction").inc(len(outcomes) - first)
+
+    def _seek(self) -> None:
+        for channel, offsets in self._committed.items():
+            self._log.seek(channel, offsets)
+        self._intake.upto = dict(self._committed[Channel.PREDICTIONS])
+        self._log.seek(Channel.RESOLVED, {part: position.read for part, position in self._emitted.items()})
+        self._log.seek_due({part: position.written for part, position in self._emitted.items()})
+        self._log.seek(Channel.OUTCOMES, outcome_starts(self._log, self._tables.outcomes.table))
+
+    def _rebuild(self, again: Judge) -> None:
+        """Fill the index with all that was taken in before, without writing any of it again."""
+        _log.info("the index is rebuilt from the log")
+        self._state.begin_rebuild()
+        for channel, until in self._committed.items():
+            for records in self._log.replay(channel, until):
+                self._intake.index_again(channel, records)
+        for records in self._log.replay(Channel.RESOLVED, {part: at.read for part, at in self._emitted.items()}):
+            again.hear(records)  # it has judged nothing, so nothing is a correction
+        self._state.finish_rebuild()
+
+
+def loss_of(resource: ContinualModel) -> Loss:
+    """The loss that outcomes carry: the metric `error`; None for a label from an older form of the resource."""
+    prediction, fields = resource.spec.prediction, resource.spec.labels.fields
+
+    def loss(output: Mapping[str, Any], label: Mapping[str, Any]) -> float | None:
+        try:
+            return error(prediction, fields, output, label)
+        except InvalidInput:
+            return None
+
+    return loss

@@ -1,0 +1,82 @@
+"""The outcomes worker of one model: labels are resolved, predictions judged, everything written to the lake once.
+
+    labels ──► checked ──► lake: labels
+                  │
+                  ▼                                  marks
+    predictions ─► index (Redis) ──► labels.resolved ──► judge ──► outcomes ──► lake: outcomes
+        │  └────► lake: predictions                        ▲
+        └────────────── read again when due ───────────────┘
+
+Why a crash at any line neither loses nor doubles an outcome stands in `session` and `judge`; how it is known
+that all labels up to a moment were read, in `marks`. Here is only the outermost loop: a life of the worker, and
+after a failure that may pass, the next one.
+"""
+
+import threading
+from datetime import timedelta
+
+from tidemill.core.clock import Clock
+from tidemill.core.errors import Transient
+from tidemill.core.telemetry import get_logger
+from tidemill.events.records import Topics
+from tidemill.outcomes.kafka import KafkaLog
+from tidemill.outcomes.session import Session
+from tidemill.outcomes.state import RedisState
+from tidemill.outcomes.tables import Tables
+from tidemill.spec.model import ContinualModel
+
+__all__ = ["run"]
+
+_FIRST_S, _LONGEST_S = 0.5, 10.0
+"""Pauses between lives: the first, and what doubling it ends at."""
+
+_SLACK = timedelta(days=1)
+"""The index and the log keep things this much longer than labels count, for a worker that was stopped."""
+
+_log = get_logger(__name__)
+
+
+def run(resource: ContinualModel, *, kafka: str, redis: str, lake: str, clock: Clock, stop: threading.Event) -> None:
+    """Serve one model until `stop` is set. Brokers, Redis or lake that do not answer are waited for.
+
+    Args:
+        resource: the model.
+        kafka: bootstrap servers.
+        redis: URL of the server that holds the index.
+        lake: folder or URI of the Delta tables.
+        clock: measures pauses; what is judged depends on the log's times alone.
+        stop: ends the worker after the step at work, with everything written that was taken in.
+
+    Raises:
+        Conflict: another worker of this model took over, or the offsets up to which was judged are gone.
+        InvalidInput: topics or Redis are set up so that outcomes could be lost.
+    """
+    pause = _FIRST_S
+    while not stop.is_set():
+        began = clock.monotonic()
+        try:
+            _live(resource, kafka, redis, lake, clock, stop)
+        except Transient as error:
+            if clock.monotonic() - began > _LONGEST_S:
+                pause = _FIRST_S
+            _log.warning("begins again", model=resource.id, reason=error.message, hint=error.hint, pause_s=pause)
+            stop.wait(pause)
+            pause = min(2 * pause, _LONGEST_S)
+
+
+def _live(resource: ContinualModel, kafka: str, redis: str, lake: str, clock: Clock, stop: threading.Event) -> None:
+    keep = resource.spec.labels.maturity.horizon + _SLACK
+    topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
+    log = KafkaLog(kafka, topics, keep_ms=round(keep.total_seconds() * 1000))
+    try:
+        state = RedisState(redis, resource.id, ttl_s=round(keep.total_seconds()))
+        try:
+            session = Session(resource, log, state, Tables(lake, resource.id), clock)
+            _log.info("taking in predictions and labels", model=resource.id)
+            while not stop.is_set():
+                session.step()
+            session.flush()
+        finally:
+            state.close()
+    finally:
+        log.close()
