@@ -5,7 +5,7 @@ Level-triggered, too: stated again and again, and taken back when the model is g
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tidemill.control.protocols import StoredModel
@@ -13,10 +13,12 @@ from tidemill.events.records import Topics
 from tidemill.spec.model import ContinualModel
 from tidemill.stack.supervisor import ProcessSupervisor, ProcessWanted
 
-__all__ = ["WORKERS", "Provisioner", "data_digest", "topics_of"]
+__all__ = ["WORKERS", "Provisioner", "data_digest", "owner_of", "topics_of"]
 
 WORKERS = ("ingest", "outcomes", "watch")
 """The stages that have a worker for each model; each is the command of that name."""
+
+_FEAST = "feast"
 
 DIGEST = "TIDEMILL_RESOURCE_DIGEST"
 """Environment variable that changes with what a worker depends on, so that the worker is replaced then."""
@@ -33,6 +35,21 @@ def data_digest(resource: ContinualModel) -> str:
     parts = [spec.events, spec.features, spec.prediction, spec.labels, spec.triggers.drift]
     text = "\n".join(part.model_dump_json() if part is not None else "" for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def owner_of(process: str) -> str | None:
+    """The model that a process works for, by its name; None for those of the stack itself."""
+    namespace, dot, rest = process.partition(".")
+    if not dot:
+        return None
+    name, dot, _ = rest.partition(".")
+    if dot:  # a run: <model>.<run>
+        return f"{namespace}.{name}"
+    for role in (*WORKERS, _FEAST):
+        if rest.endswith(f"-{role}"):
+            return f"{namespace}.{rest.removesuffix(f'-{role}')}"
+    name, found, _ = rest.rpartition("-serve-")
+    return f"{namespace}.{name}" if found else None
 
 
 class Provisioner:
@@ -70,17 +87,16 @@ class Provisioner:
         file = ("--resource", str(self._file(resource.id)))
         if self._feast is not None:
             argv = (*self._feast, *file)
-            self._supervisor.want(ProcessWanted(name=f"{resource.id}-feast", argv=argv, env=env, kind="task"))
+            self._supervisor.want(ProcessWanted(name=f"{resource.id}-{_FEAST}", argv=argv, env=env, kind="task"))
         for worker in WORKERS:
             argv = (sys.executable, "-m", "tidemill.cli", worker, *file)
             self._supervisor.want(ProcessWanted(name=f"{resource.id}-{worker}", argv=argv, env=env))
 
-    def withdraw(self, models: Iterable[str]) -> None:
+    def withdraw(self, models: Collection[str]) -> None:
         """End every process of a model that is not among `models`; topics, tables and versions stay."""
-        kept = tuple(f"{model}{separator}" for model in models for separator in "-.")
         for process in self._supervisor.observe():
-            # A process of the stack itself has no dot in its name, one of a model has the id's.
-            if "." in process.name and not process.name.startswith(kept):
+            owner = owner_of(process.name)
+            if owner is not None and owner not in models:
                 self._supervisor.unwant(process.name)
 
     def _provide_topics(self, topics: Topics) -> None:

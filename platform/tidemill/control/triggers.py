@@ -83,7 +83,8 @@ def why_not_now(resource: ContinualModel, status: LoopStatus, now: datetime) -> 
     found = tuple(f"there is a cause: {cause.reason}" for cause in causes if isinstance(cause, Found))
     if found:
         return (*hindrances, *found) if hindrances else ()
-    return (*hindrances, *(cause.reason for cause in causes))
+    waiting = tuple(cause.reason for cause in causes)
+    return (*hindrances, *(waiting or ("nothing is declared that would start one (spec.triggers)",)))
 
 
 def _hindrances(resource: ContinualModel, status: LoopStatus, now: datetime) -> Iterator[str]:

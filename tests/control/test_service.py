@@ -1,0 +1,257 @@
+"""Every model gets its turns and what it needs; none of them can stop the others."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tidemill.control.protocols import StoredModel
+from tidemill.control.provision import Provisioner, data_digest, owner_of
+from tidemill.control.service import Service
+from tidemill.control.state import decode_status
+from tidemill.control.store import LocalResourceStore
+from tidemill.control.tick import Loop, Parts
+from tidemill.core.errors import Unavailable
+from tidemill.spec.model import ContinualModel
+from tidemill.stack.supervisor import ProcessWanted
+from tidemill.stack.wanted import FileSupervisor
+from tidemill.testing.loop import ManualClock, MemoryLog, example_resource
+from tidemill.testing.registry import MemoryRegistry
+from tidemill.testing.runner import ScriptedRunner
+from tidemill.testing.traffic import MemoryTrafficDriver
+
+
+class Bench:
+    """A service over files, with doubles for the log, the runner and the traffic of each model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = ManualClock()
+        self.store = LocalResourceStore(folder / "resources")
+        self.supervisor = FileSupervisor(folder / "processes")
+        self.topics: list[str] = []
+        self.logs: dict[str, MemoryLog] = {}
+        self.drivers: dict[str, MemoryTrafficDriver] = {}
+        self.closed: list[str] = []
+        self.made: list[str] = []
+        self.fault: Callable[[str], None] = lambda model: None
+        provisioner = Provisioner(
+            self.supervisor, ensure_topics=self.topics.extend, file=self.store.path, feast=("feast-apply",)
+        )
+        self.service = Service(
+            self.store, ids=self.store.ids, provisioner=provisioner, loop=self.loop, clock=self.clock
+        )
+
+    def loop(self, stored: StoredModel) -> Loop:
+        model = stored.resource.id
+        self.fault(model)
+        self.made.append(model)
+        log = self.logs.setdefault(model, MemoryLog())
+        driver = self.drivers.setdefault(model, MemoryTrafficDriver(ready_at_once=True))
+        parts = Parts(
+            log=log,
+            runner=ScriptedRunner(),
+            driver=driver,
+            registry=MemoryRegistry(self.clock),
+            labelled=lambda since: 0,
+            close=lambda: self.closed.append(model),
+        )
+        return Loop(model, self.store, parts, self.clock)
+
+    def rounds(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.clock.advance(0.25)
+            self.service.round()
+
+    def phase(self, name: str) -> str | None:
+        status = self.store.get(f"default.{name}").status
+        return decode_status(status).phase if status else None
+
+    def processes(self) -> list[str]:
+        return [process.name for process in self.supervisor.observe()]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_an_applied_model_gets_topics_workers_and_turns(bench: Bench) -> None:
+    bench.store.put(example_resource("a"), code="/code")
+    bench.rounds()
+    assert bench.phase("a") == "Bootstrapping"
+    assert bench.processes() == ["default.a-feast", "default.a-ingest", "default.a-outcomes", "default.a-watch"]
+    assert sorted(bench.topics) == sorted(
+        f"default.a.{name}"
+        for name in (
+            "decisions",
+            "events",
+            "labels",
+            "labels.resolved",
+            "outcomes",
+            "predictions",
+            "quarantine",
+            "requests",
+            "signals",
+            "sketches",
+        )
+    )
+
+
+def test_workers_know_the_resource_and_the_users_code(bench: Bench, tmp_path: Path) -> None:
+    wanted: list[ProcessWanted] = []
+    bench.supervisor.want = wanted.append  # type: ignore[method-assign, assignment]
+    bench.store.put(example_resource("a"), code="/code")
+    bench.rounds()
+    worker = next(one for one in wanted if one.name.endswith("ingest"))
+    assert worker.argv[-3:] == ("ingest", "--resource", str(bench.store.path("default.a")))
+    assert worker.env["PYTHONPATH"] == "/code"
+    assert Path(worker.argv[-1]).is_file()
+
+
+def test_what_is_wanted_stays_wanted(bench: Bench) -> None:
+    bench.store.put(example_resource("a"))
+    bench.rounds()
+    bench.supervisor.unwant("default.a-ingest")
+    bench.rounds(24)
+    assert "default.a-ingest" in bench.processes()
+    assert len(bench.topics) == len(set(bench.topics))
+
+
+def test_a_deleted_model_ends_with_its_traffic_and_processes(bench: Bench) -> None:
+    for name in ("a", "a-b"):
+        bench.store.put(example_resource(name))
+    bench.rounds()
+    bench.store.delete("default.a-b")
+    bench.rounds(10)
+    assert bench.processes() == ["default.a-feast", "default.a-ingest", "default.a-outcomes", "default.a-watch"]
+    assert bench.closed == ["default.a-b"]
+    assert bench.drivers["default.a-b"].applied[-1].revisions == ()
+
+
+def test_processes_of_a_model_deleted_while_control_was_down_end(bench: Bench) -> None:
+    for name in ("default.gone-ingest", "default.gone.r20260102-030405", "default.gone-serve-v1", "redis"):
+        bench.supervisor.want(ProcessWanted(name=name, argv=("true",)))
+    bench.rounds()
+    assert bench.processes() == ["redis"]
+
+
+def test_a_resource_that_cannot_be_read_keeps_its_processes_and_hides_no_other(bench: Bench) -> None:
+    for name in ("a", "b"):
+        bench.store.put(example_resource(name))
+    bench.rounds()
+    path = bench.store.path("default.a")
+    path.write_text("a: [")
+    bench.rounds(12)
+    assert "default.a-ingest" in bench.processes()
+    bench.store.put(example_resource("a", paused=True))
+    bench.rounds(2)
+    assert bench.phase("b") == "Bootstrapping"
+
+
+def test_a_model_whose_turn_fails_is_tried_again_and_stops_no_other(bench: Bench) -> None:
+    def fault(model: str) -> None:
+        if model == "default.a":
+            raise Unavailable("no proxy is known")
+
+    bench.fault = fault
+    for name in ("a", "b"):
+        bench.store.put(example_resource(name))
+    bench.rounds(4)
+    assert (bench.phase("a"), bench.phase("b")) == (None, "Bootstrapping")
+    bench.fault = lambda model: None
+    bench.rounds(12)
+    assert bench.phase("a") == "Bootstrapping"
+
+
+def test_a_bug_in_one_models_turn_stops_no_other(bench: Bench) -> None:
+    def fault(model: str) -> None:
+        if model == "default.a":
+            raise ZeroDivisionError
+
+    bench.fault = fault
+    for name in ("a", "b"):
+        bench.store.put(example_resource(name))
+    bench.rounds(4)
+    assert bench.phase("b") == "Bootstrapping"
+
+
+def test_a_log_that_does_not_answer_is_asked_less_and_less(bench: Bench) -> None:
+    bench.store.put(example_resource("a"))
+    bench.rounds()
+    log = bench.logs["default.a"]
+    log.unavailable = True
+    calls: list[float] = []
+    requests = log.requests
+
+    def counted(since: dict[str, int]) -> object:
+        calls.append(bench.clock.monotonic())
+        return requests(since)
+
+    log.requests = counted  # type: ignore[method-assign, assignment]
+    bench.rounds(4 * 60)
+    assert 5 < len(calls) < 20
+    assert calls[-1] - calls[-2] >= 10
+    log.unavailable = False
+    bench.rounds(50)
+    assert calls[-1] - calls[-2] == 0.25
+
+
+def test_a_changed_resource_gets_a_new_loop_and_an_unchanged_one_does_not(bench: Bench) -> None:
+    bench.store.put(example_resource("a"))
+    bench.rounds(5)
+    bench.store.put(example_resource("a"))
+    bench.rounds(5)
+    assert bench.made == ["default.a"]
+    bench.store.put(example_resource("a", paused=True))
+    bench.rounds(5)
+    assert bench.made == ["default.a", "default.a"]
+    assert bench.closed == ["default.a"]
+
+
+def test_it_ends_when_it_is_told_to(bench: Bench) -> None:
+    bench.store.put(example_resource("a"))
+    stop = threading.Event()
+    thread = threading.Thread(target=bench.service.run, args=(stop,))
+    thread.start()
+    stop.set()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("process", "owner"),
+    [
+        ("redis", None),
+        ("control", None),
+        ("default.a-ingest", "default.a"),
+        ("default.a-b-watch", "default.a-b"),
+        ("default.x-ingest-ingest", "default.x-ingest"),
+        ("default.a-feast", "default.a"),
+        ("default.a.r20260102-030405", "default.a"),
+        ("default.a-b.r20260102-030405", "default.a-b"),
+        ("default.a-serve-r20260102-030405", "default.a"),
+        ("default.a-serve-b-serve-r20260102-030405", "default.a-serve-b"),
+    ],
+)
+def test_a_process_belongs_to_exactly_one_model(process: str, owner: str | None) -> None:
+    assert owner_of(process) == owner
+
+
+def declared(**spec: object) -> ContinualModel:
+    return example_resource("a", **spec)
+
+
+@pytest.mark.parametrize(
+    ("changed", "replaced"),
+    [
+        (declared(), False),
+        (declared(paused=True), False),
+        (declared(gates={"fresh": {"rows": 100}}), False),
+        (declared(triggers={"drift": {"tolerance": 0.2, "every": "1s"}, "cooldown": "1s"}), False),
+        (declared(triggers={"drift": {"tolerance": 0.3, "every": "1s"}}), True),
+        (declared(features={"image": ["brightness"]}), True),
+    ],
+)
+def test_workers_are_replaced_only_by_changes_that_concern_them(changed: ContinualModel, replaced: bool) -> None:
+    assert (data_digest(changed) != data_digest(declared())) is replaced

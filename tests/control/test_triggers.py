@@ -1,0 +1,110 @@
+"""Why a run starts, and why it does not: in words."""
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from tidemill.control.state import LoopStatus
+from tidemill.control.triggers import why_not_now
+from tidemill.testing.loop import LoopBench, example_resource
+
+
+def why_not(bench: LoopBench) -> tuple[str, ...]:
+    return why_not_now(bench.resource, bench.status, bench.clock.now())
+
+
+@pytest.fixture
+def bench() -> LoopBench:
+    return LoopBench()
+
+
+def told(bench: LoopBench) -> tuple[str, ...]:
+    """After the time in which what was seen is told again."""
+    bench.tick(10)
+    return why_not(bench)
+
+
+def test_before_the_first_version_it_waits_for_labelled_events(bench: LoopBench) -> None:
+    bench.labelled = 412
+    assert told(bench) == ("the first run needs 1,000 labelled events; there are 412",)
+
+
+def test_without_an_initial_dataset_it_waits_for_a_person() -> None:
+    bench = LoopBench(example_resource(model={"codec": "a:B", "trainer": "a:C"}))
+    (reason,) = told(bench)
+    assert "tidemill retrain" in reason
+
+
+def test_while_serving_it_waits_for_drift_and_for_labels(bench: LoopBench) -> None:
+    version = bench.bootstrap()
+    bench.clock.advance(400)
+    bench.labelled = 17
+    assert told(bench) == (
+        f"no drift was signalled that is not answered yet for version {version}",
+        "17 of 1,000 new labels since the champion's data",
+    )
+
+
+def test_a_cause_within_the_cooldown_is_told_with_what_is_left_of_it(bench: LoopBench) -> None:
+    bench.bootstrap()
+    bench.signal()
+    bench.clock.advance(59)
+    bench.tick(4)
+    hindrance, cause = why_not(bench)
+    assert hindrance == "the cooldown of 5m has 4m left"
+    assert cause == "there is a cause: brightness fell from 0.62 to 0.41"
+
+
+def test_a_run_and_a_rollout_are_reasons_by_themselves(bench: LoopBench) -> None:
+    bench.bootstrap()
+    run = bench.ask("retrain", by="ada", reason="a drill").subject
+    assert why_not(bench) == (f"run {run} is under way (manual: asked for by ada: a drill)",)
+    bench.propose(bench.claim(run))
+    assert why_not(bench) == (f"candidate {run} is being rolled out",)
+
+
+def test_a_paused_model_says_so_first(bench: LoopBench) -> None:
+    bench.bootstrap()
+    bench.clock.advance(400)
+    bench.declare(example_resource(paused=True))
+    bench.signal()
+    bench.tick()
+    assert why_not(bench) == (
+        "the model is paused (spec.paused)",
+        "there is a cause: brightness fell from 0.62 to 0.41",
+    )
+
+
+def test_nothing_is_said_when_a_run_is_about_to_start(bench: LoopBench) -> None:
+    bench.bootstrap()
+    bench.clock.advance(400)
+    signal = bench.signal()
+    status = bench.status
+    drift = msgspec.structs.replace(status.drift, pending=(signal,))
+    about_to = msgspec.structs.replace(status, drift=drift)
+    assert why_not_now(bench.resource, about_to, bench.clock.now()) == ()
+
+
+@pytest.mark.parametrize("left_s", [1, 59.2, 61])
+def test_the_cooldown_ends_exactly(bench: LoopBench, left_s: float) -> None:
+    bench.bootstrap()
+    ended = bench.status.quiet_from
+    assert ended is not None
+    bench.signal()
+    bench.clock.advance(300 - left_s - 1)
+    while bench.clock.now().timestamp() * 1000 < ended + 300_000 - 250:
+        assert bench.tick().run is None
+    assert bench.tick(2).run is not None
+
+
+def test_without_triggers_only_people_start_runs() -> None:
+    bench = LoopBench(example_resource(triggers={"volume": {"newLabels": 1000}}))
+    bench.bootstrap()
+    bench.declare(example_resource(triggers={}))
+    bench.labelled = 10**6
+    bench.clock.advance(timedelta(days=2).total_seconds())
+    bench.signal()
+    status: LoopStatus = bench.tick(3)
+    assert status.run is None
+    assert why_not(bench) == ("nothing is declared that would start one (spec.triggers)",)
