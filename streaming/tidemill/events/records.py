@@ -60,6 +60,8 @@ class Prediction(Record, frozen=True, kw_only=True):
     request_id: str | None = None
     cohort: str | None = None
     features: dict[str, float | int | str | bool | None] = {}
+    feature_status: str | None = None
+    """How the features were read: `PRESENT`, or why all of them are None; None where the model has none."""
     fence: dict[str, int] = {}
     boot: str
     seq: int
