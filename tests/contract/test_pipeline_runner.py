@@ -18,13 +18,14 @@ from tidemill.stack.wanted import FileSupervisor
 from tidemill.testing import eventually
 from tidemill.testing.runner import ScriptedRunner
 
+MODEL = "default.a"
 RUN = "r20260102-030405"
 PARAMETERS: Mapping[str, str | bool] = {"model": "default.a", "reason": "a test's", "skip_gates": True}
 
 # Stands in for the pipeline: tells that it runs, then does what the test puts into a file.
 SCRIPT = """
 import json, pathlib, sys, time
-folder = pathlib.Path(sys.argv[1]) / "runs" / sys.argv[3]
+folder = pathlib.Path(sys.argv[1]) / "runs" / sys.argv[5] / sys.argv[3]
 folder.mkdir(parents=True, exist_ok=True)
 with (folder / "started").open("a") as file:
     file.write(sys.argv[7] + chr(10))
@@ -69,14 +70,14 @@ class LocalBench:
         self.processes = Runner(state, env=os.environ, folder=state, clock=SystemClock())
         self.processes.follow_files(True)
         command = (sys.executable, "-c", SCRIPT, str(state))
-        self.runner = LocalRunner(FileSupervisor(state / "processes"), state=state, model="default.a", command=command)
+        self.runner = LocalRunner(FileSupervisor(state / "processes"), state=state, model=MODEL, command=command)
 
     def step(self) -> bool:
         self.processes.step()
         return False
 
     def show(self, seen: RunSeen) -> None:
-        write_run(run_folder(self.state, seen.run), seen)
+        write_run(run_folder(self.state, MODEL, seen.run), seen)
         if seen.state in {"succeeded", "failed"}:
             self._obey(seen.run, 0 if seen.state == "succeeded" else 1)
 
@@ -84,11 +85,11 @@ class LocalBench:
         self._obey(run, 7)
 
     def parameters(self, run: str) -> list[dict[str, str | bool]]:
-        file = run_folder(self.state, run) / "started"
+        file = run_folder(self.state, MODEL, run) / "started"
         return [msgspec.json.decode(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def _obey(self, run: str, status: int) -> None:
-        partial = run_folder(self.state, run) / "obey.partial"
+        partial = run_folder(self.state, MODEL, run) / "obey.partial"
         partial.write_text(str(status))
         partial.replace(partial.with_name("obey"))
 
@@ -174,7 +175,7 @@ def test_stopping_what_is_not_there_is_no_error(bench: Bench) -> None:
 
 
 def test_a_run_that_is_over_is_not_run_again(tmp_path: Path) -> None:
-    write_run(run_folder(tmp_path, RUN), RunSeen(run=RUN, state="succeeded"))
+    write_run(run_folder(tmp_path, MODEL, RUN), RunSeen(run=RUN, state="succeeded"))
     bench = LocalBench(tmp_path)
     bench.runner.start(RUN, PARAMETERS)
     bench.step()

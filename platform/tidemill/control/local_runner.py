@@ -53,7 +53,7 @@ class LocalRunner:
 
     def start(self, run: str, parameters: Mapping[str, str | bool]) -> None:
         """Start the run unless it exists; returns at once."""
-        seen = read_run(run_folder(self._state, run))
+        seen = read_run(run_folder(self._state, self._model, run))
         if seen is not None and seen.state in _OVER:
             return
         arguments = ("--run", run, "--model", self._model, "--parameters", json.dumps(dict(parameters), sort_keys=True))
@@ -80,7 +80,7 @@ class LocalRunner:
         return f"{self._model}.{run}"
 
     def _seen(self, run: str, process: ProcessSeen) -> RunSeen:
-        told = read_run(run_folder(self._state, run)) or RunSeen(run=run, state="pending")
+        told = read_run(run_folder(self._state, self._model, run)) or RunSeen(run=run, state="pending")
         if told.state in _OVER or process.state != "ended":
             return told
         error = f"its process ended with exit status {process.exit_status}; see {process.log}"

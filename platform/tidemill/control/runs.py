@@ -11,9 +11,9 @@ __all__ = ["read_run", "run_folder", "write_run"]
 _STATE = "state.json"
 
 
-def run_folder(state: Path, run: str) -> Path:
-    """The folder of a run: `<state>/runs/<run>`."""
-    return state / "runs" / run
+def run_folder(state: Path, model: str, run: str) -> Path:
+    """The folder of a run: `<state>/runs/<model>/<run>`. Runs of two models may start in the same second."""
+    return state / "runs" / model / run
 
 
 def read_run(folder: Path) -> RunSeen | None:
