@@ -44,6 +44,8 @@ __all__ = [
     "detectors",
     "expected_votes",
     "feature_evidence",
+    "grow",
+    "reset",
     "start",
     "step",
 ]
@@ -159,7 +161,27 @@ def feature_evidence(watched: Detectors, state: DriftState) -> Floats:
 def step(
     watched: Detectors, state: DriftState, below: Floats, votes: Floats, *, end: int, tick: int, period: float
 ) -> tuple[DriftState, tuple[Alarm, ...]]:
-    """One window tick.
+    """One window tick: `grow`, then alarms, each of which sets what it took back to 0."""
+    state = grow(watched, state, below, votes, end=end, tick=tick, period=period)
+    parts = feature_evidence(watched, state)
+    if parts.sum() < 1:
+        return state, ()
+    order = [int(row) for row in np.argsort(-parts, kind="stable")]
+    alone = [row for row in order if parts[row] >= 1]
+    found = [_alarm(watched, state, (row,), float(parts[row])) for row in alone]
+    taken = np.isin(np.arange(len(parts)), alone)
+    left = float(parts[~taken].sum())
+    if left >= 1:
+        named = tuple(row for row in order if not taken[row] and parts[row] >= NAMED * left)
+        found.append(_alarm(watched, state, named, left))
+        taken[:] = True
+    return reset(state, taken, end), tuple(found)
+
+
+def grow(
+    watched: Detectors, state: DriftState, below: Floats, votes: Floats, *, end: int, tick: int, period: float
+) -> DriftState:
+    """The evidence after one window tick.
 
     Args:
         watched: the detectors.
@@ -177,36 +199,23 @@ def step(
         grown = np.log(state.evidence + fresh.reshape(-1, 1, 1, 1)) + log_e
     cusum = np.maximum(state.cusum + log_e, 0.0)
     live = (votes > 0).reshape(-1, 1, 1, 1) & watched.on[..., None]
-    after = DriftState(
+    return DriftState(
         evidence=np.where(live, np.exp(np.minimum(grown, _LARGEST_LOG)), state.evidence),
         cusum=np.where(live, cusum, state.cusum),
         since=np.where(live & (cusum <= 0.0), end, np.where(state.since < 0, end - tick, state.since)),
         updated=np.where(votes > 0, end, state.updated),
     )
-    return _alarms(watched, after, end)
 
 
-def _alarms(watched: Detectors, state: DriftState, end: int) -> tuple[DriftState, tuple[Alarm, ...]]:
-    parts = feature_evidence(watched, state)
-    if parts.sum() < 1:
-        return state, ()
-    alone = [int(row) for row in np.argsort(-parts, kind="stable") if parts[row] >= 1]
-    found = [_alarm(watched, state, (row,), float(parts[row])) for row in alone]
-    reset = np.isin(np.arange(len(parts)), alone)
-    left = float(parts[~reset].sum())
-    if left >= 1:
-        order = [int(row) for row in np.argsort(-parts, kind="stable") if not reset[row]]
-        named = tuple(row for row in order if parts[row] >= NAMED * left)
-        found.append(_alarm(watched, state, named, left))
-        reset[:] = True
-    cleared = reset.reshape(-1, 1, 1, 1)
-    state = replace(
+def reset(state: DriftState, features: npt.NDArray[np.bool_], end: int) -> DriftState:
+    """The state without the evidence of `features` (F,), which begins anew at `end`."""
+    gone = features.reshape(-1, 1, 1, 1)
+    return replace(
         state,
-        evidence=np.where(cleared, 0.0, state.evidence),
-        cusum=np.where(cleared, 0.0, state.cusum),
-        since=np.where(cleared, end, state.since),
+        evidence=np.where(gone, 0.0, state.evidence),
+        cusum=np.where(gone, 0.0, state.cusum),
+        since=np.where(gone, end, state.since),
     )
-    return state, tuple(found)
 
 
 def _alarm(watched: Detectors, state: DriftState, rows: tuple[int, ...], evidence: float) -> Alarm:
