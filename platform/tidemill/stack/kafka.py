@@ -116,7 +116,7 @@ def classpath() -> tuple[str, ...]:
     if run.returncode != 0 or not paths:
         last = (run.stderr.strip().splitlines() or ["no output"])[-1]
         raise Unavailable(
-            f"Kafka's jars could not be fetched from Maven Central: {last}",
+            f"Kafka's jars could not be fetched from Maven Central: {last[:300]}",
             hint="check the network, or set TIDEMILL_KAFKA to the address of a broker of your own",
         )
     file = _classpath_file()
