@@ -1,0 +1,96 @@
+"""How many labelled events there are, counted in a real lake."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tidemill.control.labelled import LabelledCount
+from tidemill.core.clock import to_ms
+from tidemill.events.lake import LakeTable, table_uri
+from tidemill.events.sources import Source
+from tidemill.outcomes.tables import LABELS
+from tidemill.testing.loop import ManualClock
+
+MODEL = "default.a"
+START = datetime(2026, 1, 2, tzinfo=UTC)
+EVENTS = {"source": pl.String(), "offset": pl.Int64(), "entity": pl.String(), "event_id": pl.String()}
+
+
+class Lake:
+    def __init__(self, folder: Path) -> None:
+        self.uri = str(folder)
+        self.clock = ManualClock(START)
+        self.count = LabelledCount(self.uri, MODEL, self.clock)
+        self._offsets = {"events": -1, "labels": -1}
+
+    def events(self, *ids: str) -> None:
+        self._append("events", EVENTS, [{"entity": "s", "event_id": name} for name in ids])
+
+    def labels(self, *ids: str | None, at: datetime = START, refused: str | None = None) -> None:
+        row = {"entity": "s", "available_at": at, "refused": refused}
+        self._append("labels", LABELS, [row | {"event_id": name} for name in ids])
+
+    def counted(self, since: int | None = None) -> int:
+        self.clock.advance(2)
+        return self.count(since)
+
+    def _append(self, name: str, schema: dict[str, pl.DataType], rows: list[dict[str, object]]) -> None:
+        source = Source("c", name, 0)
+        table = LakeTable(table_uri(self.uri, MODEL, name), schema, pipeline="tests")
+        first = self._offsets[name] + 1
+        self._offsets[name] += len(rows)
+        filled = [
+            dict.fromkeys(schema) | row | {"source": str(source), "offset": first + number}
+            for number, row in enumerate(rows)
+        ]
+        table.append(pl.DataFrame(filled, schema=schema, orient="row"), {source: self._offsets[name]})
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path)
+
+
+def test_an_empty_lake_has_none(lake: Lake) -> None:
+    assert lake.counted() == 0
+    assert lake.counted(0) == 0
+
+
+def test_an_event_counts_once_both_it_and_a_label_are_there(lake: Lake) -> None:
+    lake.labels("1", "2")
+    assert lake.counted() == 0
+    lake.events("1", "3")
+    assert lake.counted() == 1
+    lake.events("2")
+    assert lake.counted() == 2
+
+
+def test_an_event_that_is_labelled_twice_counts_once(lake: Lake) -> None:
+    lake.events("1")
+    lake.labels("1", "1")
+    assert lake.counted() == 1
+
+
+def test_refused_labels_and_labels_of_predictions_are_no_first_dataset(lake: Lake) -> None:
+    lake.events("1")
+    lake.labels("1", refused="class is no field")
+    lake.labels(None)
+    assert lake.counted() == 0
+
+
+def test_later_only_labels_that_arrived_after_the_champions_data_count(lake: Lake) -> None:
+    lake.labels("1", "2", at=START)
+    lake.labels("3", None, at=START + timedelta(seconds=1))
+    lake.labels("4", at=START + timedelta(seconds=2), refused="no")
+    assert lake.counted(to_ms(START)) == 2
+
+
+def test_it_counts_at_most_once_a_second(lake: Lake) -> None:
+    lake.events("1")
+    assert lake.counted() == 0
+    lake.labels("1")
+    assert lake.count(None) == 0
+    assert lake.counted() == 1
+    assert lake.count(0) == 1  # another question is answered at once
