@@ -3,6 +3,9 @@
 A prediction is judged once, at `eligible_at`, by the labels that had arrived by then: revision 0. Each later
 label that changes the result is a correction: revision 1, 2, … What had arrived is read from the records'
 own times and from the marks in the log of resolved labels, never from when a worker got round to it.
+
+Revision 0 and the newest revision are those of a batch over predictions and labels. The corrections between
+follow the order in which labels were resolved, which a crash may change: one of them may be missing then.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -137,7 +137,10 @@ class Session:
         """Fill the index with all that was taken in before, without writing any of it again."""
         _log.info("the index is rebuilt from the log")
         self._state.begin_rebuild()
-        for channel, until in self._committed.items():
+        # Predictions that are judged may be taken in again only later; their corrections need them now.
+        taken_in = self._committed[Channel.PREDICTIONS]
+        known = {part: max(at.written, taken_in[part]) for part, at in self._emitted.items()}
+        for channel, until in ((Channel.PREDICTIONS, known), (Channel.LABELS, self._committed[Channel.LABELS])):
             for records in self._log.replay(channel, until):
                 self._intake.index_again(channel, records)
         for records in self._log.replay(Channel.RESOLVED, {part: at.read for part, at in self._emitted.items()}):
