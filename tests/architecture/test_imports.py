@@ -1,6 +1,7 @@
 """Who may import whom: the layers, the vendors' adapters, and what a role loads."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ def module(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
 def imported(file: Path) -> set[str]:
     """The top-level packages that a module imports anywhere in it, besides those for type checkers only."""
     found: set[str] = set()

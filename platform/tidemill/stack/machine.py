@@ -189,6 +189,9 @@ def start_detached(settings: Settings, *, control: bool = True, clock: Clock) ->
     Where one runs already, that one is returned. Its output goes to `<state>/logs/up.log`. Raises `Unavailable`
     with the last lines of that output if it fails.
     """
+    running = what_runs(settings.state)
+    if running is not None:
+        return running
     logs = settings.state / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "tidemill.cli", "up", *([] if control else ["--no-control"])]
@@ -198,7 +201,7 @@ def start_detached(settings: Settings, *, control: bool = True, clock: Clock) ->
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "TIDEMILL_STATE": str(settings.state), "NO_COLOR": "1", "COLUMNS": "200"},
+            env={**os.environ, **environment(settings), "NO_COLOR": "1"},
             start_new_session=True,
         )
     while True:
