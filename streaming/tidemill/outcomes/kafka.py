@@ -73,7 +73,12 @@ class KafkaLog:
             self.close()
             raise
         self._reader.assign([tp for channel in Channel for tp in self._partitions(channel)])
-        self._due.assign(self._partitions(Channel.PREDICTIONS))
+        # It reads predictions alone, but kafka-python finds ends only of partitions that are assigned.
+        others = [*self._partitions(Channel.LABELS), *self._partitions(Channel.OUTCOMES)]
+        self._due.assign([*self._partitions(Channel.PREDICTIONS), *others])
+        for tp in others:
+            self._due.seek(tp, 0)
+        self._due.pause(*others)
 
     def starts(self, channel: Channel) -> Offsets:
         """The lowest offset that each partition holds."""
@@ -83,7 +88,10 @@ class KafkaLog:
         """The offset after the last record of each partition, those of open transactions included."""
         wanted = [tp for channel in channels for tp in self._partitions(channel)]
         with self._failures("asking for the ends of the log"):
-            found = self._due.end_offsets(wanted)
+            try:
+                found = self._due.end_offsets(wanted)
+            except KeyError as error:  # what it raises for a partition that no broker leads at the moment
+                raise Unavailable(f"{self._model}: the end of {error} is not known") from error
         return {(self._channels[tp.topic], tp.partition): offset for tp, offset in found.items()}
 
     def committed(self, channel: Channel) -> Offsets:
