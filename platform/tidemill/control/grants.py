@@ -130,8 +130,8 @@ def follow_run(turn: Turn) -> Turn:
         return turn
     shown = next((seen for seen in turn.observed.runs if seen.run == run.run), None)
     run = _as_shown(turn, run, shown)
-    if run.over_since is not None and turn.now_ms - run.over_since >= _patience(run):
-        return end_run(turn).say("run-failed", run.run, _end_in_words(shown, run), {"step": run.step})
+    if silence := _silent_end(turn, run, shown):
+        return end_run(turn).say("run-failed", run.run, silence, {"step": run.step})
     return turn.change(run=run)
 
 
@@ -206,29 +206,30 @@ def _terms(turn: Turn, run: Run, grant: Grant) -> dict[str, Any]:
 
 def _as_shown(turn: Turn, run: Run, shown: RunSeen | None) -> Run:
     """The run with what its runner shows of it."""
-    if shown is not None and shown.state in {"pending", "running"}:
-        return msgspec.structs.replace(run, seen=True, step=shown.step or run.step, over_since=None)
-    lost = shown is None and (run.seen or (run.ours and run.grant is None))
-    if shown is None and not lost:
-        return run
-    step = shown.step if shown and shown.step else run.step
-    return msgspec.structs.replace(
-        run, seen=run.seen or shown is not None, step=step, over_since=run.over_since or turn.now_ms
-    )
-
-
-def _patience(run: Run) -> int:
-    return round((WORD_WITHIN if run.seen else CLAIM_WITHIN).total_seconds() * 1000)
-
-
-def _end_in_words(shown: RunSeen | None, run: Run) -> str:
     if shown is None and not run.seen:
-        return f"its runner did not show it within {format_duration(CLAIM_WITHIN)}"
+        return run
+    if shown is None or shown.state in {"succeeded", "failed"}:
+        step = shown.step if shown and shown.step else run.step
+        return msgspec.structs.replace(run, seen=True, step=step, over_since=run.over_since or turn.now_ms)
+    return msgspec.structs.replace(run, seen=True, step=shown.step or run.step, over_since=None)
+
+
+def _silent_end(turn: Turn, run: Run, shown: RunSeen | None) -> str | None:
+    """Why the run is over although it has not said so; None while it may still be at work, or its word on the way."""
+    if not run.seen:
+        late = run.ours and run.grant is None and turn.now_ms - run.started_at >= _ms(CLAIM_WITHIN)
+        return f"its runner did not show it within {format_duration(CLAIM_WITHIN)}" if late else None
+    if run.over_since is None or turn.now_ms - run.over_since < _ms(WORD_WITHIN):
+        return None
     if shown is None:
         return "its runner no longer shows it"
     if shown.state == "failed":
         return f"{shown.step or 'the run'} failed: {shown.error or 'no reason was given'}"
     return "it ended without a word to control"
+
+
+def _ms(duration: timedelta) -> int:
+    return round(duration.total_seconds() * 1000)
 
 
 def _forget_stopped(turn: Turn) -> Turn:

@@ -1,0 +1,162 @@
+"""Laws of the loop: whatever people, runs, servers and crashes do, these hold."""
+
+from collections.abc import Callable
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tidemill.control.decide import decide, new_status
+from tidemill.control.protocols import RunSeen
+from tidemill.control.state import decode_status, encode_status
+from tidemill.control.turn import Observed
+from tidemill.testing.loop import LoopBench, example_resource
+
+WEIGHTS = {0, 5, 25, 50, 100}
+
+
+def claim_outside(bench: LoopBench) -> None:
+    bench.write("claim", run=f"ui-{len(bench.log.asked)}")
+
+
+def claim_inside(bench: LoopBench) -> None:
+    if bench.status.run is not None:
+        run = bench.status.run.run
+        bench.runner.show(RunSeen(run=run, state="running"))
+        bench.write("claim", request_id=f"{run}-claim", run=run)
+
+
+def propose(bench: LoopBench) -> None:
+    run = bench.status.run
+    if run is not None and run.grant is not None:
+        bench.registry.register(bench.resource.id, run.run, f"/artifacts/{run.run}")
+        bench.write("propose", run=run.run, token=run.grant.token, version=run.run, artifact=f"/artifacts/{run.run}")
+
+
+def propose_stale(bench: LoopBench) -> None:
+    run = bench.status.run
+    bench.write("propose", run=run.run if run else "ui-9", token="stale", version="v", artifact="/a")
+
+
+def give_up(bench: LoopBench) -> None:
+    run = bench.status.run
+    if run is not None and run.grant is not None:
+        bench.write("failed", run=run.run, token=run.grant.token, step="train", error="no memory")
+
+
+def die(bench: LoopBench) -> None:
+    if bench.status.run is not None:
+        bench.runner.show(RunSeen(run=bench.status.run.run, state="failed", error="killed"))
+
+
+def vanish(bench: LoopBench) -> None:
+    if bench.status.run is not None:
+        bench.runner.lose(bench.status.run.run)
+
+
+def become_ready(bench: LoopBench) -> None:
+    for one in bench.driver.observe().revisions:
+        bench.driver.become_ready(one.version)
+
+
+def fail(bench: LoopBench) -> None:
+    candidate = bench.status.candidate
+    if candidate is not None and bench.driver.observe().revision(candidate.version):
+        bench.driver.fail(candidate.version, "out of memory")
+
+
+def outcomes(bench: LoopBench) -> None:
+    bench.judge({one.version: 0.2 for one in bench.driver.observe().revisions}, seconds=3)
+
+
+def crash_soon(bench: LoopBench) -> None:
+    bench.fuse[0] = 3
+
+
+def lose_status(bench: LoopBench) -> None:
+    bench.store.lose_status(bench.resource.id)
+    bench.restart()
+
+
+ACTIONS: dict[str, Callable[[LoopBench], object]] = {
+    "claim from outside": claim_outside,
+    "claim": claim_inside,
+    "propose": propose,
+    "propose with a stale token": propose_stale,
+    "give up": give_up,
+    "die": die,
+    "vanish": vanish,
+    "become ready": become_ready,
+    "fail": fail,
+    "outcomes": outcomes,
+    "crash soon": crash_soon,
+    "lose the status": lose_status,
+    "restart": LoopBench.restart,
+    "drift": lambda bench: bench.signal(),
+    "retrain": lambda bench: bench.write("retrain", reason="a drill"),
+    "abort": lambda bench: bench.write("abort"),
+    "pause": lambda bench: bench.write("pause"),
+    "resume": lambda bench: bench.write("resume"),
+    "promote": lambda bench: bench.write("promote"),
+    "declare paused": lambda bench: bench.declare(example_resource(paused=True)),
+    "declare": lambda bench: bench.declare(example_resource()),
+    "an hour": lambda bench: bench.clock.advance(3600),
+}
+
+
+def check(bench: LoopBench) -> None:
+    status = bench.status
+    assert status.run is None or status.candidate is None, "a run beside a rollout"
+    assert (status.rollout is None) == (status.candidate is None)
+    shares = [one.share for one in status.traffic.revisions]
+    assert sum(shares) in {0, 100}
+    assert set(shares) <= WEIGHTS | {100 - weight for weight in WEIGHTS}
+    places = [one.version for one in (status.champion, status.candidate) if one]
+    assert len(places) == len(set(places))
+    wanted = {one.version for one in status.traffic.revisions}
+    assert wanted <= set(places), "traffic for a version that is neither champion nor candidate"
+    assert status.champion is None or status.champion.version in wanted or status.rollout is not None
+    assert decode_status(encode_status(status)) == status
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.sampled_from(sorted(ACTIONS)), max_size=40))
+def test_no_sequence_of_events_breaks_the_loop(names: list[str]) -> None:
+    bench = LoopBench(ready_at_once=False)
+    bench.labelled = 1000
+    bench.tick(2)
+    for name in names:
+        ACTIONS[name](bench)
+        bench.tick(2)
+        check(bench)
+    bench.tick(2)
+    answered = [one.answers for one in bench.log.decisions() if one.answers]
+    assert len(answered) == len(set(answered)), "a request was answered twice"
+    assert set(answered) == {one.request_id for one in bench.log.asked}, "a request was not answered"
+    proposed = [one.subject for one in bench.log.decisions() if one.kind == "start-rollout"]
+    assert len(proposed) == len(set(proposed)), "a version was rolled out twice"
+    ids = [one.decision_id for one in bench.log.published]
+    kinds = {one.decision_id: (one.kind, one.subject, one.reason) for one in bench.log.published}
+    assert all((one.kind, one.subject, one.reason) == kinds[one.decision_id] for one in bench.log.published), ids
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(["brightness", "contrast"]), max_size=5), st.integers(0, 3000))
+def test_deciding_is_a_function_of_its_arguments(features: list[str], labelled: int) -> None:
+    bench = LoopBench()
+    bench.bootstrap()
+    signals = tuple(bench.signal(feature) for feature in features)
+    observed = Observed(signals=signals, runs=(), traffic=bench.driver.observe(), labelled=labelled)
+    arguments = (bench.resource, bench.status, observed, bench.clock.now())
+    assert decide(*arguments) == decide(*arguments)
+
+
+def test_deciding_again_on_what_was_decided_changes_nothing() -> None:
+    bench = LoopBench()
+    bench.labelled = 1000
+    now = bench.clock.now()
+    observed = Observed(runs=(), traffic=bench.driver.observe(), labelled=1000)
+    first = decide(bench.resource, new_status(now), observed, now)
+    second = decide(bench.resource, first.status, observed, now)
+    assert [one.kind for one in first.decisions] == ["start-run"]
+    assert second.decisions == ()
+    assert second.status == first.status
