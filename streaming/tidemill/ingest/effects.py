@@ -67,8 +67,7 @@ class Effects:
 
     def take(self, batch: Batch) -> None:
         """All effects of a batch, in the order that makes each safe to repeat."""
-        if batch.quarantined:
-            self._quarantine.append(batch.quarantine, batch.upto)
+        self._quarantine_bad(batch)
         self._passed("quarantine")
         sources = tuple(batch.upto)
         spans = self.events.append(batch.events, batch.upto, before_commit=lambda: self.announce(sources))
@@ -76,10 +75,7 @@ class Effects:
         settled = self._settled(batch, spans)
         self._write_rows(settled)
         self._passed("rows")
-        for record in batch.quarantined:
-            self._writer.send(self._topics.quarantine, record, key=record.source)
         self.announce(sources, settled, batch.begin)
-        self._writer.flush(_FLUSH_S)
         self._passed("sketches")
         self._count(batch, spans)
 
@@ -111,6 +107,14 @@ class Effects:
         if self._rows.rebuild(self._load, force=force):
             REBUILDS.labels(self._model).inc()
             _log.info("online rows were filled from the lake", model=self._model)
+
+    def _quarantine_bad(self, batch: Batch) -> None:
+        """Before the events' commit moves v: a worker that begins at v + 1 does not see these records again."""
+        if batch.quarantined:
+            self._quarantine.append(batch.quarantine, batch.upto)
+            for record in batch.quarantined:
+                self._writer.send(self._topics.quarantine, record, key=record.source)
+            self._writer.flush(_FLUSH_S)
 
     def _settled(self, batch: Batch, spans: Mapping[Source, Span]) -> pl.DataFrame:
         """The batch's rows as the lake has them, which took what was read before under the rules of that time."""

@@ -1,0 +1,370 @@
+"""Once, and nothing lost: two workers over one log, crashing and interleaving at every stage, believed dead or not.
+
+The log is a list; the lake is Delta and the online rows are Redis, both real. Kafka's part (who owns the partition,
+what is committed) is played by the test, so that each interleaving can be chosen.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from secrets import token_hex
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tidemill.core.errors import Unavailable
+from tidemill.events.records import Record, Sketch, Topics
+from tidemill.events.sources import Source
+from tidemill.features.online import OnlineReader, OnlineRows, RowsLost
+from tidemill.features.rows import OnlineEvent, Row, fold
+from tidemill.ingest.batch import make_batch, online_events
+from tidemill.ingest.effects import Effects, Stage
+from tidemill.ingest.parse import EventParser
+from tidemill.ingest.start import start_of
+from tidemill.ingest.tables import events_schema, events_table, quarantine_table, view_columns
+from tidemill.spec.model import ContinualModel
+
+pytestmark = pytest.mark.redis
+
+STAGES: tuple[Stage, ...] = ("quarantine", "events", "rows", "sketches")
+A, B = Source("c", "t", 0), Source("c", "t", 1)
+NOW = 1_790_000_000_000
+LENGTH = 40
+EventJson = Callable[..., bytes]
+
+
+class Crash(Exception):
+    """The process ends here."""
+
+
+class Written:
+    """Stands in for the writer: what was flushed is in the log, and a flush may fail after all was written."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, Record]] = []
+        self.fail_next_flush = False
+        self._sent: list[tuple[str, Record]] = []
+
+    def send(self, topic: str, record: Record, *, key: str) -> None:
+        self._sent.append((topic, record))
+
+    def flush(self, timeout_s: float) -> None:
+        self.records += self._sent
+        self._sent.clear()
+        if self.fail_next_flush:
+            self.fail_next_flush = False
+            raise Unavailable("the acknowledgement was lost")
+
+    def of(self, topic: str) -> list[Any]:
+        return [record for name, record in self.records if name == topic]
+
+
+class World:
+    """One log of two partitions, its lake, its rows, the group's commits, and workers by name."""
+
+    def __init__(self, folder: Path, redis_url: str, resource: ContinualModel, event_json: EventJson) -> None:
+        self.resource, self.redis_url, self.lake = resource, redis_url, str(folder)
+        self.topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
+        self.written = Written()
+        self.parser, self.schema = EventParser(resource), events_schema(resource)
+        self.log = {source: [_raw(source, n, event_json) for n in range(LENGTH)] for source in (A, B)}
+        self.committed: dict[Source, int] = {}
+        self.owner = ""
+        self.workers: dict[str, Worker] = {}
+
+    def assign(self, name: str) -> "Worker":
+        """A worker starts anew and owns the partitions; whoever had them does not hear of it."""
+        self.owner = name
+        self.workers[name] = Worker(self, name)
+        return self.workers[name]
+
+    def finish(self) -> None:
+        worker = self.assign("last")
+        worker.take(LENGTH)
+
+
+class Worker:
+    """What ingest's loop does with its effects."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+        self.at: Callable[[Stage], None] = lambda stage: None
+        self.effects = Effects(
+            world.resource,
+            rows=OnlineRows(world.redis_url, world.resource.id),
+            lake=world.lake,
+            writer=world.written,  # type: ignore[arg-type]
+            passed=lambda stage: self.at(stage),
+        )
+        events = self.effects.events
+        starts = {
+            source: start_of(
+                committed=world.committed.get(source),
+                taken=events.version_of(source),
+                log_start=0,
+                log_end=world.log[source][-1].offset + 1,
+                has_table=events.exists,
+            )
+            for source in world.log
+        }
+        self.effects.fill_rows(force=any(start.rebuild for start in starts.values()))
+        self.effects.announce(world.log)
+        self.next = {source: start.offset for source, start in starts.items()}
+
+    def take(self, length: int) -> None:
+        found = {
+            source: [raw for raw in raws if raw.offset >= self.next[source]][:length]
+            for source, raws in self.world.log.items()
+        }
+        found = {source: raws for source, raws in found.items() if raws}
+        if not found:
+            return
+        self.effects.take(make_batch(found, self.next, self.world.parser, self.world.schema))
+        for source, raws in found.items():
+            self.next[source] = raws[-1].offset + 1
+            if self.world.owner == self.name:  # the group refuses a commit of anyone else
+                self.world.committed[source] = self.next[source]
+
+
+def _raw(source: Source, number: int, event_json: EventJson) -> Any:
+    """Every seventh record is bad, offsets have holes, event times go back and forth."""
+    value = event_json(
+        station="ABC"[number % 3],
+        event_id=f"{source.partition}-{number}",
+        captured_at=NOW - 900 * (number * 7 % 5),
+        exposure_ms="bad" if number % 7 == 3 else number,
+    )
+    offset = number + number // 5
+    return SimpleNamespace(offset=offset, value=value, timestamp=NOW + number, key=b"k", headers=[])
+
+
+@pytest.fixture
+def world(tmp_path: Path, redis_url: str, resource: ContinualModel, event_json: EventJson) -> World:
+    return World(tmp_path, redis_url, resource, event_json)
+
+
+def check(world: World) -> None:
+    """Each record has each of its effects exactly once."""
+    check_lake(world)
+    check_rows(world)
+    check_sketches(world)
+
+
+def check_lake(world: World) -> None:
+    good, bad = _offsets(world, good=True), _offsets(world, good=False)
+    for table, expected in ((events_table, good), (quarantine_table, bad)):
+        found = table(world.lake, world.resource).scan().select("source", "offset").collect()
+        assert sorted(found.rows()) == sorted(expected)
+    told = {(record.source, record.offset) for record in world.written.of(world.topics.quarantine)}
+    assert told == set(bad)
+
+
+def _offsets(world: World, *, good: bool) -> list[tuple[str, int]]:
+    return [
+        (str(source), raw.offset)
+        for source, raws in world.log.items()
+        for number, raw in enumerate(raws)
+        if (number % 7 != 3) == good
+    ]
+
+
+def check_rows(world: World) -> None:
+    table = events_table(world.lake, world.resource).scan().sort("source", "offset").collect()
+    expected: dict[str, list[OnlineEvent]] = defaultdict(list)
+    for event in online_events(table, view_columns(world.resource)):
+        expected[event.entity].append(event)
+    reader = OnlineReader(world.redis_url, world.resource.id)
+    for entity, events in expected.items():
+        row = fold(Row("", {}), events)
+        (found,) = reader.read([entity])
+        assert row.last is not None
+        assert (found.values, found.event_time) == (row.last.values, row.last.event_time)
+        # After a rebuild the fence stands at the lake's version, beyond the entity's own last event.
+        assert all(found.fence[source] >= offset for source, offset in row.fence.items())
+    reader.close()
+
+
+def check_sketches(world: World) -> None:
+    counted: Counter[tuple[int, str, str]] = Counter()
+    for sketch in once(world.written.of(world.topics.sketches)):
+        for tick, entities in sketch.votes.items():
+            for entity, features in entities.items():
+                for name, votes in features.items():
+                    counted[tick, entity, name] += votes.count + votes.missing
+    expected: Counter[tuple[int, str, str]] = Counter()
+    table = events_table(world.lake, world.resource).scan().select(pl.col("event_time").dt.epoch("ms"), "entity")
+    for time, entity in table.collect().iter_rows():
+        for name in world.resource.watched_features:
+            expected[time // 1000, entity, name] += 1
+    assert counted == expected
+
+
+def once(sketches: list[Sketch]) -> Iterator[Sketch]:
+    """The reader's rule (see `Sketch`); ranges join without a gap."""
+    have: dict[str, int] = {}
+    for sketch in sketches:
+        if sketch.last_offset > have.get(sketch.source, -1):
+            assert sketch.first_offset == have.get(sketch.source, -1) + 1
+            have[sketch.source] = sketch.last_offset
+            yield sketch
+
+
+def test_without_any_failure_each_effect_is_there_once(world: World) -> None:
+    worker = world.assign("one")
+    for _ in range(5):
+        worker.take(9)
+    world.finish()
+    check(world)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("length", [3, 11, 17])
+def test_a_crash_after_any_stage_loses_and_doubles_nothing(world: World, stage: Stage, length: int) -> None:
+    worker = world.assign("one")
+    worker.take(7)
+    worker.at = _crash_at(stage)
+    with pytest.raises(Crash):
+        worker.take(11)
+    world.assign("two").take(length)
+    world.finish()
+    check(world)
+
+
+def _crash_at(stage: Stage) -> Callable[[Stage], None]:
+    def at(passed: Stage) -> None:
+        if passed == stage:
+            raise Crash
+
+    return at
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("length", [3, 11, 17])
+def test_a_worker_that_was_believed_dead_and_goes_on_changes_nothing(world: World, stage: Stage, length: int) -> None:
+    zombie = world.assign("zombie")
+    zombie.take(7)
+
+    def meanwhile(passed: Stage) -> None:
+        if passed == stage and world.owner == "zombie":
+            owner = world.assign("owner")
+            owner.take(length)
+            owner.take(4)
+
+    zombie.at = meanwhile
+    zombie.take(11)
+    zombie.take(5)
+    world.finish()
+    check(world)
+
+
+def test_a_sketch_whose_acknowledgement_was_lost_is_written_again_and_counted_once(world: World) -> None:
+    worker = world.assign("one")
+    worker.take(7)
+
+    def lose_the_next(passed: Stage) -> None:
+        world.written.fail_next_flush = passed == "rows"
+
+    worker.at = lose_the_next
+    with pytest.raises(Unavailable):
+        worker.take(9)
+    worker.at = lambda stage: None
+    worker.take(9)  # as the worker does: the same batch again
+    sketches = world.written.of(world.topics.sketches)
+    assert len(sketches) > len(list(once(sketches)))
+    world.finish()
+    check(world)
+
+
+def test_a_redis_that_forgot_everything_is_filled_from_the_lake(world: World) -> None:
+    import redis
+
+    worker = world.assign("one")
+    worker.take(7)
+    client = redis.Redis.from_url(world.redis_url)
+    for key in client.scan_iter(f"{world.resource.id}:*"):
+        client.delete(key)
+    client.close()
+    with pytest.raises(RowsLost):
+        worker.take(9)
+    worker.take(9)
+    world.finish()
+    check(world)
+
+
+def test_a_commit_that_was_lost_fills_the_rows_again(world: World) -> None:
+    world.assign("one").take(7)
+    world.committed.clear()
+    world.assign("two").take(9)
+    world.finish()
+    check(world)
+
+
+def test_a_record_that_the_lake_took_counts_as_it_did_then_even_if_rules_have_changed(
+    world: World, make_resource: Callable[..., ContinualModel]
+) -> None:
+    worker = world.assign("one")
+    worker.at = _crash_at("events")
+    with pytest.raises(Crash):
+        worker.take(11)
+    fields = [{"name": "image", "type": "image", "required": False}, {"name": "exposure_ms", "type": "float", "max": 4}]
+    stricter = make_resource(world.resource.metadata.name, fields=fields)
+    world.resource, world.parser, world.schema = stricter, EventParser(stricter), events_schema(stricter)
+    world.assign("two").take(11)
+    check_rows(world)
+    check_sketches(world)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["take", "crash", "meanwhile", "assign"]),
+        st.sampled_from(["one", "two"]),
+        st.sampled_from(STAGES),
+        st.integers(1, 12),
+    ),
+    max_size=7,
+)
+
+
+@given(STEPS)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_two_workers_do_and_wherever_they_die_each_effect_is_there_once(
+    tmp_path_factory: pytest.TempPathFactory,
+    redis_url: str,
+    make_resource: Callable[..., ContinualModel],
+    event_json: EventJson,
+    steps: list[tuple[str, str, Stage, int]],
+) -> None:
+    resource = make_resource(f"t{token_hex(4)}")
+    world = World(tmp_path_factory.mktemp("lake"), redis_url, resource, event_json)
+    for action, name, stage, length in steps:
+        worker = world.workers.get(name) or world.assign(name)
+        _step(world, worker, action, stage, length)
+    world.finish()
+    check(world)
+
+
+def _step(world: World, worker: Worker, action: str, stage: Stage, length: int) -> None:
+    if action == "assign":
+        world.assign(worker.name)
+    elif action == "take":
+        worker.take(length)
+    elif action == "crash":
+        worker.at = _crash_at(stage)
+        with suppress(Crash):  # there may be nothing left to read
+            worker.take(length)
+        del world.workers[worker.name]
+    else:
+        other = "two" if worker.name == "one" else "one"
+
+        def meanwhile(passed: Stage) -> None:
+            if passed == stage:
+                world.assign(other).take(length + 2)
+
+        worker.at = meanwhile
+        worker.take(length)
+        worker.at = lambda stage: None

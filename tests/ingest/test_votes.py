@@ -1,0 +1,102 @@
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidemill.events.lake import Span
+from tidemill.events.records import FeatureSketch, Sketch, decode, encode
+from tidemill.events.sources import Source
+from tidemill.ingest.votes import Voting, sketch
+from tidemill.spec.model import ContinualModel
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+A = Source("c", "t", 0)
+Event = tuple[int, int, str, float | None]
+"""Event time and delay in ms, entity, value."""
+
+
+@pytest.fixture(scope="module")
+def voting(make_resource: Callable[..., ContinualModel]) -> Voting:
+    fields = [{"name": "x", "type": "float", "required": False}]
+    return Voting(make_resource("votes", features={}, fields=fields, allowedLateness="500ms"))
+
+
+def frame(events: list[Event]) -> pl.DataFrame:
+    columns = {
+        "offset": range(len(events)),
+        "event_time": [EPOCH + timedelta(milliseconds=time) for time, _, _, _ in events],
+        "available_at": [EPOCH + timedelta(milliseconds=time + delay) for time, delay, _, _ in events],
+        "entity": [entity for _, _, entity, _ in events],
+        "x": [value for _, _, _, value in events],
+    }
+    schema = {"offset": pl.Int64(), "event_time": pl.Datetime("us", "UTC"), "available_at": pl.Datetime("us", "UTC")}
+    return pl.DataFrame(columns, schema={**schema, "entity": pl.String(), "x": pl.Float64()})
+
+
+def made(voting: Voting, events: list[Event]) -> Sketch:
+    return sketch(voting, A, Span(-1, len(events) - 1), frame(events))
+
+
+def test_votes_are_summed_by_tick_entity_and_feature(voting: Voting) -> None:
+    found = made(voting, [(1000, 0, "A", 1.0), (1999, 0, "A", 2.0), (2000, 0, "A", 4.0), (1500, 0, "B", None)])
+    assert found.votes == {
+        1: {"A": {"x": FeatureSketch(count=2, total=3.0)}, "B": {"x": FeatureSketch(count=0, total=0.0, missing=1)}},
+        2: {"A": {"x": FeatureSketch(count=1, total=4.0)}},
+    }
+    assert (found.tick_ms, found.max_event_time) == (1000, 2000)
+
+
+def test_an_event_that_came_too_late_has_no_vote_but_moves_the_time(voting: Voting) -> None:
+    found = made(voting, [(1000, 500, "A", 1.0), (3000, 501, "A", 9.0)])
+    assert found.votes == {1: {"A": {"x": FeatureSketch(count=1, total=1.0)}}}
+    assert found.max_event_time == 3000
+
+
+def test_a_range_without_events_is_a_sketch_without_votes(voting: Voting) -> None:
+    found = sketch(voting, A, Span(4, 9), frame([]))
+    assert (found.first_offset, found.last_offset, found.max_event_time, found.votes) == (5, 9, 0, {})
+
+
+def test_without_a_drift_trigger_ticks_have_their_default_length(make_resource: Callable[..., ContinualModel]) -> None:
+    resource = make_resource("nodrift")
+    spec = resource.spec.model_copy(update={"triggers": resource.spec.triggers.model_copy(update={"drift": None})})
+    voting = Voting(resource.model_copy(update={"spec": spec}))
+    assert voting.tick_ms == 10_000
+    assert voting.features == ("exposure_ms", "shift", "brightness", "contrast")
+
+
+EVENTS = st.lists(
+    st.tuples(st.integers(0, 4000), st.integers(-500, 900), st.sampled_from("AB"), st.none() | st.floats(-1e9, 1e9)),
+    max_size=12,
+)
+
+
+@given(EVENTS, st.data())
+def test_the_order_in_which_rows_are_read_back_does_not_show(voting: Voting, events: list[Event], data: Any) -> None:
+    rows = frame(events)
+    order = data.draw(st.permutations(range(len(events))))
+    assert sketch(voting, A, Span(-1, len(events)), rows[order] if events else rows) == made_to(voting, events)
+
+
+def made_to(voting: Voting, events: list[Event]) -> Sketch:
+    return sketch(voting, A, Span(-1, len(events)), frame(events))
+
+
+@given(EVENTS)
+def test_each_event_that_is_not_late_is_counted_once(voting: Voting, events: list[Event]) -> None:
+    counted: Counter[tuple[int, str]] = Counter()
+    for tick, entities in made(voting, events).votes.items():
+        for entity, features in entities.items():
+            counted[tick, entity] += features["x"].count + features["x"].missing
+    assert counted == Counter((time // 1000, entity) for time, delay, entity, _ in events if delay <= 500)
+
+
+@given(EVENTS)
+def test_a_sketch_reads_back_from_its_bytes(voting: Voting, events: list[Event]) -> None:
+    found = made(voting, events)
+    assert decode(Sketch, encode(found)) == found
