@@ -44,7 +44,7 @@ def running(wanted: ProcessWanted, folder: Path) -> Iterator[None]:
             assert process.poll() is None, f"{wanted.name} ended: {log.read_text()[-2000:]}"
             return wanted.ready is None or is_ready(wanted.ready)
 
-        eventually(answers, deadline_s=60)
+        eventually(answers, deadline_s=120)
         yield
     finally:
         # Nothing here outlives the tests, so nothing is gained by a slow, orderly end.
@@ -89,7 +89,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port, controller_port = free_ports(2)
     wanted = kafka_process.prepare(folder, port=port, controller_port=controller_port)
     with running(wanted, folder):
-        kafka_process.wait_until_ready(f"{HOST}:{port}", clock=SystemClock(), deadline_s=30)
+        kafka_process.wait_until_ready(f"{HOST}:{port}", clock=SystemClock(), deadline_s=60)
         yield f"{HOST}:{port}"
 
 

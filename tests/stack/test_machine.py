@@ -8,17 +8,18 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import psutil
 import pytest
 
-from tidemill.stack.supervisor import ProcessWanted
+from tidemill.stack.running import what_runs
+from tidemill.stack.supervisor import ProcessSeen, ProcessWanted
 from tidemill.stack.wanted import FileSupervisor
 from tidemill.testing import eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.kafka, pytest.mark.redis, pytest.mark.envoy]
+
+PARTS = ("envoy", "kafka", "redis")
 
 # Starts a child of its own that would run for an hour, tells its pid, and waits.
 PARENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(3600)'])"
@@ -31,25 +32,42 @@ class Machine:
         self.state = state
         self.env = {**os.environ, "TIDEMILL_STATE": str(state)}
         self.env |= {f"TIDEMILL_{name.upper()}": value for name, value in settings.items()}
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "tidemill.cli", *arguments]
+        self.started: list[subprocess.Popen[str]] = []
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "tidemill.cli", *arguments]
         return subprocess.run(
-            self.command(*arguments), env=self.env, cwd=self.state.parent, capture_output=True, text=True, timeout=120
+            command, env=self.env, cwd=self.state.parent, capture_output=True, text=True, timeout=120, check=False
         )
 
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self.run(*arguments, "--output", "json").stdout)
-
     def popen(self, *arguments: str) -> "subprocess.Popen[str]":
-        argv, folder = self.command(*arguments), self.state.parent
+        command = [sys.executable, "-m", "tidemill.cli", *arguments]
         pipe, merged = subprocess.PIPE, subprocess.STDOUT
-        return subprocess.Popen(argv, env=self.env, cwd=folder, stdout=pipe, stderr=merged, text=True)
+        process = subprocess.Popen(command, env=self.env, cwd=self.state.parent, stdout=pipe, stderr=merged, text=True)
+        self.started.append(process)
+        return process
 
-    def processes(self) -> Mapping[str, dict[str, Any]]:
-        return {one["name"]: one for one in self.json("status")["processes"]}
+    def up(self) -> "subprocess.Popen[str]":
+        """The stack, in a process that the test can send signals to; returns once it is ready."""
+        process = self.popen("up", "--no-control")
+
+        def is_ready() -> bool:
+            assert process.poll() is None, process.communicate()[0]
+            stack = what_runs(self.state)
+            return stack is not None and stack.pid == process.pid
+
+        eventually(is_ready, deadline_s=120)
+        return process
+
+    def end(self) -> None:
+        """Everything that the test has started is over, and nothing is left of it."""
+        self.run("down")
+        for process in self.started:
+            process.communicate(timeout=30)
+        self.nothing_is_left()
+
+    def processes(self) -> Mapping[str, ProcessSeen]:
+        return {one.name: one for one in FileSupervisor(self.state / "processes").observe()}
 
     def left(self) -> list[str]:
         """Every process that was started for this state folder, however deep."""
@@ -71,8 +89,7 @@ def machine(tmp_path: Path, kafka: str, redis_url: str) -> Iterator[Machine]:
     """A machine that uses the tests' Kafka and Redis as external ones, so that only Envoy is to be started."""
     made = Machine(tmp_path / "state", kafka=kafka, redis=redis_url)
     yield made
-    made.run("down")
-    made.nothing_is_left()
+    made.end()
 
 
 @pytest.fixture
@@ -80,106 +97,97 @@ def whole(tmp_path: Path) -> Iterator[Machine]:
     """A machine that starts everything itself."""
     made = Machine(tmp_path / "state")
     yield made
-    made.run("down")
-    made.nothing_is_left()
+    made.end()
 
 
 def test_everything_starts_is_shown_survives_a_kill_and_ends(whole: Machine) -> None:
-    up = whole.run("up", "--detach", "--no-control")
-    assert up.returncode == 0, up.stdout + up.stderr
+    assert whole.run("up", "--detach", "--no-control").returncode == 0
     stack = json.loads((whole.state / "stack.json").read_text())
-    shown = whole.processes()
-    assert {name: one["state"] for name, one in shown.items()} == dict.fromkeys(("envoy", "kafka", "redis"), "ready")
-    only_loopback(shown)
+    assert {name: one.state for name, one in whole.processes().items()} == dict.fromkeys(PARTS, "ready")
+    only_loopback(whole.processes())
+    status = json.loads(whole.run("status", "--output", "json").stdout)
+    assert (status["running"], [one["name"] for one in status["processes"]]) == (True, list(PARTS))
     cluster = (whole.state / "kafka/data/meta.properties").read_text()
 
     os.kill(stack["pid"], signal.SIGKILL)
     whole.nothing_is_left()
     assert whole.run("status").returncode == 3
-    assert {one["name"]: one["value"] for one in whole.json("config")}["kafka"] is None
 
-    assert whole.run("up", "--detach", "--no-control").returncode == 0
-    again = json.loads((whole.state / "stack.json").read_text())
-    assert again["pid"] != stack["pid"]
+    again = whole.up()
+    assert json.loads((whole.state / "stack.json").read_text())["settings"] == stack["settings"], "its ports are kept"
     assert (whole.state / "kafka/data/meta.properties").read_text() == cluster
-    assert whole.run("down").returncode == 0
+    assert whole.run("down").stdout.strip() == "ended"
+    assert again.wait(0.5) == 0
     assert whole.left() == []
     assert not (whole.state / "stack.json").exists()
+    assert whole.run("down").stdout.strip() == "nothing runs"
 
 
-def only_loopback(shown: Mapping[str, dict[str, Any]]) -> None:
+def only_loopback(shown: Mapping[str, ProcessSeen]) -> None:
     for one in shown.values():
-        listening = [
-            c.laddr.ip for c in psutil.Process(one["pid"]).connections("tcp") if c.status == psutil.CONN_LISTEN
-        ]
-        assert listening, one["name"]
-        assert set(listening) <= {"127.0.0.1", "::ffff:127.0.0.1"}, one["name"]
+        assert one.pid is not None
+        listening = {c.laddr.ip for c in psutil.Process(one.pid).connections("tcp") if c.status == psutil.CONN_LISTEN}
+        assert listening, one.name
+        assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}, one.name
 
 
 def test_kafka_and_redis_of_ones_own_are_used_and_not_started(machine: Machine, kafka: str) -> None:
-    assert machine.run("up", "--detach", "--no-control").returncode == 0
+    machine.up()
     assert list(machine.processes()) == ["envoy"]
-    origins = {one["name"]: (one["value"], one["origin"]) for one in machine.json("config")}
+    shown = json.loads(machine.run("config", "--output", "json").stdout)
+    origins = {one["name"]: (one["value"], one["origin"]) for one in shown}
     assert origins["kafka"] == (kafka, "environment")
     assert origins["endpoint"][1] == str(machine.state / "stack.json")
 
 
 def test_a_second_up_finds_the_first(machine: Machine) -> None:
-    first, second = machine.popen("up", "--detach", "--no-control"), machine.popen("up", "--detach", "--no-control")
-    said = [first.communicate(timeout=60)[0], second.communicate(timeout=60)[0]]
-    assert (first.returncode, second.returncode) == (0, 0), said
-    pid = json.loads((machine.state / "stack.json").read_text())["pid"]
+    ups = [machine.popen("up", "--detach", "--no-control") for _ in range(2)]
+    said = [up.communicate(timeout=60)[0] for up in ups]
+    assert [up.returncode for up in ups] == [0, 0], said
     third = machine.run("up", "--output", "json")
     assert third.returncode == 0
-    assert json.loads(third.stdout)["pid"] == pid
+    assert json.loads(third.stdout)["pid"] == json.loads((machine.state / "stack.json").read_text())["pid"]
     assert "it runs already" in third.stderr
-    assert [line for line in machine.left() if "envoy" in line] == [
-        next(line for line in machine.left() if "envoy" in line)
-    ]
+    assert len([line for line in machine.left() if "--config-path" in line]) == 1
 
 
 def test_what_files_want_runs_with_the_settings_and_a_crash_is_repaired_and_shown(machine: Machine, kafka: str) -> None:
-    told = machine.state / "told"
-    tell = f"pathlib.Path({str(told)!r}).write_text(os.environ['TIDEMILL_KAFKA'])"
-    program = f"import os, pathlib, time; {tell}; time.sleep(99)"
-    assert machine.run("up", "--detach", "--no-control").returncode == 0
-    FileSupervisor(machine.state / "processes").want(ProcessWanted(name="role", argv=(sys.executable, "-c", program)))
+    machine.up()
+    supervisor, told = FileSupervisor(machine.state / "processes"), machine.state / "told"
+    program = f"import os, pathlib, time; pathlib.Path({str(told)!r}).write_text(os.environ['TIDEMILL_KAFKA'])"
+    supervisor.want(ProcessWanted(name="role", argv=(sys.executable, "-c", f"{program}; time.sleep(600)")))
     eventually(lambda: told.is_file() and told.read_text() == kafka)
 
-    os.kill(machine.processes()["role"]["pid"], signal.SIGKILL)
-    eventually(lambda: machine.processes()["role"]["restarts"] == 1)
+    pid = machine.processes()["role"].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: machine.processes()["role"].restarts == 1)
     seen = machine.processes()["role"]
-    assert (seen["state"], seen["exit_status"]) == ("ready", -9)
+    assert (seen.state, seen.exit_status) == ("ready", -9)
 
-
-def test_a_service_that_cannot_run_makes_status_fail(machine: Machine) -> None:
-    assert machine.run("up", "--detach", "--no-control").returncode == 0
-    FileSupervisor(machine.state / "processes").want(ProcessWanted(name="broken", argv=("/does/not/exist",)))
-    eventually(lambda: machine.run("status").returncode == 1)
-    assert "cannot be run" in Path(machine.processes()["broken"]["log"]).read_text()
+    supervisor.want(ProcessWanted(name="broken", argv=("/does/not/exist",)))
+    eventually(lambda: machine.processes()["broken"].state == "failing")
+    assert machine.run("status").returncode == 1
 
 
 def test_a_killed_supervisor_takes_everything_along_and_a_task_never_runs_twice(machine: Machine) -> None:
-    assert machine.run("up", "--detach", "--no-control").returncode == 0
+    first = machine.up()
     supervisor = FileSupervisor(machine.state / "processes")
-    task = ProcessWanted(name="task", argv=(sys.executable, "-c", PARENT), kind="task")
-    supervisor.want(task)
+    supervisor.want(ProcessWanted(name="task", argv=(sys.executable, "-c", PARENT), kind="task"))
     eventually(lambda: len([line for line in machine.left() if "sleep(3600)" in line]) == 2)
-
-    os.kill(json.loads((machine.state / "stack.json").read_text())["pid"], signal.SIGKILL)
+    first.kill()
     machine.nothing_is_left()
 
-    assert machine.run("up", "--detach", "--no-control").returncode == 0
-    eventually(lambda: machine.processes()["task"]["state"] == "ended")
-    assert machine.processes()["task"]["exit_status"] == -signal.SIGKILL
+    machine.up()
+    eventually(lambda: machine.processes()["task"].state == "ended")
+    assert machine.processes()["task"].exit_status == -signal.SIGKILL
     assert not any("sleep(3600)" in line for line in machine.left())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_everything_in_order(machine: Machine, number: signal.Signals) -> None:
-    up = machine.popen("up", "--no-control")
-    eventually(lambda: (machine.state / "stack.json").exists(), deadline_s=30)
-    os.kill(up.pid, number)
+    up = machine.up()
+    up.send_signal(number)
     said, _ = up.communicate(timeout=30)
     assert up.returncode == 0, said
     assert "Traceback" not in said
@@ -226,9 +234,8 @@ def test_a_server_of_ones_own_that_does_not_answer_is_named(machine: Machine) ->
 
 def test_a_left_over_stack_file_is_not_believed(machine: Machine) -> None:
     machine.state.mkdir()
-    stale = {"pid": 2**22 + 1, "started": "", "settings": {"kafka": "127.0.0.1:1"}}
-    (machine.state / "stack.json").write_bytes(msgspec.json.encode(stale))
+    stale = {"pid": 2**22 + 1, "started": "", "settings": {"endpoint": "http://127.0.0.1:1"}}
+    (machine.state / "stack.json").write_text(json.dumps(stale))
     assert machine.run("status").returncode == 3
-    assert machine.run("up", "--detach", "--no-control").returncode == 0
-    assert machine.run("down").stdout.strip() == "ended"
-    assert machine.run("down").stdout.strip() == "nothing runs"
+    machine.up()
+    assert what_runs(machine.state) is not None

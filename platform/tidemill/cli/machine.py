@@ -12,8 +12,7 @@ from tidemill.cli.output import Output, OutputOption, emit, say, table
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import Conflict
 from tidemill.core.settings import Settings, load_settings, masked
-from tidemill.core.telemetry import setup_logging
-from tidemill.stack.machine import Machine, StackFile, start_detached, stop, wait_for_other, what_runs
+from tidemill.stack.running import StackFile, start_detached, stop, wait_for_other, what_runs
 from tidemill.stack.wanted import FileSupervisor
 
 __all__ = ["register"]
@@ -35,26 +34,32 @@ def up(
     """Start Kafka, Redis, Envoy and the loop on this machine; Ctrl-C ends them."""
     settings, origins = load_settings()
     settings = own_servers_only(settings, origins)
-    clock = SystemClock()
-    if detach:
-        _show_stack(start_detached(settings, control=control, clock=clock), settings, output)
-        return
     running = what_runs(settings.state)
     if running is not None:
         say(f"it runs already (pid {running.pid})")
+    elif detach:
+        running = start_detached(settings, control=control, clock=SystemClock())
+    else:
+        # The supervisor's own log is for when something goes wrong; a person asks for more by name.
+        level = settings.log_level if origins["log_level"] != "default" else "warning"
+        running = _hold(settings, level, control=control, output=output)
+    if running is not None:
         _show_stack(running, settings, output)
-        return
-    # The supervisor's own log is for when something goes wrong; a person asks for more by name.
-    level = settings.log_level if origins["log_level"] != "default" else "warning"
+
+
+def _hold(settings: Settings, level: str, *, control: bool, output: Output) -> StackFile | None:
+    """Run the stack until a signal; or, where another process was first, what that one runs."""
+    from tidemill.core.telemetry import setup_logging
+    from tidemill.stack.machine import Machine
+
     setup_logging(settings.model_copy(update={"log_level": level}), "up")
-    signals = _Signals()
+    clock, signals = SystemClock(), _Signals()
     try:
         machine = Machine(settings, control=control, clock=clock, report=say, stopping=signals.asked.is_set)
     except Conflict:
-        running = wait_for_other(settings.state, clock=clock)
-        say(f"another `tidemill up` was first (pid {running.pid})")
-        _show_stack(running, settings, output)
-        return
+        other = wait_for_other(settings.state, clock=clock)
+        say(f"another `tidemill up` was first (pid {other.pid})")
+        return other
     try:
         started = machine.start()
         if started is not None:
@@ -64,6 +69,7 @@ def up(
         say("ending")
     finally:
         machine.end(hurry=signals.asked_twice.is_set)
+    return None
 
 
 def down(output: OutputOption = Output.TABLE) -> None:
