@@ -158,6 +158,25 @@ def test_a_feature_that_alarms_alone_resets_alone() -> None:
     assert parts[1] > 0
 
 
+@pytest.mark.parametrize("alone", [1.1, 1.6, 5.0])
+def test_an_alarm_takes_only_what_its_feature_has(alone: float) -> None:
+    watched = detectors([uniform(), uniform()])
+    near = start(watched)
+    evidence = np.where(watched.on[..., None], 2 * np.array([alone, 0.3]).reshape(-1, 1, 1, 1), 0.0)
+    state, alarms = step(
+        watched,
+        replace(near, evidence=np.broadcast_to(evidence, near.evidence.shape)),
+        np.zeros((2, BINS + 1)),
+        np.zeros(2),
+        end=SECOND,
+        tick=SECOND,
+        period=PERIOD,
+    )
+    assert [alarm.features for alarm in alarms] == [(0,)]
+    assert alarms[0].evidence == pytest.approx(alone)
+    assert feature_evidence(watched, state) == pytest.approx([0, 0.3])
+
+
 def test_features_alarm_together_where_none_does_alone() -> None:
     watched = detectors([uniform(), uniform(), uniform(on=False)])
     near = start(watched)

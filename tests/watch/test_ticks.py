@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from tidemill.events.records import Sketch
@@ -30,6 +31,15 @@ def test_a_tick_closes_when_the_newest_event_is_later_than_its_end_by_the_latene
     assert [tick.end for tick in closed] == [11_000]
     assert closed[0].votes["B"]["brightness"] == pytest.approx((2, 1.24))
     assert list(ticks.open) == [11]
+
+
+@pytest.mark.parametrize(("newest", "closes"), [(11_000, 0), (11_499, 0), (11_500, 1)])
+def test_an_event_that_is_no_later_than_allowed_still_counts(
+    plan: WatchPlan, sketch: Sketches, newest: int, closes: int
+) -> None:
+    at_the_edge = msgspec.structs.replace(sketch(11, 0.6), max_event_time=newest)
+    _, closed = play(plan, Arrived(sketch(10, 0.6), 1), Arrived(at_the_edge, 2))
+    assert len(closed) == closes
 
 
 def test_votes_of_one_tick_are_merged_over_sources_and_ranges(plan: WatchPlan, sketch: Sketches) -> None:
