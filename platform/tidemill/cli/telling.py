@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from tidemill.cli.output import table
@@ -20,8 +19,10 @@ __all__ = ["COLUMNS", "age", "answer", "described", "figures_text", "rollout_sto
 
 COLUMNS = ("name", "champion", "candidate", "traffic", "phase", "drift", "age")
 _LONGEST_FIGURE = 60
-_UNTOLD = frozenset({"token", "expires_at", "gates", "bets", "offsets", "visible"})
-"""Figures that are for programs; they are in the JSON."""
+_UNTOLD = frozenset(
+    {"token", "expires_at", "started_at", "ours", "reason", "champion_artifact", "gates", "bets", "offsets", "visible"}
+)
+"""Figures that are for programs, or said in words already; they are in the JSON."""
 
 
 def age(since_ms: int | None, now: datetime) -> str:
@@ -90,7 +91,9 @@ def answer(decision: Decision) -> list[RenderableType]:
 
 def figures_text(figures: Mapping[str, Any]) -> str:
     """Figures as `name=value`, the short ones only."""
-    pairs = ((name, _figure(value)) for name, value in figures.items() if name not in _UNTOLD and value is not None)
+    pairs = (
+        (name, _figure(value)) for name, value in figures.items() if name not in _UNTOLD and value not in (None, "")
+    )
     return "  ".join(f"{name}={text}" for name, text in pairs if len(text) <= _LONGEST_FIGURE)
 
 
@@ -168,4 +171,4 @@ def _decision(decision: Decision) -> list[str]:
 def _section(title: str, lines: Sequence[str]) -> list[RenderableType]:
     if not lines:
         return []
-    return [Text(f"\n{title}", style="bold"), *(Padding(Text(line), (0, 0, 0, 2)) for line in lines)]
+    return [Text(f"\n{title}", style="bold"), *(Text(f"  {line}") for line in lines)]
