@@ -1,0 +1,79 @@
+"""The entity's features for a prediction: read from the online store, or plainly absent.
+
+An answer does not wait for a store that is gone. Rows then have None for each feature, never some of them, and
+the prediction's record says why.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+from prometheus_client import Counter
+
+from tidemill.core.clock import Clock
+from tidemill.core.errors import TidemillError
+from tidemill.core.telemetry import REGISTRY, get_logger
+from tidemill.features.online import OnlineRow
+from tidemill.features.rows import Value
+
+__all__ = ["FeatureRow", "FeatureSource", "OnlineFeatures"]
+
+UNAVAILABLE = "UNAVAILABLE"
+_PAUSE_S = 1.0
+"""After a failed read, none is tried for this long: requests must not queue up behind a store that hangs."""
+
+_READS = Counter("tidemill_feature_reads_total", "Online rows read, by status.", ["status"], registry=REGISTRY)
+
+_log = get_logger(__name__)
+
+
+class FeatureRow(msgspec.Struct, frozen=True):
+    """One entity's features: all of them, or None for all of them and a status that says why."""
+
+    values: dict[str, Value] = {}
+    fence: dict[str, int] = {}
+    status: str | None = None
+    """`PRESENT`, `NOT_FOUND`, `REBUILDING`, `UNAVAILABLE`; None where the resource has no features."""
+
+
+class FeatureSource(Protocol):
+    """Reads online rows, one per entity, in order; raises a `TidemillError` where it cannot."""
+
+    def read(self, entities: Sequence[str]) -> list[OnlineRow]:
+        """The rows."""
+        ...
+
+
+class OnlineFeatures:
+    """The features named, of each entity. Used by one thread."""
+
+    def __init__(self, source: FeatureSource | None, names: Sequence[str], *, clock: Clock) -> None:
+        self._source, self._names, self._clock = source if names else None, tuple(names), clock
+        self._not_before = 0.0
+
+    def of(self, entities: Sequence[str]) -> list[FeatureRow]:
+        """One row of features per entity, in order. Never raises for a store that does not answer."""
+        if self._source is None:
+            return [FeatureRow() for _ in entities]
+        if self._clock.monotonic() < self._not_before:
+            return self._absent(entities)
+        try:
+            found = self._source.read(list(dict.fromkeys(entities)))
+        except TidemillError as error:
+            self._not_before = self._clock.monotonic() + _PAUSE_S
+            _log.warning("answering without features", reason=error.message)
+            return self._absent(entities)
+        by_entity = dict(zip(dict.fromkeys(entities), found, strict=True))
+        return [self._counted(self._row(by_entity[entity])) for entity in entities]
+
+    def _row(self, row: OnlineRow) -> FeatureRow:
+        if not row.values:
+            return FeatureRow(dict.fromkeys(self._names), status=str(row.status))
+        return FeatureRow({name: row.values.get(name) for name in self._names}, row.fence, str(row.status))
+
+    def _absent(self, entities: Sequence[str]) -> list[FeatureRow]:
+        return [self._counted(FeatureRow(dict.fromkeys(self._names), status=UNAVAILABLE)) for _ in entities]
+
+    def _counted(self, row: FeatureRow) -> FeatureRow:
+        _READS.labels(row.status).inc()
+        return row

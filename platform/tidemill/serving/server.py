@@ -1,0 +1,217 @@
+"""`tidemill serve`: one version behind KServe's model server, V1 and V2, on this machine's loopback alone.
+
+In this order, so that a server that listens is one that answers: port bound, artifact verified, codec and model
+loaded, one row answered, connections taken. KServe would bind every interface; its app is served by uvicorn here.
+"""
+
+import io
+import logging
+import signal
+import socket
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from prometheus_client import REGISTRY as KSERVE_REGISTRY
+
+from tidemill.artifacts import local_folder
+from tidemill.core.clock import Clock
+from tidemill.core.errors import Corrupt, TidemillError, Unavailable
+from tidemill.core.telemetry import REGISTRY, get_logger
+from tidemill.serving.body_limit import BodyLimit
+from tidemill.serving.features import OnlineFeatures
+from tidemill.serving.kserve_import import kserve_parts
+from tidemill.serving.log import PredictionLog, PredictionWriter
+from tidemill.serving.model import Requests, make_model
+from tidemill.serving.predictor import Predictor
+from tidemill.serving.rows import RowReader
+from tidemill.spec.model import ContinualModel
+from tidemill.spec.paths import served_name
+
+__all__ = ["run"]
+
+MAX_BODY_BYTES = 32 << 20
+"""A request: a few pictures of the largest size, or many of the usual one."""
+_READ_TIMEOUT_S = 0.1
+_KEEP_ALIVE_S = 75
+"""Longer than the proxy's, so that it never sends into a connection that is being closed here."""
+_GRACE_S = 8
+"""For requests in flight at the end; the supervisor waits 15 s in all."""
+
+_log = get_logger(__name__)
+
+
+def run(
+    resource: ContinualModel,
+    *,
+    version: str,
+    artifact: str,
+    port: int,
+    kafka: str,
+    redis: str,
+    clock: Clock,
+    host: str = "127.0.0.1",
+) -> None:
+    """Serve until SIGTERM or SIGINT; requests in flight are answered, and what was predicted is logged.
+
+    Args:
+        resource: the model.
+        version: the version to serve; must be the artifact's.
+        artifact: folder (or `file://` URI) of its files.
+        port: where to listen.
+        kafka: bootstrap servers, for the prediction log. The server answers without them, too.
+        redis: URL, for online features. Likewise.
+        clock: the time.
+        host: interface to listen on.
+
+    Raises:
+        NotFound, Corrupt: there is no such artifact, or its files are not the ones that were written.
+        UserCodeError: the codec cannot be loaded.
+        Unavailable: the port is taken.
+    """
+    started = clock.monotonic()
+    # Bound first and heard last: a taken port shows before seconds are spent, and nobody connects too early.
+    with _bound(host, port) as listening:
+        model = _load(artifact, version)
+        log = PredictionLog(lambda: _writer(kafka, version), f"{resource.id}.predictions", clock=clock)
+        try:
+            features = OnlineFeatures(_feature_source(redis, resource), resource.spec.features.image, clock=clock)
+            predictor = Predictor(resource, version=version, model=model, features=features, log=log)
+            _warm_up(resource, model)
+            parts, reader = kserve_parts(), RowReader(resource)
+            requests = Requests(parts, name=served_name(resource), reader=reader, predictor=predictor, clock=clock)
+            app = _application(parts, make_model(requests), port)
+            _log.info("serving", version=version, port=port, ready_after_s=round(clock.monotonic() - started, 2))
+            _serve(app, listening)
+        finally:
+            log.close()
+
+
+def _load(artifact: str, version: str) -> Any:
+    from tidemill.training.predictor import OnnxModel
+
+    model = OnnxModel(local_folder(artifact))
+    if model.version != version:
+        raise Corrupt(f"{artifact} holds version {model.version}, not {version}")
+    return model
+
+
+def _writer(kafka: str, version: str) -> PredictionWriter:
+    from tidemill.events.kafka import RecordWriter
+
+    return RecordWriter(kafka, client_id=f"serve-{version}")
+
+
+def _feature_source(redis: str, resource: ContinualModel) -> Any:
+    if not resource.spec.features.image:
+        return None
+    from tidemill.features.online import OnlineReader
+
+    return OnlineReader(redis, resource.id, timeout_s=_READ_TIMEOUT_S)
+
+
+def _warm_up(resource: ContinualModel, model: Any) -> None:
+    """Answer a made-up row, so that the first real one does not pay for what is loaded late.
+
+    A codec may rightly refuse a grey picture; that is no reason not to serve.
+    """
+    made_up: dict[str, Any] = {"float": 0.0, "int": 0, "string": "", "bool": False}
+    row = {
+        field.name: _grey_picture()
+        if field.type == "image"
+        else (made_up[field.type] if field.min is None else field.min)
+        for field in resource.spec.events.fields
+    }
+    try:
+        model.answers([row | dict.fromkeys(resource.spec.features.image, 0.5)])
+    except TidemillError as error:
+        _log.warning("a made-up row was not answered", reason=error.message)
+
+
+def _grey_picture() -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _application(parts: Any, model: Any, port: int) -> Any:
+    """KServe's own app with this model, its logs kept to what nobody else says, and both registries at /metrics."""
+    for name in ("kserve", "kserve.trace"):
+        # It logs a traceback for each request that it refuses, and several lines for each that it answers.
+        logging.getLogger(name).addHandler(logging.NullHandler())
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger(name).propagate = False
+    # FastAPI advises KServe on how to answer, once for each process.
+    warnings.filterwarnings("ignore", module="fastapi")
+    server = parts.ModelServer(http_port=port, enable_grpc=False, workers=1, enable_latency_logging=False)
+    server.register_model(model)
+    server.dataplane.decode = _decoding(parts, server.dataplane.decode)
+    rest = parts.RESTServer("kserve.model_server:app", server.dataplane, server.model_repository_extension, port)
+    rest.create_application()
+    _refuse_in_words(parts.app)
+    if _OurMetrics not in {type(one) for one in KSERVE_REGISTRY._collector_to_names}:
+        KSERVE_REGISTRY.register(_OurMetrics())
+    return BodyLimit(parts.app, MAX_BODY_BYTES)
+
+
+def _decoding(parts: Any, decode: Callable[..., Any]) -> Callable[..., Any]:
+    """KServe's decoding, whose failures are the request's: some are a 500 in 0.21, with the picture's bytes in it."""
+
+    def careful(*arguments: Any, **named: Any) -> Any:
+        try:
+            return decode(*arguments, **named)
+        except parts.InvalidInput:
+            raise
+        except Exception as error:
+            text = "the request cannot be decoded; it may lack a field, or a picture in it is not base64"
+            raise parts.InvalidInput(text) from error
+
+    return careful
+
+
+def _refuse_in_words(app: Any) -> None:
+    """A V2 body that FastAPI refuses is answered as every other bad input."""
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+
+    async def refuse(_: Any, error: Any) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return JSONResponse({"error": f"{where}: {first['msg']}"}, status_code=400)
+
+    app.add_exception_handler(RequestValidationError, refuse)
+
+
+class _OurMetrics:
+    """Shows our registry through KServe's, which is the one that its /metrics tells."""
+
+    def collect(self) -> Any:
+        return REGISTRY.collect()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise Unavailable(f"port {port} of {host} cannot be had: {error.strerror}") from error
+    return listening
+
+
+def _serve(app: Any, listening: socket.socket) -> None:
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    # uvicorn raises the signal again once it has stopped; the log is still to be written then.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    uvicorn.Server(config).run(sockets=[listening])
