@@ -11,7 +11,7 @@ from tidemill.core.clock import to_ms
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.sources import Source
 from tidemill.outcomes.tables import LABELS
-from tidemill.testing.loop import ManualClock
+from tidemill.testing.clock import ManualClock
 
 MODEL = "default.a"
 START = datetime(2026, 1, 2, tzinfo=UTC)

@@ -16,7 +16,9 @@ from tidemill.core.errors import Unavailable
 from tidemill.spec.model import ContinualModel
 from tidemill.stack.supervisor import ProcessWanted
 from tidemill.stack.wanted import FileSupervisor
-from tidemill.testing.loop import ManualClock, MemoryLog, example_resource
+from tidemill.testing.clock import ManualClock
+from tidemill.testing.log import MemoryLog
+from tidemill.testing.loop import example_resource
 from tidemill.testing.registry import MemoryRegistry
 from tidemill.testing.runner import ScriptedRunner
 from tidemill.testing.traffic import MemoryTrafficDriver

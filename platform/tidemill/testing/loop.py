@@ -1,27 +1,22 @@
 """The loop on a bench: surroundings in memory, a clock that is turned by hand, and crashes where a test wants them."""
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from tidemill.control.log import Batch
 from tidemill.control.protocols import RunSeen
-from tidemill.control.state import LoopStatus, Offsets, decode_status
+from tidemill.control.state import LoopStatus, decode_status
 from tidemill.control.tick import Loop, Parts
 from tidemill.core.clock import to_ms
-from tidemill.core.errors import Unavailable
-from tidemill.events.kafka import Stamped
-from tidemill.events.records import Decision, Outcome, Record, Request, Signal
-from tidemill.events.sources import Source
+from tidemill.events.records import Decision, Outcome, Request, Signal
 from tidemill.spec.model import ContinualModel
+from tidemill.testing.clock import ManualClock
+from tidemill.testing.log import MemoryLog
 from tidemill.testing.registry import MemoryRegistry
 from tidemill.testing.runner import ScriptedRunner
 from tidemill.testing.store import MemoryResourceStore
 from tidemill.testing.traffic import MemoryTrafficDriver
 
-__all__ = ["Crash", "Crashing", "LoopBench", "ManualClock", "MemoryLog", "example_resource"]
-
-R = TypeVar("R", bound=Record)
+__all__ = ["Crash", "Crashing", "LoopBench", "example_resource"]
 
 
 def example_resource(name: str = "phone-inspection", **spec: Any) -> ContinualModel:
@@ -52,83 +47,6 @@ def example_resource(name: str = "phone-inspection", **spec: Any) -> ContinualMo
             "spec": content | spec,
         }
     )
-
-
-class ManualClock:
-    """Time stands still until it is advanced; implements `Clock`."""
-
-    def __init__(self, start: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) -> None:
-        """Begin at `start`."""
-        self._start = self._now = start
-
-    def now(self) -> datetime:
-        """The time that was set."""
-        return self._now
-
-    def monotonic(self) -> float:
-        """Seconds since the start."""
-        return (self._now - self._start).total_seconds()
-
-    def sleep(self, seconds: float) -> None:
-        """Advance by `seconds`."""
-        self.advance(seconds)
-
-    def advance(self, seconds: float) -> None:
-        """Let `seconds` pass."""
-        self._now += timedelta(seconds=seconds)
-
-
-class _Topic(list[R]):
-    """One topic with one partition."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.source = Source("memory", name, 0)
-
-    def read(self, since: Offsets) -> Batch[R]:
-        first = since.get(str(self.source), 0)
-        found = tuple(Stamped(self.source, first + number, 0, record) for number, record in enumerate(self[first:]))
-        return Batch(found, {str(self.source): len(self)}, lambda: True)
-
-
-class MemoryLog:
-    """A model's topics in lists; implements `LoopLog`. While `unavailable`, every call fails."""
-
-    def __init__(self) -> None:
-        self.asked: _Topic[Request] = _Topic("requests")
-        self.signalled: _Topic[Signal] = _Topic("signals")
-        self.judged: _Topic[Outcome] = _Topic("outcomes")
-        self.published: list[Decision] = []
-        self.unavailable = False
-
-    def requests(self, since: Offsets) -> Batch[Request]:
-        """What is asked of control."""
-        self._answer()
-        return self.asked.read(since)
-
-    def signals(self, since: Offsets) -> Batch[Signal]:
-        """What the watch found."""
-        self._answer()
-        return self.signalled.read(since)
-
-    def outcomes(self, since: Offsets | None) -> Batch[Outcome]:
-        """Predictions at the age at which they may be judged."""
-        self._answer()
-        return self.judged.read(since or {})
-
-    def decisions(self) -> Sequence[Decision]:
-        """All decisions, each once."""
-        self._answer()
-        return list({one.decision_id: one for one in reversed(self.published)}.values())[::-1]
-
-    def publish(self, decisions: Sequence[Decision]) -> None:
-        """Write the decisions."""
-        self._answer()
-        self.published += decisions
-
-    def _answer(self) -> None:
-        if self.unavailable:
-            raise Unavailable("the log does not answer")
 
 
 class Crash(BaseException):
