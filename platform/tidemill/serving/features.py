@@ -50,6 +50,7 @@ class OnlineFeatures:
     def __init__(self, source: FeatureSource | None, names: Sequence[str], *, clock: Clock) -> None:
         self._source, self._names, self._clock = source if names else None, tuple(names), clock
         self._not_before = 0.0
+        """While the store is out, when it is tried again; 0 while it answers."""
 
     def of(self, entities: Sequence[str]) -> list[FeatureRow]:
         """One row of features per entity, in order. Never raises for a store that does not answer."""
@@ -60,9 +61,11 @@ class OnlineFeatures:
         try:
             found = self._source.read(list(dict.fromkeys(entities)))
         except TidemillError as error:
+            if not self._not_before:  # an outage is told once
+                _log.warning("answering without features", reason=error.message)
             self._not_before = self._clock.monotonic() + _PAUSE_S
-            _log.warning("answering without features", reason=error.message)
             return self._absent(entities)
+        self._not_before = 0.0
         by_entity = dict(zip(dict.fromkeys(entities), found, strict=True))
         return [self._counted(self._row(by_entity[entity])) for entity in entities]
 
