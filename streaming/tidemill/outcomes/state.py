@@ -29,6 +29,13 @@ __all__ = ["OutcomeState", "Recalled", "RedisState", "StateLost"]
 _CHUNK = 2000
 """Commands in one round trip: a few hundred kilobytes, and the server's other clients wait some milliseconds."""
 
+_KEEP = """
+redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return redis.call('HGETALL', KEYS[1])
+"""
+"""Keeps an entry and answers with all of its hash: one command for three, which is what a batch's time goes to."""
+
 _INDEXED = msgspec.msgpack.Decoder(Indexed)
 _HEARD = msgspec.msgpack.Decoder(Heard)
 _KNOWN = msgspec.msgpack.Decoder(KnownLabel)
@@ -99,6 +106,7 @@ class RedisState:
             url, socket_timeout=10, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
         )
         self._whole, self._run, self._mark = self._prefix + "whole", "", b""
+        self._keep = str(self._ask(lambda: self._redis.script_load(_KEEP)))
         found = self._ask(lambda: self._redis.info("memory"))
         if found.get("maxmemory") and found.get("maxmemory_policy") != "noeviction":
             raise InvalidInput(
@@ -130,62 +138,39 @@ class RedisState:
 
     def index(self, predictions: Sequence[Indexed]) -> list[list[KnownLabel]]:
         """Keep predictions; for each the labels that are known of its event, by arrival."""
-        commands: list[tuple[Any, ...]] = []
+        entries, at = [], []
         for prediction in predictions:
-            key = self._prediction(prediction.prediction_id)
-            field = f"p{prediction.offset}"
-            commands += [("HSETNX", key, field, msgspec.msgpack.encode(prediction)), ("EXPIRE", key, self._ttl)]
+            entries.append((self._prediction(prediction.prediction_id), f"p{prediction.offset}", _pack(prediction)))
+            at.append(None if prediction.event_id is None else len(entries))
             if prediction.event_id is not None:
                 event = self._event(event_key(prediction.entity, prediction.event_id))
-                commands += [
-                    ("HSETNX", event, "p" + prediction.prediction_id, prediction.partition),
-                    ("EXPIRE", event, self._ttl),
-                    ("HGETALL", event),
-                ]
-        replies = iter(self._batch(commands))
-        return [self._labels_after(replies, prediction) for prediction in predictions]
+                entries.append((event, f"p{prediction.prediction_id}", b"%d" % prediction.partition))
+        found = self._kept(entries)
+        return [[] if place is None else _known(found[place]) for place in at]
 
     def know(self, labels: Sequence[tuple[str, KnownLabel]]) -> list[list[tuple[str, int]]]:
         """Keep labels by event key; for each the (id, partition) of that event's predictions."""
-        commands: list[tuple[Any, ...]] = []
-        for event, label in labels:
-            key = self._event(event)
-            commands += [
-                ("HSETNX", key, "l" + label.label_id, msgspec.msgpack.encode(label)),
-                ("EXPIRE", key, self._ttl),
-                ("HGETALL", key),
-            ]
+        entries = [(self._event(event), f"l{label.label_id}", _pack(label)) for event, label in labels]
         return [
             [(field[1:].decode(), int(value)) for field, value in found.items() if field.startswith(b"p")]
-            for found in self._batch(commands)[2::3]
+            for found in self._kept(entries)
         ]
 
     def hear(self, heard: Sequence[tuple[str, Heard]]) -> dict[str, Recalled]:
         """Keep resolved labels by prediction id; what is known then of each of these predictions."""
-        commands: list[tuple[Any, ...]] = []
-        for prediction_id, label in heard:
-            key = self._prediction(prediction_id)
-            commands += [
-                ("HSETNX", key, f"l{label.offset}", msgspec.msgpack.encode(label)),
-                ("EXPIRE", key, self._ttl),
-                ("HGETALL", key),
-            ]
-        known = zip(heard, self._batch(commands)[2::3], strict=True)
-        return {prediction_id: _recalled(found) for (prediction_id, _), found in known}
+        entries = [(self._prediction(of), f"l{label.offset}", _pack(label)) for of, label in heard]
+        found = self._kept(entries)
+        return {of: _recalled(known) for (of, _), known in zip(heard, found, strict=True)}
 
     def recall(self, predictions: Sequence[str]) -> list[Recalled]:
         """What is known of each prediction."""
         commands = [("HGETALL", self._prediction(prediction_id)) for prediction_id in predictions]
         return [_recalled(found) for found in self._batch(commands)]
 
-    def _labels_after(self, replies: Any, prediction: Indexed) -> list[KnownLabel]:
-        """The labels among the replies to one prediction's commands."""
-        next(replies), next(replies)
-        if prediction.event_id is None:
-            return []
-        next(replies), next(replies)
-        found = [_KNOWN.decode(value) for field, value in next(replies).items() if field.startswith(b"l")]
-        return sorted(found, key=lambda label: label.order)
+    def _kept(self, entries: Sequence[tuple[str, str, bytes]]) -> list[dict[bytes, bytes]]:
+        """Keep (key, field, value) entries; the whole hash of each after that."""
+        replies = self._batch([("EVALSHA", self._keep, 1, *entry, self._ttl) for entry in entries])
+        return [dict(zip(reply[::2], reply[1::2], strict=True)) for reply in replies]
 
     def _batch(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """The replies, all of them from a state that was whole after the last one."""
@@ -220,6 +205,16 @@ class RedisState:
 
     def _prediction(self, prediction_id: str) -> str:
         return f"{self._prefix}prediction:{prediction_id}"
+
+
+def _pack(entry: msgspec.Struct) -> bytes:
+    return msgspec.msgpack.encode(entry)
+
+
+def _known(found: dict[bytes, bytes]) -> list[KnownLabel]:
+    """The labels in one event's hash, by arrival."""
+    labels = [_KNOWN.decode(value) for field, value in found.items() if field.startswith(b"l")]
+    return sorted(labels, key=lambda label: label.order)
 
 
 def _recalled(found: dict[bytes, bytes]) -> Recalled:
