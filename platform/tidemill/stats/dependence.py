@@ -11,7 +11,7 @@ Taken literally the largest of many noisy figures is far above 1 even on indepen
 * a length needs 16 blocks that do not overlap;
 * whether there is dependence at all is asked of the inflation pooled over edges, which is less noisy. Its standard
   error under independence is sqrt(4/3 * L/T * r) for T ticks, where r = |C|^2 / tr(C)^2 (Frobenius) of the edges'
-  covariance C says how few independent edges there are. Within 2.5 errors of 1 at every length tau is the largest
+  covariance C says how few independent edges there are. Within 3 errors of 1 at every length tau is the largest
   pooled inflation less one error: what could hide there is below the factor 2 in g = 2 tau;
 * where there is dependence, tau is the largest over edges and lengths as it stands, times the pooled growth over the
   last doubling: for correlations that can be summed the inflation at L is tau - const/L, so what is still missing at
@@ -34,7 +34,7 @@ TICKS_PER_TAU = 50
 """A reference must be at least this many tau long, in ticks."""
 BLOCKS = 16
 """Blocks side by side that a length needs."""
-ERRORS = 2.5
+ERRORS = 3.0
 """Standard errors above independence from which dependence is believed."""
 GROWTH = 1.4
 """Growth over the last doubling from which no end is in sight."""
