@@ -16,7 +16,7 @@ VENDORS = {
     "redis": {"features.online", "stack.redis", "outcomes.state"},
     "deltalake": {"events.lake", "watch.store"},
     "feast": {"features.apply", "features.definitions", "features.feast_online"},
-    "mlflow": {"registry.mlflow"},
+    "mlflow": {"registry.mlflow", "registry.mlflow_client"},
     "kfp": {"retrain.pipeline", "retrain.local", "retrain.components"},
     "kserve": {"serving.server", "serving.predictor"},
     "uvicorn": {"serving.server"},
