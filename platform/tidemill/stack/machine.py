@@ -22,7 +22,7 @@ from tidemill.stack.lock import hold
 from tidemill.stack.logs import last_lines
 from tidemill.stack.ports import HOST, kept_ports
 from tidemill.stack.runner import Runner
-from tidemill.stack.running import FILE, READY_S, StackFile
+from tidemill.stack.running import FILE, READY_S, StackFile, make_folder
 from tidemill.stack.supervisor import ProcessWanted
 
 __all__ = ["Machine"]
@@ -49,7 +49,7 @@ class Machine:
     def __init__(
         self, settings: Settings, *, control: bool, clock: Clock, report: Report, stopping: Callable[[], bool]
     ) -> None:
-        settings.state.mkdir(parents=True, exist_ok=True)
+        make_folder(settings.state)
         hold(settings.state, clock)
         self._file = settings.state / FILE
         self._file.unlink(missing_ok=True)  # of one that was killed

@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 
 from tidemill.core.clock import Clock
-from tidemill.core.errors import Conflict, DeadlineExceeded, Unavailable
+from tidemill.core.errors import Conflict, DeadlineExceeded, InvalidInput, Unavailable
 from tidemill.core.settings import Settings, environment
 from tidemill.stack.lock import holder
 from tidemill.stack.logs import last_lines
 
-__all__ = ["FILE", "READY_S", "StackFile", "start_detached", "stop", "wait_for_other", "what_runs"]
+__all__ = ["FILE", "READY_S", "StackFile", "make_folder", "start_detached", "stop", "wait_for_other", "what_runs"]
 
 FILE = "stack.json"
 READY_S = 90.0
@@ -38,6 +38,17 @@ def what_runs(state: Path) -> StackFile | None:
     except (FileNotFoundError, msgspec.DecodeError):
         return None
     return stack if pid == stack.pid else None
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, made where it is not there yet. Raises `InvalidInput` where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"{folder} cannot be made: {error.strerror}", hint="TIDEMILL_STATE=<folder> names another place"
+        ) from error
+    return folder
 
 
 def wait_for_other(state: Path, *, clock: Clock) -> StackFile:
@@ -65,8 +76,7 @@ def start_detached(settings: Settings, *, control: bool = True, clock: Clock) ->
     running = what_runs(settings.state)
     if running is not None:
         return running
-    logs = settings.state / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    logs = make_folder(settings.state / "logs")
     command = [sys.executable, "-m", "tidemill.cli", "up", *([] if control else ["--no-control"])]
     with (logs / "up.log").open("wb") as output:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A first start without a network: what is missing is told, with what helps."""
+"""A first start on a machine that lacks something: what is missing is told, with what helps."""
 
 import os
 import subprocess
@@ -21,6 +21,16 @@ def test_kafka_that_cannot_be_fetched_is_told_with_what_helps(tmp_path: Path) ->
     assert "Traceback" not in up.stderr
     doctor = subprocess.run([*command[:3], "doctor"], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert "not fetched yet" in doctor.stdout
+
+
+@pytest.mark.parametrize("how", [[], ["--detach"]])
+def test_a_state_folder_that_cannot_be_made_is_told(tmp_path: Path, how: list[str]) -> None:
+    (tmp_path / "file").touch()
+    env = {**os.environ, "TIDEMILL_STATE": str(tmp_path / "file" / "state")}
+    command = [sys.executable, "-m", "tidemill.cli", "up", *how]
+    up = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert up.returncode == 2
+    assert "cannot be made: Not a directory\nhint: TIDEMILL_STATE" in up.stderr
 
 
 def test_what_was_fetched_is_found_again_without_asking_anyone(monkeypatch: pytest.MonkeyPatch) -> None:
