@@ -39,7 +39,7 @@ def is_locked(path: Path) -> bool:
     """Whether some process holds an exclusive lock on a file. Looking takes a shared one for a moment."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         return not try_lock(descriptor, shared=True)

@@ -35,7 +35,7 @@ def what_runs(state: Path) -> StackFile | None:
     pid = holder(state)
     try:
         stack = msgspec.json.decode((state / FILE).read_bytes(), type=StackFile)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return None
     return stack if pid == stack.pid else None
 
