@@ -1,8 +1,10 @@
-"""ONNX Runtime sessions: from verified bytes, on as many threads as one is given."""
+"""ONNX Runtime sessions: from verified bytes, on as many threads as one is given.
+
+ONNX Runtime starts a thread when it is imported, so it is imported with the first session: a process that has only
+imported this module can still fork.
+"""
 
 from typing import Any
-
-import onnxruntime
 
 from tidemill.artifacts import TensorSpec
 from tidemill.core.errors import Corrupt
@@ -28,6 +30,8 @@ _DTYPES = {
 
 def open_session(model: bytes, *, threads: int = 2) -> Any:
     """An inference session on the CPU; raises `Corrupt` for bytes that are no ONNX model."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -4,8 +4,6 @@ A version's source is its immutable artifact prefix. MLflow is used in process o
 machine, no server); its telemetry is off. Importing it takes seconds, so it is imported on first use.
 """
 
-import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -99,12 +97,8 @@ class MlflowRegistry:
     @property
     def _client(self) -> "MlflowClient":
         if self._known is None:
-            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-            os.environ.setdefault("DO_NOT_TRACK", "true")
-            from mlflow.tracking import MlflowClient
+            from tidemill.registry.mlflow_client import MlflowClient
 
-            for name in ("mlflow", "alembic"):
-                logging.getLogger(name).setLevel(logging.WARNING)
             self._known = MlflowClient(self._uri, self._uri)
         return self._known
 

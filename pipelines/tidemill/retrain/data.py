@@ -1,0 +1,101 @@
+"""The steps snapshot and validate: from the lake to a dataset that is fit to learn from."""
+
+import hashlib
+
+import polars as pl
+
+from tidemill.artifacts import local_folder, verify
+from tidemill.core.clock import from_ms, to_ms
+from tidemill.core.errors import InvalidInput, NotFound
+from tidemill.events.lake import LakeTable, table_uri
+from tidemill.retrain.grant import Grant
+from tidemill.retrain.place import Place
+from tidemill.training.checks import check
+from tidemill.training.dataset import QUERY, content, labelled, reference_rows, split
+from tidemill.training.snapshot import (
+    Snapshot,
+    SnapshotRecord,
+    TableRead,
+    open_snapshot,
+    snapshots_folder,
+    write_snapshot,
+)
+
+__all__ = ["champion_snapshot", "open_from", "snapshot", "validate"]
+
+
+def snapshot(place: Place, grant: Grant) -> Snapshot:
+    """Write the dataset of a run: what is labelled and mature now, split by time."""
+    resource, as_of = place.resource, to_ms(place.clock.now())
+    events, events_read = _read(place, "events")
+    labels, labels_read = _read(place, "labels")
+    rows, invalid = labelled(events, labels, resource, as_of=as_of, predictions=_predictions(place))
+    # Without a warm start the module knows nothing yet: it learns from everything.
+    before = champion_snapshot(grant) if resource.spec.model.warm_start else None
+    seed = int.from_bytes(hashlib.sha256(grant.run.encode()).digest()[:4])
+    parts = split(
+        rows, fresh_rows=resource.spec.gates.fresh.rows, known=before.record.seen() if before else None, seed=seed
+    )
+    since = None if grant.since is None else from_ms(grant.since)
+    record = SnapshotRecord(
+        model=resource.id,
+        as_of=as_of,
+        query=QUERY,
+        maturity_ms=round(resource.spec.labels.maturity.after.total_seconds() * 1000),
+        events=events_read,
+        labels=labels_read,
+        known=before.digest if before else None,
+        since=grant.since,
+        seed=seed,
+        rows={part: parts.filter(pl.col("part") == part).height for part in ("new", "replay", "fresh")},
+        invalid_labels=invalid,
+    )
+    folder = snapshots_folder(place.version_folder(grant.run))
+    reference = reference_rows(events, parts, resource, since=since)
+    written = write_snapshot(folder, content(events, parts, resource), reference, record)
+    print(f"snapshot {written.digest}: {record.rows}, reference of {reference.height} events", flush=True)
+    return written
+
+
+def validate(place: Place, taken: Snapshot) -> None:
+    """Raise `InvalidInput` with every reason why this is no dataset to learn from."""
+    check(taken.frame(), taken.record, place.resource)
+
+
+def open_from(place: Place, grant: Grant, digest: str) -> Snapshot:
+    """The run's snapshot, by its digest."""
+    return open_snapshot(snapshots_folder(place.version_folder(grant.run)), digest)
+
+
+def champion_snapshot(grant: Grant) -> Snapshot | None:
+    """What the champion was trained on; None without a champion, or where its snapshot is gone."""
+    if not grant.champion_artifact:
+        return None
+    folder = local_folder(grant.champion_artifact)
+    digest = verify(folder).snapshot
+    try:
+        return open_snapshot(snapshots_folder(folder), digest)
+    except NotFound:
+        print(f"the snapshot {digest} of champion {grant.champion} is gone: all rows count as new", flush=True)
+        return None
+
+
+def _read(place: Place, name: str) -> tuple[pl.LazyFrame, TableRead]:
+    """One version of a table, and what it holds of each source."""
+    table = LakeTable(table_uri(place.lake, place.resource.id, name))
+    try:
+        version = table.delta_version
+    except NotFound as error:
+        raise InvalidInput(
+            f"there are no {name} of {place.resource.id} in the lake yet: nothing to learn from",
+            hint="send labelled events first",
+        ) from error
+    frame = table.scan(version)
+    offsets = frame.group_by("source").agg(pl.col("offset").max()).sort("source").collect()
+    return frame, TableRead(uri=table.uri, delta_version=version, offsets=dict(offsets.iter_rows()))
+
+
+def _predictions(place: Place) -> pl.LazyFrame | None:
+    """The predictions, through which labels by prediction id find their event."""
+    table = LakeTable(table_uri(place.lake, place.resource.id, "predictions"))
+    return table.scan() if table.exists else None

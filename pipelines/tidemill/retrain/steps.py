@@ -1,0 +1,182 @@
+"""The pipeline's steps: one function each, files in, files out.
+
+A step tells how far the run is, and a step that fails tells control, so that the grant is free again. What only one
+of them needs is imported in its function: each step is its own process, and waits for every import.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from tidemill.control.protocols import RunSeen
+from tidemill.control.runs import write_run
+from tidemill.core.errors import TidemillError
+from tidemill.retrain import grant as control
+from tidemill.retrain.grant import Grant
+from tidemill.retrain.place import GRANT_FILE, RUN, RUN_FOLDER, Place, here
+
+__all__ = ["STEPS", "TIMES_FILE", "claim", "evaluate", "gate", "propose", "register", "snapshot", "train", "validate"]
+
+STEPS = ("claim", "snapshot", "validate", "train", "evaluate", "gate", "register", "propose")
+"""In their order."""
+TIMES_FILE = "steps.jsonl"
+"""In the run's folder on one machine: how long each step took, one JSON object a line."""
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def claim(model: str, reason: str, force: bool, skip_gates: bool, granted: str) -> bool:
+    """Ask for the right to run; False where control refuses it, which ends the run green."""
+    with _step("claim", model) as place:
+        run = os.environ.get(RUN) or control.new_run(place)
+        found = control.claim(place, run, reason=reason, force=force, skip_gates=skip_gates)
+        # Written in either case: a declared output that is missing is a failure on a cluster.
+        _write(granted, found or {})
+        if found and (folder := _run_folder()):
+            _write(str(folder / GRANT_FILE), found)
+        return found is not None
+
+
+def snapshot(model: str, granted: str, taken: str) -> dict[str, Any]:
+    """Write the run's dataset; figures for the UI."""
+    with _step("snapshot", model, granted) as place:
+        from tidemill.retrain import data
+
+        found = data.snapshot(place, _read(granted, Grant))
+        Path(taken).write_text(json.dumps({"digest": found.digest, "folder": str(found.folder)}))
+        return {"digest": found.digest, **found.record.rows}
+
+
+def validate(model: str, granted: str, taken: str) -> None:
+    """Fail where the dataset is not fit to learn from."""
+    with _step("validate", model, granted) as place:
+        from tidemill.retrain import data
+
+        data.validate(place, data.open_from(place, _read(granted, Grant), _digest(taken)))
+
+
+def train(model: str, granted: str, taken: str, candidate: str) -> dict[str, Any]:
+    """Train and write the version; figures for the UI."""
+    with _step("train", model, granted) as place:
+        from tidemill.retrain import data, version
+
+        grant = _read(granted, Grant)
+        folder = _run_folder()
+        checkpoint = folder / "checkpoint.safetensors" if folder else None
+        manifest = version.train(place, grant, data.open_from(place, grant, _digest(taken)), checkpoint=checkpoint)
+        _write(candidate, manifest)
+        return {"version": manifest.version, "artifact": place.version_uri(grant.run), "warm_from": manifest.warm_from}
+
+
+def evaluate(model: str, granted: str, taken: str, evaluation: str) -> dict[str, float]:
+    """Let candidate and champion answer the fresh rows; figures for the UI."""
+    with _step("evaluate", model, granted) as place:
+        from tidemill.retrain import data, version
+
+        grant = _read(granted, Grant)
+        found = version.evaluate(place, grant, data.open_from(place, grant, _digest(taken)))
+        _write(evaluation, found)
+        champion = {"champion_error": found.champion.mean} if found.champion else {}
+        return {"candidate_error": found.candidate.mean, **champion}
+
+
+def gate(model: str, granted: str, evaluation: str, verdicts: str) -> bool:
+    """Judge the candidate; False where an enforced gate refuses it, which ends the run green."""
+    with _step("gate", model, granted) as place:
+        from tidemill.evaluation.gates import encode_verdicts, judge, may_pass
+        from tidemill.evaluation.scoring import Evaluation
+
+        grant = _read(granted, Grant)
+        found = judge(place.resource.spec.gates, _read(evaluation, Evaluation), skip=grant.skip_gates)
+        Path(verdicts).write_text(encode_verdicts(found))
+        for verdict in found:
+            words = {None: "not applicable", True: "passed", False: "refused"}[verdict.passed]
+            print(f"gate {verdict.gate}: {words}: {verdict.reason}", flush=True)
+        passed = may_pass(found)
+        if not passed:
+            control.tell_refused(place, grant, found)
+        return passed
+
+
+def register(model: str, granted: str, taken: str, evaluation: str, verdicts: str) -> str:
+    """Enter the version into the registry; its artifact."""
+    with _step("register", model, granted) as place:
+        from tidemill.evaluation.gates import decode_verdicts
+        from tidemill.evaluation.scoring import Evaluation
+        from tidemill.retrain import data, lineage
+
+        grant = _read(granted, Grant)
+        record = data.open_from(place, grant, _digest(taken)).record
+        found = decode_verdicts(Path(verdicts).read_text())
+        return lineage.register(place, grant, record, _read(evaluation, Evaluation), found)
+
+
+def propose(model: str, granted: str, verdicts: str, artifact: str) -> None:
+    """Hand the version to control."""
+    with _step("propose", model, granted) as place:
+        from tidemill.evaluation.gates import decode_verdicts
+
+        control.propose(place, _read(granted, Grant), artifact, decode_verdicts(Path(verdicts).read_text()))
+
+
+@contextmanager
+def _step(name: str, model: str, granted: str | None = None) -> Iterator[Place]:
+    """Run a step: its surroundings, its progress, and the word to control where it fails."""
+    place: Place | None = None
+    _progress(name)
+    try:
+        place = here(model)
+        begun = place.clock.monotonic()
+        yield place
+        _time(name, place.clock.monotonic() - begun)
+    except Exception as error:
+        message = error.message if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}"
+        hint = error.hint if isinstance(error, TidemillError) else None
+        print(f"{name} failed: {message}" + (f"\n  {hint}" if hint else ""), file=sys.stderr, flush=True)
+        _progress(name, error=message)
+        if place is not None and granted is not None:
+            _tell(place, granted, name, message)
+        raise
+
+
+def _tell(place: Place, granted: str, name: str, message: str) -> None:
+    try:
+        control.tell_failed(place, _read(granted, Grant), name, message)
+    except TidemillError as error:
+        # The step's own error is the one to see; control learns of the end from the runner, or the grant expires.
+        print(f"control could not be told: {error.message}", file=sys.stderr, flush=True)
+
+
+def _progress(step: str, *, error: str | None = None) -> None:
+    if folder := _run_folder():
+        write_run(folder, RunSeen(run=folder.name, state="running", step=step, error=error))
+
+
+def _time(step: str, seconds: float) -> None:
+    if folder := _run_folder():
+        with (folder / TIMES_FILE).open("a") as file:
+            file.write(json.dumps({"step": step, "seconds": round(seconds, 3)}) + "\n")
+
+
+def _run_folder() -> Path | None:
+    """Where a run on one machine tells how far it is; None on a cluster, where KFP shows it."""
+    folder = os.environ.get(RUN_FOLDER)
+    return Path(folder) if folder else None
+
+
+def _digest(taken: str) -> str:
+    return str(json.loads(Path(taken).read_text())["digest"])
+
+
+def _read(path: str, kind: type[T]) -> T:
+    return msgspec.json.decode(Path(path).read_bytes(), type=kind)
+
+
+def _write(path: str, value: Any) -> None:
+    Path(path).write_bytes(msgspec.json.encode(value))

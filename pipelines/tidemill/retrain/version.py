@@ -1,0 +1,114 @@
+"""The steps train and evaluate: from a snapshot to a version, and what it and the champion make of the fresh rows."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from tidemill.artifacts import Manifest, PredictionShape, local_folder, read, verify, write
+from tidemill.core.errors import NotFound
+from tidemill.evaluation.scoring import Evaluation, Scores, score
+from tidemill.retrain.grant import Grant
+from tidemill.retrain.place import Place
+from tidemill.spec.model import DriftTrigger
+from tidemill.training.snapshot import Snapshot, rows_and_labels
+
+__all__ = ["evaluate", "train"]
+
+_THREADS = 2
+_SAMPLE = 8
+
+
+def train(place: Place, grant: Grant, snapshot: Snapshot, *, checkpoint: Path | None = None) -> Manifest:
+    """Train on the snapshot and write the version's artifact. A version that is there already is taken as it is."""
+    from tidemill.training.export import export
+    from tidemill.training.fit import fit
+    from tidemill.training.tensors import encode
+    from tidemill.training.user_code import load_codec, load_trainer
+    from tidemill.training.weights import save_weights
+
+    resource, folder = place.resource, place.version_folder(grant.run)
+    known = _written(folder, snapshot)
+    if known is not None:
+        return known
+    codec, trainer = load_codec(resource.spec.model.codec), load_trainer(resource.spec.model.trainer)
+    frame = snapshot.frame().filter(pl.col("part") != "fresh")
+    rows, labels = rows_and_labels(frame, resource)
+    weights, warm_from = _champion_weights(place, grant)
+    print(f"training on {len(rows)} rows, from {warm_from or 'scratch'}", flush=True)
+    fitted = fit(
+        trainer,
+        codec,
+        rows,
+        labels,
+        seed=snapshot.record.seed,
+        weights=weights,
+        checkpoint=checkpoint,
+        progress=lambda epoch: print(epoch, flush=True),
+    )
+    exported = export(fitted.module, encode(codec, rows[:_SAMPLE]))
+    manifest = Manifest(
+        version=grant.run,
+        model=resource.id,
+        codec=resource.spec.model.codec,
+        prediction=PredictionShape(type=resource.spec.prediction.type, classes=resource.spec.prediction.classes),
+        created_at=place.clock.now().isoformat(timespec="seconds"),
+        run=grant.run,
+        snapshot=snapshot.digest,
+        warm_from=warm_from,
+        inputs=exported.inputs,
+        outputs=exported.outputs,
+    )
+    files: Mapping[str, bytes | Path] = {
+        "model.onnx": exported.model,
+        "weights.safetensors": save_weights(fitted.module),
+        "reference.json": _reference(place, snapshot),
+    }
+    return write(folder, files, manifest)
+
+
+def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
+    """Candidate and champion on the snapshot's fresh rows."""
+    from tidemill.training.predictor import OnnxModel
+
+    resource = place.resource
+    rows, labels = rows_and_labels(snapshot.frame().filter(pl.col("part") == "fresh"), resource)
+
+    def scores(folder: Path) -> Scores:
+        model = OnnxModel(folder, threads=_THREADS)
+        return score(model, rows, labels, prediction=resource.spec.prediction, fields=resource.spec.labels.fields)
+
+    candidate = scores(place.version_folder(grant.run))
+    champion = scores(local_folder(grant.champion_artifact)) if grant.champion_artifact else None
+    against = f", champion {grant.champion}: {champion.mean:.4f}" if champion else ""
+    print(f"error on {len(rows)} fresh rows: {candidate.mean:.4f}{against}", flush=True)
+    return Evaluation(candidate=candidate, champion=champion, snapshot=snapshot.digest)
+
+
+def _written(folder: Path, snapshot: Snapshot) -> Manifest | None:
+    """The version, where an earlier try of this step got as far as writing it."""
+    try:
+        manifest = verify(folder)
+    except NotFound:
+        return None
+    return manifest if manifest.snapshot == snapshot.digest else None
+
+
+def _champion_weights(place: Place, grant: Grant) -> tuple[bytes | None, str]:
+    """The weights that training starts from, and the version they are of."""
+    if not (place.resource.spec.model.warm_start and grant.champion_artifact):
+        return None, ""
+    folder = local_folder(grant.champion_artifact)
+    return read(folder, verify(folder), "weights.safetensors"), grant.champion
+
+
+def _reference(place: Place, snapshot: Snapshot) -> bytes:
+    from tidemill.watch.reference import build_reference, encode_reference
+
+    # Also without a drift trigger, so that one which is declared later has something to measure against.
+    trigger = place.resource.spec.triggers.drift or DriftTrigger()
+    reference = build_reference(snapshot.reference(), place.resource.watched_features, trigger)
+    for feature in reference.features:
+        if feature.state != "ok":
+            print(f"drift of {feature.name} will not be signalled: {feature.reason}", flush=True)
+    return encode_reference(reference)
