@@ -67,5 +67,5 @@ class PipelineRunner(Protocol):
         ...
 
     def stop(self, run: str) -> None:
-        """End a run; ending one that is over or unknown is no error."""
+        """End a run and forget it; ending one that is over or unknown is no error."""
         ...
