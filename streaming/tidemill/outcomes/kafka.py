@@ -6,6 +6,7 @@ record does no harm; one whose transactions carry outcomes and positions togethe
 a second worker fences the first.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,12 +24,15 @@ from tidemill.outcomes.log import Addressed, Channel, Offsets, Position, Raw
 __all__ = ["KafkaLog"]
 
 _BATCH = 2000
-"""Records of one poll; with pictures of labels at a few hundred bytes, under a megabyte."""
+"""Records of one poll: at some hundred bytes each, under a megabyte."""
 
 _AHEAD = 1000
 """Predictions held that wait for their time."""
 
 _TIMEOUT_S = 30.0
+
+# It logs every attempt to reconnect; an outage is reported once, by the worker that waits for its end.
+logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 _JUDGED = re.compile(r"(-?\d+) (\S+)")
 

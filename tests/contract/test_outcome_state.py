@@ -1,0 +1,163 @@
+"""What every index of outcomes does, in memory and in Redis."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from tidemill.core.errors import InvalidInput, Unavailable
+from tidemill.outcomes.join import Heard, Indexed
+from tidemill.outcomes.labels import KnownLabel, event_key
+from tidemill.outcomes.state import OutcomeState, RedisState, StateLost
+from tidemill.testing.outcomes import MemoryIndex
+
+Made = tuple[OutcomeState, Callable[[], None]]
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
+def made(request: pytest.FixtureRequest, topic_prefix: str) -> Iterator[Made]:
+    """An index that is whole, and what loses it."""
+    if request.param == "memory":
+        index = MemoryIndex()
+        index.begin_rebuild()
+        index.finish_rebuild()
+        yield index, index.lose
+        return
+    url = request.getfixturevalue("redis_url")
+    state = RedisState(url, topic_prefix, ttl_s=60)
+    state.begin_rebuild()
+    state.finish_rebuild()
+    client = redis.Redis.from_url(url)
+
+    def lose() -> None:
+        for key in client.scan_iter(f"{topic_prefix}:*"):
+            client.delete(key)
+
+    yield state, lose
+    client.close()
+    state.close()
+
+
+def prediction(of: str, event: str | None = "e", offset: int = 0) -> Indexed:
+    return Indexed(of, "v", "a", event, None, {"class": "ok"}, 1, 2, 3, 4, 0, offset)
+
+
+def label(n: int) -> KnownLabel:
+    return KnownLabel(f"c/t/0@{n}", {"defect": "ok"}, "me", 100)
+
+
+KEY = event_key("a", "e")
+
+
+def test_whichever_side_comes_second_finds_the_first(made: Made) -> None:
+    state, _ = made
+    assert state.know([(KEY, label(10)), (KEY, label(9))]) == [[], []]
+    assert state.index([prediction("p"), prediction("q", None)]) == [[label(9), label(10)], []]
+    assert state.know([(KEY, label(11))]) == [[("p", 0)]]
+    assert state.index([prediction("r")]) == [[label(9), label(10), label(11)]]
+
+
+def test_what_is_written_twice_is_there_once(made: Made) -> None:
+    state, _ = made
+    for _ in range(2):
+        state.index([prediction("p")])
+        state.know([(KEY, label(1))])
+        state.hear([("p", Heard("c/t/0@1", {}, "", 5, 3, 0))])
+    assert state.know([(KEY, label(1))]) == [[("p", 0)]]
+    assert state.recall(["p"]) == [(prediction("p"), [Heard("c/t/0@1", {}, "", 5, 3, 0)])]
+
+
+def test_of_several_records_of_a_prediction_the_first_in_the_log_counts(made: Made) -> None:
+    state, _ = made
+    state.index([prediction("p", offset=10)])
+    state.index([prediction("p", offset=9)])
+    assert state.recall(["p", "unknown"]) == [(prediction("p", offset=9), []), (None, [])]
+
+
+def test_heard_labels_come_with_their_prediction(made: Made) -> None:
+    state, _ = made
+    first, second = Heard("c/t/0@1", {}, "", 5, 3, 0), Heard("c/t/0@2", {}, "", 6, 4, 0)
+    assert state.hear([("p", first)]) == {"p": (None, [first])}
+    state.index([prediction("p")])
+    known = state.hear([("p", second), ("q", first)])
+    assert known["p"][0] == prediction("p")
+    assert sorted(known["p"][1], key=lambda heard: heard.offset) == [first, second]
+
+
+def test_a_loss_is_noticed_by_every_call_until_it_is_rebuilt(made: Made) -> None:
+    state, lose = made
+    assert state.is_whole()
+    lose()
+    for call in (
+        lambda: state.index([prediction("p")]),
+        lambda: state.know([(KEY, label(1))]),
+        lambda: state.recall(["p"]),
+        lambda: state.hear([]),
+    ):
+        with pytest.raises(StateLost):
+            call()
+    assert not state.is_whole()
+    state.begin_rebuild()
+    assert state.index([prediction("p")])
+    assert not state.is_whole()
+    state.begin_rebuild()
+    state.finish_rebuild()
+    assert state.is_whole()
+
+
+@pytest.mark.redis
+def test_another_life_finds_the_index_whole(redis_url: str, topic_prefix: str) -> None:
+    first = RedisState(redis_url, topic_prefix, ttl_s=60)
+    assert not first.is_whole()
+    first.begin_rebuild()
+    first.finish_rebuild()
+    second = RedisState(redis_url, topic_prefix, ttl_s=60)
+    assert second.is_whole()
+    second.begin_rebuild()
+    with pytest.raises(StateLost):  # the first one's view may be incomplete from here on
+        first.recall(["p"])
+    first.close()
+    second.close()
+
+
+@pytest.mark.redis
+def test_a_restarted_server_is_not_whole_even_with_its_keys(redis_url: str, topic_prefix: str) -> None:
+    client = redis.Redis.from_url(redis_url)
+    client.set(f"{topic_prefix}:outcomes:whole", "the run before a token")
+    state = RedisState(redis_url, topic_prefix, ttl_s=60)
+    assert not state.is_whole()
+    state.close()
+    client.close()
+
+
+@pytest.mark.redis
+def test_entries_expire(redis_url: str, topic_prefix: str) -> None:
+    state = RedisState(redis_url, topic_prefix, ttl_s=60)
+    state.begin_rebuild()
+    state.index([prediction("p")])
+    state.know([(KEY, label(1))])
+    client = redis.Redis.from_url(redis_url)
+    keys = [key for key in client.scan_iter(f"{topic_prefix}:*") if not key.endswith(b"whole")]
+    assert len(keys) == 2
+    assert all(client.ttl(key) in range(1, 61) for key in keys)
+    client.close()
+    state.close()
+
+
+@pytest.mark.redis
+def test_a_server_that_may_evict_is_refused(redis_url: str, topic_prefix: str) -> None:
+    client = redis.Redis.from_url(redis_url)
+    client.config_set("maxmemory", "1gb")
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(InvalidInput, match="evict"):
+            RedisState(redis_url, topic_prefix, ttl_s=60)
+    finally:
+        client.config_set("maxmemory", "0")
+        client.config_set("maxmemory-policy", "noeviction")
+        client.close()
+
+
+def test_a_server_that_is_not_there_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="Redis at"):
+        RedisState("redis://127.0.0.1:1/0", "m", ttl_s=60)

@@ -1,0 +1,109 @@
+"""Outcomes of one prediction as a pure function of what stands in the log."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidemill.events.records import Outcome, Prediction
+from tidemill.outcomes.join import Heard, Indexed, index, outcomes_of
+from tidemill.spec.model import Maturity
+
+MATURITY = Maturity.model_validate({"after": "100ms", "horizon": "1s"})
+
+
+def loss(output: Mapping[str, Any], label: Mapping[str, Any]) -> float:
+    return float(output["class"] != label["defect"])
+
+
+def prediction(at: int = 1000, appended_at: int = 1010) -> Indexed:
+    made = Prediction(prediction_id="p", version="v", entity="a", time=at, output={"class": "ok"}, boot="b", seq=0)
+    return index(made, partition=0, offset=7, appended_at=appended_at, maturity=MATURITY)
+
+
+def heard(offset: int, available_at: int, defect: str, through: int = 0, label: int | None = None) -> Heard:
+    return Heard(f"c/t/0@{offset if label is None else label}", {"defect": defect}, "", available_at, offset, through)
+
+
+def results(outcomes: tuple[Outcome, ...]) -> list[tuple[int, str | None]]:
+    return [(outcome.revision, None if outcome.label is None else outcome.label["defect"]) for outcome in outcomes]
+
+
+# A log: marks rise, and a label that is not late stands before the first mark that reaches its arrival.
+@st.composite
+def logs(draw: st.DrawFn) -> list[Heard]:
+    labels = []
+    through = 0
+    for offset in range(draw(st.integers(0, 12))):
+        through += draw(st.integers(0, 120))
+        label = draw(st.integers(0, 8))
+        arrived = through + draw(st.integers(1, 200))
+        labels.append(heard(offset, arrived, draw(st.sampled_from(["ok", "scratch"])), 900 + through, label))
+    return labels
+
+
+@given(logs(), st.randoms(use_true_random=False))
+def test_order_and_repetition_in_memory_do_not_matter(log: list[Heard], random: Any) -> None:
+    shuffled = log * 2
+    random.shuffle(shuffled)
+    assert outcomes_of(prediction(), shuffled, loss) == outcomes_of(prediction(), log, loss)
+
+
+@given(logs(), st.integers(0, 12))
+def test_more_of_the_log_only_adds_outcomes(log: list[Heard], cut: int) -> None:
+    due = prediction()
+    first = next((label.offset for label in log if label.through >= due.due_at), len(log))
+    before = outcomes_of(due, [label for label in log if label.offset < max(cut, first)], loss)
+    assert outcomes_of(due, log, loss)[: len(before)] == before
+
+
+@given(logs())
+def test_revisions_count_from_0_and_each_says_something_new(log: list[Heard]) -> None:
+    outcomes = outcomes_of(prediction(), log, loss)
+    assert [outcome.revision for outcome in outcomes] == [*range(len(outcomes))]
+    assert all(a.label != b.label for a, b in pairwise(outcomes))
+
+
+def test_a_label_at_the_very_moment_of_eligibility_counts() -> None:
+    assert results(outcomes_of(prediction(), [heard(1, 1100, "scratch")], loss)) == [(0, "scratch")]
+    assert results(outcomes_of(prediction(), [heard(1, 1101, "scratch")], loss)) == [(0, None), (1, "scratch")]
+
+
+def test_the_last_label_wins() -> None:
+    labels = [heard(1, 1050, "scratch"), heard(2, 1020, "ok")]
+    assert results(outcomes_of(prediction(), labels, loss)) == [(0, "scratch")]
+
+
+def test_a_label_after_the_horizon_changes_nothing() -> None:
+    assert results(outcomes_of(prediction(), [heard(1, 2001, "scratch", through=2000)], loss)) == [(0, None)]
+    assert results(outcomes_of(prediction(), [heard(1, 2000, "scratch", through=1999)], loss)) == [
+        (0, None),
+        (1, "scratch"),
+    ]
+
+
+def test_a_label_stamped_early_that_is_heard_late_is_a_correction_and_not_lost() -> None:
+    assert results(outcomes_of(prediction(), [heard(1, 1050, "scratch", through=1100)], loss)) == [
+        (0, None),
+        (1, "scratch"),
+    ]
+
+
+def test_the_label_of_a_prediction_that_reached_the_log_late_still_decides() -> None:
+    late = prediction(appended_at=5000)
+    assert late.due_at == 5000
+    assert results(outcomes_of(late, [heard(1, 1050, "scratch", through=4900)], loss)) == [(0, "scratch")]
+
+
+def test_a_prediction_from_a_clock_ahead_is_dated_by_its_arrival() -> None:
+    ahead = prediction(at=99_000, appended_at=1010)
+    assert (ahead.predicted_at, ahead.eligible_at) == (1010, 1110)
+    assert ahead.final_at - ahead.predicted_at == timedelta(seconds=1) // timedelta(milliseconds=1)
+
+
+def test_an_outcome_carries_label_age_and_loss() -> None:
+    (outcome,) = outcomes_of(prediction(), [heard(1, 1060, "scratch")], loss)
+    assert (outcome.label_age_ms, outcome.loss) == (60, 1.0)
