@@ -101,6 +101,42 @@ def test_an_expired_grant_proposes_nothing_and_its_run_is_ended(serving: LoopBen
     assert serving.propose(grant).kind == "refuse"
 
 
+def test_a_proposal_after_the_expiry_is_refused_even_if_control_slept_until_then(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="a drill")
+    grant = serving.claim(serving.started())
+    serving.clock.advance(13 * 3600)
+    answer = serving.propose(grant)
+    assert (answer.kind, "expired" in answer.reason) == ("refuse", True)
+    assert serving.status.candidate is None
+
+
+def test_runs_of_the_same_second_have_names_of_their_own(serving: LoopBench) -> None:
+    runs = []
+    for _ in range(3):
+        serving.write("retrain", reason="a drill")
+        serving.tick(every_s=0)
+        runs.append(serving.started())
+        serving.runner.show(RunSeen(run=runs[-1], state="running"))
+        serving.write("claim", request_id=f"{runs[-1]}-claim", run=runs[-1])
+        serving.tick(every_s=0)
+        token = serving.answer(f"{runs[-1]}-claim").figures["token"]
+        serving.write("failed", run=runs[-1], token=token)
+        serving.tick(every_s=0)
+    assert len(set(runs)) == 3
+    assert sorted(runs) == runs
+
+
+def test_a_run_that_vanished_is_not_started_again(serving: LoopBench) -> None:
+    serving.ask("retrain", reason="a drill")
+    run = serving.started()
+    serving.tick(2)
+    serving.runner.lose(run)
+    serving.runner.started.clear()
+    serving.tick(24)
+    assert serving.runner.started == {}
+    assert serving.status.run is None
+
+
 def test_refused_gates_end_the_run_with_their_reasons(serving: LoopBench) -> None:
     serving.ask("retrain", reason="a drill")
     grant = serving.claim(serving.started())

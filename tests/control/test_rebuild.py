@@ -183,3 +183,17 @@ def test_answered_requests_are_not_answered_again_and_open_ones_are() -> None:
     assert bench.answer(waiting).kind == "refuse"
     assert bench.answer("old").kind == "refuse"
     assert len([one for one in bench.log.decisions() if one.answers]) == len(bench.log.asked)
+
+
+def test_of_two_answers_of_which_one_was_lost_only_that_one_is_given_again() -> None:
+    """They lie on different partitions, so that a crash may keep either."""
+    bench = LoopBench()
+    serving(bench)
+    for name in ("first", "second"):
+        bench.write("pause", request_id=name)
+    bench.tick()
+    bench.log.published = [one for one in bench.log.published if one.answers != "first"]
+    bench.store.lose_status(bench.resource.id)
+    bench.restart()
+    bench.tick()
+    assert [one.answers for one in bench.log.published if one.answers in {"first", "second"}] == ["second", "first"]

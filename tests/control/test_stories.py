@@ -254,9 +254,11 @@ def test_without_a_rollout_there_is_nothing_to_ask_of_it(serving: LoopBench, kin
 
 def test_a_request_is_answered_once_however_often_it_is_written(serving: LoopBench) -> None:
     first = serving.ask("retrain", request_id="twice", reason="a new lens")
+    published = len(serving.log.published)
     serving.write("retrain", request_id="twice", reason="a new lens")
     serving.tick(2)
     assert serving.answer("twice") == first
+    assert len(serving.log.published) == published
     assert len(serving.runner.started) == 2
 
 
@@ -323,8 +325,9 @@ def test_nothing_is_concluded_from_a_proxy_that_does_not_answer(serving: LoopBen
     assert (status.rollout.phase, status.seen.troubles) == ("canary", ())
 
 
-def test_an_idle_loop_writes_nothing(serving: LoopBench) -> None:
+def test_an_idle_loop_writes_nothing_and_moves_nothing(serving: LoopBench) -> None:
     serving.tick(20)
-    writes = serving.store.writes
+    writes, moves = serving.store.writes, len(serving.driver.applied)
+    serving.registry.set_alias = lambda *_: pytest.fail("an alias that stands is set again")  # type: ignore[method-assign]
     serving.tick(100)
-    assert serving.store.writes == writes
+    assert (serving.store.writes, len(serving.driver.applied)) == (writes, moves)
