@@ -20,7 +20,7 @@ __all__ = ["Kept", "Routed", "cluster_name", "replace_files"]
 
 _CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_TIMEOUT = "30s"
+_TIMEOUT = "15s"
 """For one answer; a server that hangs longer has failed, and is counted as failing."""
 _IDLE = "30s"
 """Shorter than the server's own keep-alive, so that no request is sent into a connection that it closes."""
