@@ -24,6 +24,7 @@ from tidemill.testing.loop import LoopBench, example_resource
 from tidemill.wiring import Local
 
 MODEL = "default.phone-inspection"
+EVENT = '{"station": "A", "image": "x"}'
 
 
 class Said(NamedTuple):
@@ -385,6 +386,7 @@ def test_an_event_is_read_from_a_json_file(run: Run, endpoint: Endpoint, folder:
         (("--event", "[1]"), "must be a JSON object"),
         (("--event", '{"imgae": "x"}'), "has no field imgae"),
         (("--event", '{"station": "A"}'), "lacks image"),
+        (("--event", '{"image": "x"}'), "lacks station"),
         (("--file", "nowhere.png"), "cannot be read"),
     ],
 )
@@ -410,13 +412,13 @@ def test_an_answer_that_is_none_is_told(
     run: Run, endpoint: Endpoint, answer: tuple[int, Any], status: int, said_by: str
 ) -> None:
     endpoint.answer = answer
-    said = run("predict", "phone-inspection", "--event", '{"image": "x"}')
+    said = run("predict", "phone-inspection", "--event", EVENT)
     assert (said.status, said_by in said.err) == (status, True)
 
 
 def test_predict_without_a_stack_says_how_to_start_one(run: Run) -> None:
     run("apply", "-f", "model.yaml")
-    said = run("predict", "phone-inspection", "--event", '{"image": "x"}')
+    said = run("predict", "phone-inspection", "--event", EVENT)
     assert (said.status, "tidemill up" in said.err) == (5, True)
 
 

@@ -55,12 +55,13 @@ def instance(resource: ContinualModel, file: Path | None, event: str | None) -> 
         row |= _from_file(resource.image_field, file)
     if not row:
         raise InvalidInput("there is nothing to predict", hint="give a --file, an --event, or both")
-    entity, timestamp = resource.spec.events.entity.name, resource.spec.events.timestamp
-    known = {field.name for field in resource.spec.events.fields} | {entity, timestamp, resource.spec.events.id}
+    events = resource.spec.events
+    needed = [events.entity.name, *(field.name for field in events.fields if field.required)]
+    known = {*needed, *(field.name for field in events.fields), events.timestamp, events.id or events.timestamp}
     if unknown := sorted(row.keys() - known):
-        names = ", ".join(sorted(name for name in known if name))
+        names = ", ".join(sorted(known))
         raise InvalidInput(f"{resource.id} has no field {', '.join(unknown)}", hint=f"its fields are {names}")
-    missing = [field.name for field in resource.spec.events.fields if field.required and field.name not in row]
+    missing = [name for name in needed if name not in row]
     if missing:
         raise InvalidInput(f"the event lacks {', '.join(missing)}", hint="give it with --event, a picture with --file")
     return row
