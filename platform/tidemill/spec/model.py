@@ -40,6 +40,8 @@ __all__ = [
 
 SHORTEST_TICK = timedelta(milliseconds=100)
 IMAGE_STATISTICS = ("brightness", "contrast", "sharpness", "saturation", "clipping")
+EVENT_COLUMNS = ("source", "offset", "entity", "event_id", "event_time", "available_at", "event_date", "origin")
+"""Columns that each events table has besides the event's fields, which cannot bear these names."""
 
 _NAME = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 _IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
@@ -149,6 +151,9 @@ class Events(Part):
     def _names_differ(self) -> "Events":
         own = [name for name in (self.entity.name, self.id, self.timestamp) if name is not None]
         refuse_repeated([*own, *(field.name for field in self.fields)], "field")
+        for field in self.fields:
+            if field.name in EVENT_COLUMNS:
+                raise ValueError(f"field {field.name} has the name of a column that each events table has already")
         images = [field.name for field in self.fields if field.type == "image"]
         if len(images) > 1:
             raise ValueError(f"an event has at most one image, not {', '.join(images)}")
@@ -366,7 +371,7 @@ class Spec(Part):
         if self.features.image and not any(field.type == "image" for field in self.events.fields):
             raise ValueError("features.image needs a field of type image in events.fields")
         numbers = [field.name for field in self.events.fields if field.type in {"float", "int"}]
-        refuse_repeated([*numbers, *self.features.image], "feature")
+        refuse_repeated([*(field.name for field in self.events.fields), *self.features.image], "feature")
         if self.triggers.drift is not None and not numbers and not self.features.image:
             raise ValueError("triggers.drift has nothing to watch: features.image is empty, and no field is a number")
         return self
