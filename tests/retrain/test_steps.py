@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 
@@ -12,8 +13,9 @@ from tidemill.artifacts import verify
 from tidemill.core.clock import SystemClock, from_ms, to_ms
 from tidemill.core.errors import Conflict, Corrupt, DeadlineExceeded, InvalidInput, NotFound, UserCodeError
 from tidemill.evaluation.gates import GateVerdict, decode_verdicts
+from tidemill.evaluation.scoring import Evaluation, Scores
 from tidemill.events.records import Decision, Request
-from tidemill.retrain import data, grant, lineage, version
+from tidemill.retrain import data, grant, lineage, steps, version
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place, here
 from tidemill.testing.registry import MemoryRegistry
@@ -288,3 +290,27 @@ def test_the_place_is_that_of_the_stored_resource_or_of_a_file(site: Site, monke
         here("default.other", {})
     with pytest.raises(InvalidInput, match="which model"):
         here("", {})
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_gate_that_refuses_is_enforced_unless_the_grant_skips_it(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skip: bool
+) -> None:
+    control = Control("run-finished")
+    monkeypatch.setenv("TIDEMILL_STATE", str(site.state))
+    monkeypatch.setattr(
+        "tidemill.wiring.Local.ask", lambda _, resource, request, deadline_s: control(request, deadline_s)
+    )
+    bad, good = Scores(version=RUN, losses=(1.0,) * 60), Scores(version="v1", losses=(0.0,) * 60)
+    files: dict[str, msgspec.Struct] = {
+        "granted": Grant(run=RUN, token="t", expires_at=0, skip_gates=skip),
+        "evaluation": Evaluation(candidate=bad, champion=good, snapshot=""),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(msgspec.json.encode(content))
+    paths = {name: str(tmp_path / name) for name in ("granted", "evaluation", "verdicts")}
+    assert steps.gate(site.resource.id, **paths) is skip
+    (verdict,) = decode_verdicts((tmp_path / "verdicts").read_text())
+    assert (verdict.passed, verdict.enforced) == (False, not skip)
+    assert ("(skipped by force)" in verdict.reason) is skip
+    assert [request.kind for request in control.asked] == ([] if skip else ["finished"])
