@@ -99,6 +99,8 @@ class World:
                 tables = Tables("lake", RESOURCE.id, kind=self.table)
                 self.alive = Session(RESOURCE, log, self.index, tables, self.clock)
             self.alive.step()
+            if self.random.random() < 0.1:
+                self.alive.flush()
         except Transient:
             self.alive = None
 
@@ -254,7 +256,7 @@ def test_a_crash_at_each_effect_loses_and_doubles_nothing(effect: str, nth: int)
         return name == effect and asked == nth
 
     world.faults.fails = fails
-    for _ in range(20):
+    for _ in range(40):
         world.predict()
         world.label()
         world.wait()

@@ -34,7 +34,7 @@ class Gaps:
             known.holes.append((known.next, first - 1))
             self.lost += first - known.next
         elif first < known.next:
-            self._fill(known, first, min(last, known.next - 1))
+            self._fill(known, first, last)
         known.next = max(known.next, last + 1)
 
     def _fill(self, known: _Boot, first: int, last: int) -> None:
