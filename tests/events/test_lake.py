@@ -72,6 +72,15 @@ def test_an_append_through_a_stale_handle_adds_nothing_twice(tmp_path: Path) -> 
     assert offsets(owner) == list(range(12))
 
 
+def test_what_others_took_of_a_source_is_seen_after_a_commit_of_another_source(tmp_path: Path) -> None:
+    zombie, owner = table(tmp_path), table(tmp_path)
+    zombie.append(pl.concat([rows(A, range(3)), rows(B, range(3))]), {A: 2, B: 2})
+    owner.append(rows(B, range(3, 9)), {B: 8})
+    zombie.append(rows(A, range(3, 6)), {A: 5})  # does not conflict, and brings the handle up to date
+    assert zombie.append(rows(B, range(3, 7)), {B: 6}) == {}
+    assert offsets(owner, B) == list(range(9))
+
+
 def test_what_an_attempt_builds_on_is_told_before_each_attempt(tmp_path: Path) -> None:
     zombie, owner = table(tmp_path), table(tmp_path)
     zombie.append(rows(A, range(3)), {A: 2})

@@ -79,6 +79,7 @@ class LakeTable:
         self._pipeline = pipeline
         self._partition_by = list(partition_by)
         self._table: DeltaTable | None = None
+        self._versions: dict[str, int | None] = {}
         self._commits = 0
 
     @property
@@ -110,21 +111,21 @@ class LakeTable:
     def refresh(self) -> None:
         """Forget the handle, so that the next question is answered from the store."""
         self._table = None
+        self._versions.clear()
 
     def version_of(self, source: Source | str) -> int | None:
         """The last offset that the table has of a source, as its handle knows it (None: nothing yet)."""
         if self._table is None and not self.exists:
             return None
-        found = self._handle().transaction_version(self._app(source))
-        return None if found is None else int(found)
+        return self._transaction(self._app(source))
 
     def last_span(self, source: Source | str) -> Span | None:
         """What the newest commit of this pipeline took of a source, whoever made it."""
         upto = self.version_of(source)
         if upto is None:
             return None
-        after = self._handle().transaction_version(self._before(source))
-        return Span(-1 if after is None else int(after), upto)
+        after = self._transaction(self._before(source))
+        return Span(-1 if after is None else after, upto)
 
     def append(
         self,
@@ -202,15 +203,19 @@ class LakeTable:
         raise AssertionError
 
     def _commit(self, rows: pl.DataFrame, spans: Mapping[Source, Span]) -> None:
-        transactions = [Transaction(self._app(source), span.upto) for source, span in spans.items()]
-        transactions += [Transaction(self._before(source), span.after) for source, span in spans.items()]
+        versions = {self._app(source): span.upto for source, span in spans.items()}
+        versions |= {self._before(source): span.after for source, span in spans.items()}
         write_deltalake(
             self._handle(),
             rows,
             mode="append",
             schema_mode="merge",
-            commit_properties=CommitProperties(app_transactions=transactions),
+            commit_properties=CommitProperties(
+                app_transactions=[Transaction(name, version) for name, version in versions.items()]
+            ),
         )
+        # The handle has now seen what others committed of other sources: of those nothing may be remembered.
+        self._versions = dict(versions)
         self._commits += 1
         if self._commits % _COMPACT_EVERY == 0:
             try:
@@ -252,8 +257,14 @@ class LakeTable:
             table.alter.add_columns(missing)
 
     def _at(self, source: Source) -> int:
-        found = self._handle().transaction_version(self._app(source))
-        return -1 if found is None else int(found)
+        found = self._transaction(self._app(source))
+        return -1 if found is None else found
+
+    def _transaction(self, name: str) -> int | None:
+        """A transaction's version in the handle; a look-up takes a millisecond, a handle is asked several times."""
+        if name not in self._versions:
+            self._versions[name] = self._handle().transaction_version(name)
+        return self._versions[name]
 
     def _app(self, source: Source | str) -> str:
         return f"{self._pipeline}/{source}"

@@ -98,6 +98,8 @@ def _events(good: Sequence[tuple[str, Raw, Event]], schema: Mapping[str, pl.Data
 
 
 def _quarantine(bad: Sequence[Quarantined]) -> pl.DataFrame:
+    if not bad:
+        return pl.DataFrame(schema=QUARANTINE_COLUMNS)
     columns: dict[str, list[Any]] = {
         name: [getattr(record, name) for record in bad]
         for name in QUARANTINE_COLUMNS
