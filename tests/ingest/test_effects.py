@@ -262,6 +262,22 @@ def test_a_worker_that_was_believed_dead_and_goes_on_changes_nothing(world: Worl
     check(world)
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_zombie_that_dies_after_a_stage_leaves_nothing_undone_that_the_owner_does_not_do(
+    world: World, stage: Stage
+) -> None:
+    zombie = world.assign("zombie")
+    zombie.take(7)
+    owner = world.assign("owner")
+    zombie.at = _crash_at(stage)
+    with pytest.raises(Crash):
+        zombie.take(5)
+    owner.take(11)
+    owner.take(4)
+    world.finish()
+    check(world)
+
+
 def test_a_sketch_whose_acknowledgement_was_lost_is_written_again_and_counted_once(world: World) -> None:
     worker = world.assign("one")
     worker.take(7)
@@ -304,16 +320,16 @@ def test_a_commit_that_was_lost_fills_the_rows_again(world: World) -> None:
     check(world)
 
 
-def test_a_record_that_the_lake_took_counts_as_it_did_then_even_if_rules_have_changed(
-    world: World, make_resource: Callable[..., ContinualModel]
-) -> None:
+def test_a_record_that_the_lake_took_counts_as_it_did_then_even_if_rules_have_changed(world: World) -> None:
     worker = world.assign("one")
+    worker.take(7)
     worker.at = _crash_at("events")
     with pytest.raises(Crash):
         worker.take(11)
-    fields = [{"name": "image", "type": "image", "required": False}, {"name": "exposure_ms", "type": "float", "max": 4}]
-    stricter = make_resource(world.resource.metadata.name, fields=fields)
-    world.resource, world.parser, world.schema = stricter, EventParser(stricter), events_schema(stricter)
+    rules = world.resource.model_dump(mode="json", by_alias=True)
+    rules["spec"]["events"]["fields"][1]["max"] = 4
+    world.resource = ContinualModel.model_validate(rules)
+    world.parser = EventParser(world.resource)
     world.assign("two").take(11)
     check_rows(world)
     check_sketches(world)
