@@ -135,6 +135,21 @@ def test_the_end_is_told_only_when_everything_was_read(log: KafkaLog, topics: To
     assert found == 2000
 
 
+def test_a_log_that_is_written_to_all_the_time_is_caught_up_all_the_same(
+    log: KafkaLog, topics: Topics, writer: RecordWriter
+) -> None:
+    read: dict[str, int] | None = None
+
+    def caught_up_while_more_comes() -> bool:
+        nonlocal read
+        batch = log.outcomes(read)
+        read = batch.read
+        write(writer, topics.outcomes, outcome(0))  # so that there is always something left when it is asked
+        return batch.at_end()
+
+    eventually(caught_up_while_more_comes)
+
+
 def test_a_topic_made_anew_is_read_from_its_start(
     kafka: str, log: KafkaLog, topics: Topics, writer: RecordWriter
 ) -> None:

@@ -6,6 +6,7 @@ written down reads the same records again.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from tidemill.control.state import Offsets
@@ -33,7 +34,10 @@ class Batch(Generic[R]):
     records: tuple[Stamped[R], ...]
     read: Offsets
     at_end: Callable[[], bool]
-    """Whether these were the last ones there are now; may ask the brokers."""
+    """Whether all has been read that was there when this was asked the last time, or is there now. Asks the brokers.
+
+    Not "nothing is left": while records keep coming, something nearly always is.
+    """
 
 
 class LoopLog(Protocol):
@@ -126,6 +130,7 @@ class _Tail(Generic[R]):
         self._reader: RecordReader[R] | None = None
         self._kept: list[Stamped[R]] = []
         self._given: Offsets = {}
+        self._ends: dict[int, int] | None = None
 
     def read(self, since: Offsets) -> Batch[R]:
         try:
@@ -137,7 +142,7 @@ class _Tail(Generic[R]):
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
-        self._reader, self._kept, self._given = None, [], {}
+        self._reader, self._kept, self._given, self._ends = None, [], {}, None
 
     def _read(self, since: Offsets) -> Batch[R]:
         if any(since.get(source, 0) < offset for source, offset in self._given.items()):
@@ -148,7 +153,12 @@ class _Tail(Generic[R]):
         self._kept += reader.poll(_BATCH, _POLL_S)
         positions = reader.offsets()
         read = {str(source): positions[number] for number, source in reader.sources.items()}
-        return Batch(tuple(self._kept), read, reader.at_end)
+        return Batch(tuple(self._kept), read, partial(self._caught_up, reader, positions))
+
+    def _caught_up(self, reader: RecordReader[R], positions: Mapping[int, int]) -> bool:
+        before, self._ends = self._ends, reader.ends()
+        known = (ends for ends in (before, self._ends) if ends is not None)
+        return any(all(positions[number] >= end for number, end in ends.items()) for ends in known)
 
     def _open(self, since: Offsets) -> RecordReader[R]:
         """A reader at those offsets; those of a topic that was made anew since say nothing, and it is read whole."""

@@ -197,9 +197,16 @@ class RecordReader(Generic[R]):
         with kafka_failures(f"position in {self.topic}"):
             return {number: int(self._consumer.position(self._tp(number))) for number in self.sources}
 
+    def ends(self) -> dict[int, int]:
+        """Where each partition's log ends now: the offset after its last committed record. Raises `Unavailable`."""
+        return self._cluster.ends(self.topic, self.sources)
+
     def at_end(self) -> bool:
-        """Whether every partition was read up to where its log ends now. Raises `Unavailable`."""
-        ends = self._cluster.ends(self.topic, self.sources)
+        """Whether every partition was read up to where its log ends now. Raises `Unavailable`.
+
+        On a topic that is written to all the time this may hardly ever be so; compare `offsets` with older `ends`.
+        """
+        ends = self.ends()
         return all(at >= ends[number] for number, at in self.offsets().items())
 
     def close(self) -> None:
