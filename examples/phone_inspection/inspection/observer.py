@@ -53,6 +53,11 @@ class Observer:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def sees_log(self) -> bool:
+        """Whether the model's topics are there."""
+        return len(self._readers) == 3
+
     def stop(self) -> None:
         """End, and drop the connections."""
         self._stop.set()

@@ -6,27 +6,14 @@ from typing import Any
 
 import msgspec
 
+from .books import Books
 from .factory import Counts
 from .figures import Moments, Phase, RolloutSeen, accuracies, phases, rollout_after, runs, seconds_between
 from .recording import Recording
 
-__all__ = ["Books", "Goal", "Result", "make_result"]
+__all__ = ["Goal", "Result", "make_result"]
 
 GIB = 1 << 30
-
-
-class Books(msgspec.Struct, frozen=True, kw_only=True):
-    """What the stores hold at the end of what the factory sent."""
-
-    ingested: int
-    """Different events in the lake."""
-    repeated: int
-    """Rows of the lake beyond these."""
-    quarantined: int
-    logged: int
-    """Answers that the factory got and that are in the prediction log."""
-    joined: int
-    """Answers that the factory got and whose outcome has its label."""
 
 
 class Goal(msgspec.Struct, frozen=True, kw_only=True):

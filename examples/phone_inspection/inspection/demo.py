@@ -1,0 +1,326 @@
+"""The story of `tidemill demo`. It starts what `tidemill up` starts, applies the resource, and runs a factory.
+
+All else is the loop: the demo reads what the loop decides and sees, and waits. Each wait has a deadline.
+"""
+
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from tidemill.control.provision import topics_of
+from tidemill.core.clock import Clock, SystemClock, to_ms
+from tidemill.core.errors import DeadlineExceeded, Permanent
+from tidemill.core.settings import Settings
+from tidemill.spec.load import load
+from tidemill.stack.running import start_detached, stop
+from tidemill.wiring import local
+
+from . import report
+from .books import close_books
+from .commands import run_command
+from .factory import Factory, draw_history, draw_returned
+from .figures import Moments
+from .live import Screen, open_screen
+from .observer import Observer
+from .recording import Recording
+from .render import CHANGED, Picture
+from .result import Result, make_result
+from .story import story_of
+
+__all__ = ["SIZES", "Options", "Size", "tell"]
+
+RESOURCE = Path(__file__).parents[1] / "model.yaml"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    history: int
+    """Labelled pictures of earlier; the resource starts the first run at `triggers.volume.newLabels`."""
+    per_second: float
+    """Pictures of all stations on the line."""
+    before_s: float
+    """How long the line runs before the light changes."""
+    after_s: float
+    """How long it runs at least after the promotion, before the second act's candidate gets traffic."""
+    stationary_s: float
+    """How long it runs where the light does not change."""
+    returned: int
+    """Wrongly labelled pictures of the second act."""
+
+
+SIZES = {
+    "full": Size(history=7200, per_second=40, before_s=20, after_s=15, stationary_s=90, returned=2400),
+    "small": Size(history=6300, per_second=36, before_s=12, after_s=10, stationary_s=40, returned=2000),
+}
+HISTORY_PER_SECOND = 24.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command was asked for."""
+
+    drift: bool = True
+    seed: int = 1
+    size: str = "full"
+    keep: bool = False
+    folder: Path = Path(".tidemill/demo")
+
+
+@dataclass
+class _Demo:
+    """One telling of the story; the fields fill up as it goes on."""
+
+    options: Options
+    settings: Settings
+    screen: Screen
+    clock: Clock
+    recording: Recording = field(default_factory=Recording)
+    factory: Factory | None = None
+    observer: Observer | None = None
+
+    def __post_init__(self) -> None:
+        self.size = SIZES[self.options.size]
+        self.moments = Moments(started=self.now())
+        self.resource = load(RESOURCE)
+        self.machine = local(self.settings, clock=self.clock)
+
+    def now(self) -> int:
+        """Milliseconds since the epoch."""
+        return to_ms(self.clock.now())
+
+    def bring_up(self) -> None:
+        """The stack, and the resource; meanwhile the pictures of earlier days are drawn."""
+        self.screen.stage("the stack starts", "tidemill up --detach")
+        drawn: list[Picture] = []
+        painter = threading.Thread(
+            target=lambda: drawn.extend(draw_history(self.options.seed, self.size.history)), daemon=True
+        )
+        painter.start()
+        stack = start_detached(self.settings, clock=self.clock)
+        self.settings = self.settings.model_copy(update=dict(stack.settings))
+        self.machine = local(self.settings, clock=self.clock)
+        self.moments.stack_ready = self.now()
+        self._command("apply", "-f", str(RESOURCE))
+        self.observer = Observer(self.machine, topics_of(self.resource), self.recording, self.clock, stack.pid)
+        self.observer.start()
+        self.screen.stage("history is entered", f"{self.size.history:,} labelled pictures of earlier")
+        painter.join()
+        self.factory = self._new_factory()
+        self.wait("the model's topics", lambda: self._observer().sees_log, 60)
+        self.factory.archive(drawn, per_second=HISTORY_PER_SECOND, until_ms=self.now() - 2000, name="history")
+        self.moments.history_sent = self.now()
+
+    def first_version(self) -> None:
+        """There is no model: labelled events make the first dataset; version 1 is trained and serves."""
+        self.screen.stage("the first version is trained", "no model yet: labelled events make the first dataset")
+        self.wait("the first version to serve", lambda: bool(self.recording.decided("promote")), 240)
+        self.moments.serving = self.now()
+        self.recording.sample("before")
+        self._line().start()
+        self.screen.stage("the line runs", "each picture is answered through the endpoint; labels come later")
+
+    def stationary(self) -> None:
+        """Nothing changes, and nothing is to happen."""
+        self._let_pass(self.size.stationary_s)
+
+    def new_light(self) -> None:
+        """Act one: the light changes; all that follows is the loop's doing."""
+        self._let_pass(self.size.before_s)
+        self.recording.sample("drifted")
+        self._line().light = CHANGED
+        changed = self.moments.light_changed = self.now()
+        self.screen.stage("the light changes", "darker, warmer, with a glare")
+        decided = self.recording.decided
+        self.wait(
+            "a drift signal",
+            lambda: any(one.kind == "drift" and at >= changed for at, one in self.recording.signals),
+            90,
+        )
+        self.screen.stage("drift", self.recording.signals[-1][1].message)
+        self.wait("a run because of drift", lambda: bool(decided("start-run", after=changed)), 30)
+        self.screen.stage("a retrain, because of drift", decided("start-run", after=changed)[-1].reason)
+        self.wait("the candidate's rollout", lambda: bool(decided("start-rollout", after=changed)), 180)
+        self.screen.stage("the candidate is rolled out", decided("start-rollout", after=changed)[-1].reason)
+        self.wait("its promotion", lambda: bool(decided("promote", after=changed)), 200)
+        self.recording.sample("after")
+        self.screen.stage("promoted", decided("promote", after=changed)[-1].reason)
+
+    def bad_candidate(self) -> None:
+        """Act two: a candidate trained on corrupted labels is forced past its gates."""
+        promoted = self.now()
+        pictures = draw_returned(self.options.seed, self.size.returned, CHANGED)
+        self._line().archive(pictures, per_second=120.0, until_ms=self.now() - 1000, name="returned")
+        entered = self.moments.returned_sent = self.now()
+        self.screen.stage(
+            "second act: wrong labels", f"{len(pictures):,} returned phones, all scratched, are entered as ok"
+        )
+        self._let_pass(max(0.0, self.size.after_s / 2 - (self.now() - promoted) / 1000))
+        reason = "returned phones were entered"
+        self._command("retrain", "phone-inspection", "--reason", reason, "--skip-gates")
+        decided = self.recording.decided
+        self.screen.stage("a candidate is forced past its gates", "tidemill retrain phone-inspection --skip-gates")
+        self.wait("the bad candidate's rollout", lambda: bool(decided("start-rollout", after=entered)), 200)
+        self.wait(
+            "its verdict",
+            lambda: bool(decided("rolled-back", "promote", after=entered)),
+            200,
+            good_if_rolled_back=True,
+        )
+        self.screen.stage("rolled back", decided("rolled-back", "promote", after=entered)[-1].reason)
+
+    def close(self) -> Result:
+        """Stop the line, see that nothing is lost, end the stack."""
+        line = self._line()
+        self.moments.line_stopped = self.now()
+        self.screen.stage("the line stops", "the last labels come; what was sent is counted")
+        line.stop()
+        counts, answered = line.counts, self.recording.prediction_ids
+        books = close_books(self.machine, self.resource, answered, counts, self.clock, self._show)
+        self._observer().stop()
+        self.end_stack()
+        self.moments.ended = self.now()
+        return make_result(
+            self.recording,
+            self.moments,
+            books,
+            counts,
+            seed=self.options.seed,
+            size=self.options.size,
+            sizes=asdict(self.size),
+            drift_expected=self.options.drift,
+            disk_bytes=sum(file.stat().st_size for file in self.settings.state.rglob("*") if file.is_file()),
+        )
+
+    def end_stack(self) -> None:
+        """`tidemill down`, unless it is to be kept."""
+        if not self.options.keep:
+            stop(self.settings.state, clock=self.clock)
+
+    def abandon(self) -> None:
+        """Something went wrong, or somebody does not want to wait: leave nothing running."""
+        if self.factory is not None:
+            self.factory.stop(finish=False)
+        if self.observer is not None:
+            self.observer.stop()
+        self.end_stack()
+
+    def wait(
+        self, what: str, condition: Callable[[], bool], deadline_s: float, *, good_if_rolled_back: bool = False
+    ) -> None:
+        """Return once the condition holds. Raises `DeadlineExceeded`, or `Permanent` once it never will."""
+        end = self.clock.monotonic() + deadline_s
+        while not condition():
+            self._show()
+            failed = self.recording.decided("run-failed", "run-finished")
+            if not good_if_rolled_back:
+                failed += self.recording.decided("roll-back")
+            if failed:
+                one = failed[-1]
+                raise Permanent(f"waited for {what}, but {one.kind} {one.subject}: {one.reason}", hint=self._where())
+            if self.clock.monotonic() > end:
+                raise DeadlineExceeded(
+                    f"waited {deadline_s:g} s for {what}; the last decisions:\n{self._last()}", hint=self._where()
+                )
+            self.clock.sleep(0.1)
+
+    def _let_pass(self, seconds: float) -> None:
+        end = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < end:
+            self._show()
+            self.clock.sleep(0.1)
+
+    def _last(self) -> str:
+        lines = [f"  {one.kind} {one.subject}: {one.reason}" for one in self.recording.decisions[-6:]]
+        return "\n".join(lines or ["  (none)"])
+
+    def _where(self) -> str:
+        return f"logs are in {self.settings.state / 'logs'}; runs in {self.settings.state / 'runs'}"
+
+    def _command(self, *arguments: str) -> None:
+        self.screen.note("$ tidemill " + " ".join(arguments))
+        run_command(arguments, self.settings)
+
+    def _new_factory(self) -> Factory:
+        return Factory(
+            self.resource,
+            kafka=self.settings.require_kafka(),
+            endpoint=self.settings.endpoint or "",
+            rate=self.size.per_second,
+            seed=self.options.seed,
+            clock=self.clock,
+            on_answer=self.recording.take_answer,
+        )
+
+    def _line(self) -> Factory:
+        if self.factory is None:
+            raise RuntimeError("the factory is not built yet")
+        return self.factory
+
+    def _observer(self) -> Observer:
+        if self.observer is None:
+            raise RuntimeError("nobody observes yet")
+        return self.observer
+
+    def _show(self) -> None:
+        self.screen.show(self.recording, self.factory.counts if self.factory else None)
+
+
+def tell(options: Options, settings: Settings, console: Console) -> Result:
+    """Tell the story, and write `result.json` and `report.html` into the options' folder.
+
+    Args:
+        options: what to tell, and how large.
+        settings: of this installation; the demo's own state folder is taken, and no server of anybody else.
+        console: where it is told.
+
+    Raises:
+        TidemillError: the stack does not come up, a wait was in vain, or control decided otherwise. Nothing runs
+            any more then, unless it is to be kept.
+    """
+    clock = SystemClock()
+    state = options.folder.resolve() / "state"
+    stop(state, clock=clock)
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir(parents=True)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    with open_screen(console, clock) as screen:
+        demo = _Demo(options, settings.model_copy(update={"state": state}), screen, clock)
+        result = _told(demo)
+    _write(demo, result)
+    return result
+
+
+def _told(demo: _Demo) -> Result:
+    try:
+        demo.bring_up()
+        demo.first_version()
+        if demo.options.drift:
+            demo.new_light()
+            demo.bad_candidate()
+        else:
+            demo.stationary()
+        return demo.close()
+    except BaseException:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the end is under way already
+        demo.abandon()
+        raise
+
+
+def _write(demo: _Demo, result: Result) -> None:
+    folder = demo.options.folder
+    (folder / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+    (folder / "report.html").write_text(report.render(story_of(demo.recording, demo.moments, result)))
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
