@@ -57,7 +57,8 @@ class Judge:
         heard, through = self._heard(records, position)
         read = records[-1].offset + 1
         corrections: list[Outcome] = []
-        for prediction, labels in self._state.hear(heard).values():
+        known = self._state.hear(heard) if heard else {}
+        for prediction, labels in known.values():
             if prediction is not None and prediction.offset < position.written:
                 before = self._outcomes(prediction, labels, position.read)
                 corrections += self._outcomes(prediction, labels, read)[len(before) :]
@@ -75,6 +76,8 @@ class Judge:
             if prediction is not None and prediction.due_at > position.through:
                 break
             due.append((offset, prediction))
+        if not due:
+            return []
         recalled = iter(self._state.recall([of.prediction_id for _, of in due if of is not None]))
         outcomes: list[Outcome] = []
         for offset, prediction in due:
