@@ -313,3 +313,17 @@ def test_outcomes_without_the_offsets_they_follow_from_are_refused_loudly() -> N
     world.topics.judged = {}
     with pytest.raises(Conflict, match="are gone"):
         world.live()
+
+
+def test_a_log_that_was_cut_at_either_end_is_read_from_what_it_holds() -> None:
+    world = World(Random(1), 1, 0.0)
+    for _ in range(6):
+        world.predict()
+    world.settle()
+    world.crash()
+    log = world.topics.records[Channel.PREDICTIONS, 0]
+    del log[-2:]
+    world.live()
+    world.predict()
+    world.settle()
+    assert world.topics.outcomes()[-1].prediction_id == "p7"

@@ -81,7 +81,7 @@ class KafkaLog:
             raise
         self._reader.assign([tp for channel in Channel for tp in self._partitions(channel)])
         # It reads predictions alone, but kafka-python finds ends only of partitions that are assigned.
-        others = [*self._partitions(Channel.LABELS), *self._partitions(Channel.OUTCOMES)]
+        others = [tp for channel in Channel if channel is not Channel.PREDICTIONS for tp in self._partitions(channel)]
         self._due.assign([*self._partitions(Channel.PREDICTIONS), *others])
         for tp in others:
             self._due.seek(tp, 0)

@@ -1,5 +1,7 @@
 """Where a new life of the worker begins: what the log's commits and the lake say is done (DATAPLANE.md, rule 3)."""
 
+from typing import NamedTuple
+
 from tidemill.core.errors import Conflict
 from tidemill.core.telemetry import get_logger
 from tidemill.events.lake import LakeTable
@@ -21,22 +23,19 @@ def judged_positions(log: OutcomeLog) -> dict[int, Position]:
             hint="restore the offsets of the consumer group <model>.outcomes.join, "
             "or delete the topic and the table <model>.outcomes to judge every prediction anew",
         )
-    reads, writes = log.starts(Channel.RESOLVED), log.starts(Channel.PREDICTIONS)
+    held = _held(log, Channel.PREDICTIONS), _held(log, Channel.RESOLVED)
     positions = {}
     for part in log.sources[Channel.PREDICTIONS]:
-        known = judged.get(part)
-        if known is None:
-            positions[part] = Position(writes[part], reads[part])
-        else:
-            written = _at_least(writes[part], known.written, Channel.PREDICTIONS, part)
-            read = _at_least(reads[part], known.read, Channel.RESOLVED, part)
-            positions[part] = Position(written, read, known.through)
+        known = judged.get(part, Position(0, 0))
+        written = _within(held[0], part, known.written if part in judged else None)
+        read = _within(held[1], part, known.read if part in judged else None)
+        positions[part] = Position(written, read, known.through)
     return positions
 
 
 def starts_of(log: OutcomeLog, channel: Channel, table: LakeTable) -> Offsets:
     """Where to take in predictions or labels from: after what both the commit and the lake say is done."""
-    committed, first = log.committed(channel), log.starts(channel)
+    committed, held = log.committed(channel), _held(log, channel)
     starts = {}
     for part, source in log.sources[channel].items():
         upto = table.version_of(source)
@@ -45,17 +44,17 @@ def starts_of(log: OutcomeLog, channel: Channel, table: LakeTable) -> Offsets:
             done.append(committed[part])
         elif part in committed:
             _log.error("the lake's table is gone; it is filled again from the log's start", table=table.uri)
-        starts[part] = _at_least(first[part], min(done), channel, part) if done else first[part]
+        starts[part] = _within(held, part, min(done, default=None))
     return starts
 
 
 def outcome_starts(log: OutcomeLog, table: LakeTable) -> Offsets:
     """Where to follow the outcomes from: after what the lake has."""
-    first = log.starts(Channel.OUTCOMES)
+    held = _held(log, Channel.OUTCOMES)
     starts = {}
     for part, source in log.sources[Channel.OUTCOMES].items():
         upto = table.version_of(source)
-        starts[part] = first[part] if upto is None else _at_least(first[part], upto + 1, Channel.OUTCOMES, part)
+        starts[part] = _within(held, part, None if upto is None else upto + 1)
     return starts
 
 
@@ -72,8 +71,26 @@ def known_gaps(log: OutcomeLog, tables: Tables) -> Gaps:
     return gaps
 
 
-def _at_least(first: int, wanted: int, channel: Channel, part: int) -> int:
-    """`wanted`, or the log's start where it no longer holds that."""
+class _Held(NamedTuple):
+    """What the log holds of a channel: by partition the lowest offset and the one after the last."""
+
+    channel: Channel
+    first: Offsets
+    end: Offsets
+
+
+def _held(log: OutcomeLog, channel: Channel) -> _Held:
+    ends = {part: offset for (_, part), offset in log.ends(channel).items()}
+    return _Held(channel, log.starts(channel), ends)
+
+
+def _within(held: _Held, part: int, wanted: int | None) -> int:
+    """`wanted` (None: the log's start), or the nearest offset that the log still holds."""
+    first, end = held.first[part], held.end[part]
+    if wanted is None:
+        return first
     if wanted < first:
-        _log.error("the log no longer holds what was not read", topic=channel.value, part=part, lost=first - wanted)
-    return max(first, wanted)
+        _log.error("not read, and dropped from the log", topic=held.channel.value, part=part, lost=first - wanted)
+    if wanted > end:
+        _log.error("the log was cut off", topic=held.channel.value, part=part, ends=end, was_read_to=wanted)
+    return min(max(first, wanted), end)
