@@ -5,8 +5,8 @@ All else is the loop: the demo reads what the loop decides and sees, and waits. 
 
 import shutil
 import signal
-import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -48,8 +48,6 @@ class Size:
     """Pictures of all stations on the line."""
     before_s: float
     """How long the line runs before the light changes."""
-    after_s: float
-    """How long it runs at least after the promotion, before the second act's candidate gets traffic."""
     stationary_s: float
     """How long it runs where the light does not change."""
     returned: int
@@ -57,8 +55,8 @@ class Size:
 
 
 SIZES = {
-    "full": Size(history=7200, per_second=40, before_s=20, after_s=15, stationary_s=90, returned=2400),
-    "small": Size(history=6300, per_second=36, before_s=12, after_s=10, stationary_s=40, returned=2000),
+    "full": Size(history=7200, per_second=40, before_s=20, stationary_s=90, returned=2400),
+    "small": Size(history=6300, per_second=36, before_s=12, stationary_s=40, returned=2000),
 }
 HISTORY_PER_SECOND = 24.0
 
@@ -85,6 +83,8 @@ class _Demo:
     recording: Recording = field(default_factory=Recording)
     factory: Factory | None = None
     observer: Observer | None = None
+    returned: Future[list[Picture]] = field(init=False)
+    """The pictures of the second act, drawn while the first version is trained."""
 
     def __post_init__(self) -> None:
         self.size = SIZES[self.options.size]
@@ -99,11 +99,10 @@ class _Demo:
     def bring_up(self) -> None:
         """The stack, and the resource; meanwhile the pictures of earlier days are drawn."""
         self.screen.stage("the stack starts", "tidemill up --detach")
-        drawn: list[Picture] = []
-        painter = threading.Thread(
-            target=lambda: drawn.extend(draw_history(self.options.seed, self.size.history)), daemon=True
-        )
-        painter.start()
+        painter = ThreadPoolExecutor(1, "painter")
+        history = painter.submit(draw_history, self.options.seed, self.size.history)
+        self.returned = painter.submit(draw_returned, self.options.seed, self.size.returned, CHANGED)
+        painter.shutdown(wait=False)
         stack = start_detached(self.settings, clock=self.clock)
         self.settings = self.settings.model_copy(update=dict(stack.settings))
         self.machine = local(self.settings, clock=self.clock)
@@ -112,7 +111,7 @@ class _Demo:
         self.observer = Observer(self.machine, topics_of(self.resource), self.recording, self.clock, stack.pid)
         self.observer.start()
         self.screen.stage("history is entered", f"{self.size.history:,} labelled pictures of earlier")
-        painter.join()
+        drawn = history.result()
         self.factory = self._new_factory()
         self.wait("the model's topics", lambda: self._observer().sees_log, 60)
         self.factory.archive(drawn, per_second=HISTORY_PER_SECOND, until_ms=self.now() - 2000, name="history")
@@ -155,14 +154,12 @@ class _Demo:
 
     def bad_candidate(self) -> None:
         """Act two: a candidate trained on corrupted labels is forced past its gates."""
-        promoted = self.now()
-        pictures = draw_returned(self.options.seed, self.size.returned, CHANGED)
+        pictures = self.returned.result()
         self._line().archive(pictures, per_second=120.0, until_ms=self.now() - 1000, name="returned")
         entered = self.moments.returned_sent = self.now()
         self.screen.stage(
             "second act: wrong labels", f"{len(pictures):,} returned phones, all scratched, are entered as ok"
         )
-        self._let_pass(max(0.0, self.size.after_s / 2 - (self.now() - promoted) / 1000))
         reason = "returned phones were entered"
         self._command("retrain", "phone-inspection", "--reason", reason, "--skip-gates")
         decided = self.recording.decided

@@ -198,7 +198,7 @@ def _way(
 
 
 def _phase(moments: Moments, name: str, since: int | None, until: int | None, part: Any) -> Phase | None:
-    if since is None or until is None:
+    if since is None or until is None or until < since:
         return None
     return Phase(
         name=name, since_s=(since - moments.started) / 1000, seconds=round((until - since) / 1000, 2), part=part
