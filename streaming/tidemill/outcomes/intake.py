@@ -64,19 +64,22 @@ class Intake:
         """Labels of one partition, in log order; one that is refused is kept in the lake with the reason."""
         source = self._log.sources[Channel.LABELS][records[0].partition]
         taken: list[tuple[Label, KnownLabel]] = []
+        refused: list[tuple[str, str]] = []
         for record in records:
             label_id = f"{source}@{record.offset}"
             read = self._read(record, label_id)
             if isinstance(read, str):
-                _log.warning("label refused", label=label_id, reason=read)
+                refused.append((label_id, read))
                 row = refused_row(record.value, read, label_id, record.arrived_at)
             else:
                 taken.append(read)
                 row = label_row(read[0], label_id, record.arrived_at)
             self._tables.labels.add(source, record.offset, row)
         self._log.send(resolve_labels(self._state, taken))
+        if refused:  # one line, however many: each has its reason in the lake
+            _log.warning("labels refused", count=len(refused), first=refused[0][0], reason=refused[0][1])
         _labels.labels("accepted").inc(len(taken))
-        _labels.labels("refused").inc(len(records) - len(taken))
+        _labels.labels("refused").inc(len(refused))
 
     def outcomes(self, records: Sequence[Raw]) -> None:
         """Outcomes of one partition, as they were written."""
