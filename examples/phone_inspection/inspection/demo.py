@@ -156,22 +156,23 @@ class _Demo:
         """Act two: a candidate trained on corrupted labels is forced past its gates."""
         pictures = self.returned.result()
         self._line().archive(pictures, per_second=120.0, until_ms=self.now() - 1000, name="returned")
-        entered = self.moments.returned_sent = self.now()
+        self.moments.returned_sent = self.now()
         self.screen.stage(
             "second act: wrong labels", f"{len(pictures):,} returned phones, all scratched, are entered as ok"
         )
         reason = "returned phones were entered"
-        self._command("retrain", "phone-inspection", "--reason", reason, "--skip-gates")
+        asked = self._ask_for_run("--reason", reason, "--skip-gates")
         decided = self.recording.decided
         self.screen.stage("a candidate is forced past its gates", "tidemill retrain phone-inspection --skip-gates")
-        self.wait("the bad candidate's rollout", lambda: bool(decided("start-rollout", after=entered)), 200)
+        self.wait("the bad candidate's rollout", lambda: bool(decided("start-rollout", after=asked)), 200, since=asked)
         self.wait(
             "its verdict",
-            lambda: bool(decided("rolled-back", "promote", after=entered)),
+            lambda: bool(decided("rolled-back", "promote", after=asked)),
             200,
+            since=asked,
             good_if_rolled_back=True,
         )
-        self.screen.stage("rolled back", decided("rolled-back", "promote", after=entered)[-1].reason)
+        self.screen.stage("rolled back", decided("rolled-back", "promote", after=asked)[-1].reason)
 
     def close(self) -> Result:
         """Stop the line, see that nothing is lost, end the stack."""
@@ -209,16 +210,42 @@ class _Demo:
             self.observer.stop()
         self.end_stack()
 
+    def _ask_for_run(self, *arguments: str) -> int:
+        """`tidemill retrain`, again once another run is over where one goes on; when it was taken (milliseconds).
+
+        On a slow machine the line has by now made enough labels to start a run by themselves.
+        """
+        end = self.clock.monotonic() + 180
+        while True:
+            asked = self.now()
+            try:
+                self._command("retrain", "phone-inspection", *arguments)
+            except Permanent as refusal:
+                busy = any(words in refusal.message for words in ("already running", "a rollout is under way"))
+                if not busy or self.clock.monotonic() > end:
+                    raise
+                self._let_pass(2)
+            else:
+                return asked
+
     def wait(
-        self, what: str, condition: Callable[[], bool], deadline_s: float, *, good_if_rolled_back: bool = False
+        self,
+        what: str,
+        condition: Callable[[], bool],
+        deadline_s: float,
+        *,
+        since: int = 0,
+        good_if_rolled_back: bool = False,
     ) -> None:
-        """Return once the condition holds. Raises `DeadlineExceeded`, or `Permanent` once it never will."""
+        """Return once the condition holds.
+
+        Raises `DeadlineExceeded`, or `Permanent` once a run or rollout `since` then has failed, so that it never will.
+        """
         end = self.clock.monotonic() + deadline_s
         while not condition():
             self._show()
-            failed = self.recording.decided("run-failed", "run-finished")
-            if not good_if_rolled_back:
-                failed += self.recording.decided("roll-back")
+            failures = ("run-failed", "run-finished") + (() if good_if_rolled_back else ("roll-back",))
+            failed = self.recording.decided(*failures, after=since)
             if failed:
                 one = failed[-1]
                 raise Permanent(f"waited for {what}, but {one.kind} {one.subject}: {one.reason}", hint=self._where())
