@@ -71,7 +71,8 @@ class Factory:
         self._delivery = Delivery(kafka, clock)
         self._inspector = Inspector(resource, endpoint, clock, on_answer)
         self._due: list[tuple[float, str, Phone]] = []
-        self._serial = 0
+        # Ids are never given twice, not even by a line that is started again.
+        self._batch, self._serial = f"{to_ms(clock.now()):x}", 0
         self._sent = {"events": 0, "labels": 0, "archived": 0}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -118,7 +119,7 @@ class Factory:
         taken = list(pictures)
         begin = until_ms - round(len(taken) / per_second * 1000)
         phones = [
-            Phone(f"{name}-{number:06d}", begin + round(number / per_second * 1000), picture)
+            Phone(f"{name}-{self._batch}-{number}", begin + round(number / per_second * 1000), picture)
             for number, picture in enumerate(taken)
         ]
         for phone in phones:
@@ -143,7 +144,7 @@ class Factory:
     def _next_phones(self) -> Iterator[Phone]:
         for picture in render(self._rng, STATIONS, self.light):
             self._serial += 1
-            yield Phone(f"line-{self._serial:06d}", to_ms(self._clock.now()), picture)
+            yield Phone(f"line-{self._batch}-{self._serial}", to_ms(self._clock.now()), picture)
 
     def _label_due(self) -> None:
         while self._due and self._due[0][0] <= self._clock.monotonic():

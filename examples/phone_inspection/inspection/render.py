@@ -70,6 +70,8 @@ def render(
 
     Raises ValueError for a station that is not one of `STATIONS`.
     """
+    if unknown := set(stations) - set(STATIONS):
+        raise ValueError(f"there is no station {', '.join(sorted(unknown))}; there are {', '.join(STATIONS)}")
     pictures: list[Picture] = []
     for start in range(0, len(stations), _CHUNK):
         names = stations[start : start + _CHUNK]
