@@ -37,7 +37,7 @@ __all__ = ["run"]
 _log = get_logger(__name__)
 
 _LINGER_S = 0.15
-"""How long a batch gathers: five commits a second at most keep the lake's files few and sketches half a second young."""
+"""How long a batch gathers: five commits a second at most keep the lake's files few, and sketches fresh."""
 _TRICKLE, _PAUSE_S = 20, 0.05
 """While so few records come, they are left to gather: each poll costs a millisecond whatever it brings."""
 _MAX_RECORDS = 4000
