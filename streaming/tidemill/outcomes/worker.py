@@ -27,7 +27,7 @@ from tidemill.spec.model import ContinualModel
 
 __all__ = ["run"]
 
-_FIRST_S, _LONGEST_S = 0.5, 10.0
+_FIRST_S, _LONGEST_S = 0.25, 2.0
 """Pauses between lives: the first, and what doubling it ends at."""
 
 _SLACK = timedelta(days=1)
