@@ -159,6 +159,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(
         line.check()
 
 
+@pytest.mark.slow
 # kafka-python leaves the sockets of attempts that were refused to the garbage collector.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_broker_and_a_redis_that_die_are_waited_for(topic_prefix: str, tmp_path: Path) -> None:
