@@ -123,7 +123,7 @@ def _answer(told: Recording) -> None:
         ("drifted", 80, V1, CHANGED),
         ("after", 126, V2, CHANGED),
     ):
-        told.sample(name)
+        told.sample(name, at(second))
         for number, picture in enumerate(render(rng, [STATIONS[n % 3] for n in range(8)], light)):
             box = None if picture.box is None else [edge + 1.5 for edge in picture.box]
             output = {"class": picture.defect, "confidence": 0.97, "box": box}

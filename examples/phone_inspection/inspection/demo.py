@@ -122,7 +122,7 @@ class _Demo:
         self.screen.stage("the first version is trained", "no model yet: labelled events make the first dataset")
         self.wait("the first version to serve", lambda: bool(self.recording.decided("promote")), 240)
         self.moments.serving = self.now()
-        self.recording.sample("before")
+        self.recording.sample("before", self.moments.serving)
         self._line().start()
         self.screen.stage("the line runs", "each picture is answered through the endpoint; labels come later")
 
@@ -133,9 +133,9 @@ class _Demo:
     def new_light(self) -> None:
         """Act one: the light changes; all that follows is the loop's doing."""
         self._let_pass(self.size.before_s)
-        self.recording.sample("drifted")
         self._line().light = CHANGED
         changed = self.moments.light_changed = self.now()
+        self.recording.sample("drifted", changed + 200)  # what is on the line now was drawn in the old light
         self.screen.stage("the light changes", "darker, warmer, with a glare")
         decided = self.recording.decided
         self.wait(
@@ -149,7 +149,7 @@ class _Demo:
         self.wait("the candidate's rollout", lambda: bool(decided("start-rollout", after=changed)), 180)
         self.screen.stage("the candidate is rolled out", decided("start-rollout", after=changed)[-1].reason)
         self.wait("its promotion", lambda: bool(decided("promote", after=changed)), 200)
-        self.recording.sample("after")
+        self.recording.sample("after", self.now())
         self.screen.stage("promoted", decided("promote", after=changed)[-1].reason)
 
     def bad_candidate(self) -> None:

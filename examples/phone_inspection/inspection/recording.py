@@ -60,12 +60,13 @@ class Recording:
     troubles: list[str] = field(default_factory=list)
     """What could not be observed."""
     _sampling: str | None = None
+    _sampled_since: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def sample(self, name: str) -> None:
-        """Keep the next answers as pictures, under this name: the first ones that come, right or wrong."""
+    def sample(self, name: str, since: int) -> None:
+        """Keep the answers about the first pictures taken from then on, under this name, right or wrong."""
         with self._lock:
-            self._sampling = name
+            self._sampling, self._sampled_since = name, since
             self.samples.setdefault(name, [])
 
     def take_answer(self, inspected: Inspected) -> None:
@@ -73,7 +74,7 @@ class Recording:
         with self._lock:
             self.answers.append(Answer(inspected.phone.captured_at, inspected.version, inspected.right))
             self.prediction_ids.add(inspected.prediction_id)
-            if self._sampling is not None:
+            if self._sampling is not None and inspected.phone.captured_at >= self._sampled_since:
                 kept = self.samples[self._sampling]
                 kept.append(inspected)
                 if len(kept) == _SAMPLES:
