@@ -33,6 +33,7 @@ _JVM = (
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
 )
 
+# Positions are kept for a year: a stack that was down for a week must not lose its place.
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -45,6 +46,7 @@ auto.create.topics.enable=false
 num.partitions=1
 offsets.topic.num.partitions=4
 offsets.topic.replication.factor=1
+offsets.retention.minutes=527040
 transaction.state.log.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
