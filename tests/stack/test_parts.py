@@ -51,16 +51,25 @@ def test_redis_refuses_to_evict_and_keeps_nothing_on_disk(redis_url: str) -> Non
         client.close()
 
 
+@pytest.fixture
+def bare_envoy(envoy: EnvoyProxy) -> EnvoyProxy:
+    """The session's Envoy as `tidemill up` starts it, whatever routes other tests gave it."""
+    write_atomically(Path(envoy.folder) / ROUTES_FILE, resources(no_routes()))
+    eventually(lambda: get(envoy.endpoint)[0] == 503)
+    return envoy
+
+
 @pytest.mark.envoy
-def test_envoy_says_that_no_model_serves_until_it_has_routes(envoy: EnvoyProxy) -> None:
+def test_envoy_says_that_no_model_serves_until_it_has_routes(bare_envoy: EnvoyProxy) -> None:
+    envoy = bare_envoy
     status, kind, body = get(envoy.endpoint + "/v1/models/phone:predict")
     assert (status, kind) == (503, "application/json")
     assert json.loads(body)["error"] == "no model serves here yet"
 
 
 @pytest.mark.envoy
-def test_envoy_takes_new_routes_from_a_renamed_file(envoy: EnvoyProxy) -> None:
-    routes = no_routes()
+def test_envoy_takes_new_routes_from_a_renamed_file(bare_envoy: EnvoyProxy) -> None:
+    envoy, routes = bare_envoy, no_routes()
     routes["virtual_hosts"][0]["routes"][0]["direct_response"] = {"status": 200, "body": {"inline_string": "{}"}}
     file = Path(envoy.folder) / ROUTES_FILE
     before = file.read_text()
