@@ -8,7 +8,7 @@ import psutil
 
 from tidemill.control.protocols import StoredModel
 from tidemill.core.clock import Clock, to_ms
-from tidemill.core.errors import TidemillError
+from tidemill.core.errors import NotFound, TidemillError
 from tidemill.events.kafka import RecordReader
 from tidemill.events.records import Decision, Record, Signal, Sketch, Topics
 from tidemill.wiring import Local
@@ -71,6 +71,8 @@ class Observer:
         while not self._stop.wait(every):
             try:
                 look()
+            except NotFound:
+                continue  # the topics are made once control has seen the resource
             except (TidemillError, psutil.Error) as error:
                 trouble = str(error)
                 if trouble not in self._recording.troubles[-10:]:

@@ -84,7 +84,7 @@ def make_result(
         sizes=sizes,
         accuracy=accuracy,
         answers=answers,
-        drift=_drift(recording, moments),
+        drift=_drift(recording, moments.light_changed, good),
         rollout=_rollout(good),
         promoted_after_s=seconds_between(
             moments.light_changed, good.ended_at if good and good.result == "promoted" else None
@@ -113,27 +113,18 @@ def _lost(books: Books, counts: Counts) -> int:
     return events + max(0, counts.answered - books.logged) + max(0, counts.answered - books.joined)
 
 
-def _drift(recording: Recording, moments: Moments) -> dict[str, Any]:
-    changed = moments.light_changed
-    if changed is None:
-        found = [signal.message for _, signal in recording.signals if signal.kind == "drift"]
-        return {"detected_after_s": None, "features": [], "messages": found}
-    run = next(
-        (one for one in recording.decided("start-run", after=changed) if one.figures.get("cause") == "drift"), None
-    )
-    until = run.time if run else None
+def _drift(recording: Recording, changed: int | None, good: RolloutSeen | None) -> dict[str, Any]:
+    """What the watch signalled until a candidate got traffic; in a stationary run, ever."""
+    until = good.first_share_at if good else None
     signals = [
-        (at, signal)
-        for at, signal in recording.signals
-        if signal.kind == "drift" and at >= changed and (until is None or at <= until + 1000)
+        (at, one)
+        for at, one in recording.signals
+        if one.kind == "drift" and (changed is None or at >= changed) and (until is None or at < until)
     ]
-    first = min((at for at, _ in signals), default=None)
-    features = list(dict.fromkeys([signal.feature for _, signal in signals] + (run.figures["features"] if run else [])))
     return {
-        "detected_after_s": seconds_between(changed, first),
-        "features": features,
-        "messages": [signal.message for _, signal in signals],
-        "run": run.subject if run else None,
+        "detected_after_s": seconds_between(changed, min((at for at, _ in signals), default=None)),
+        "features": list(dict.fromkeys(one.feature for _, one in signals)),
+        "messages": list(dict.fromkeys(one.message for _, one in signals)),
     }
 
 
