@@ -13,6 +13,7 @@ from tidemill.core.errors import DeadlineExceeded, Permanent
 from tidemill.core.settings import Settings
 from tidemill.events.records import Decision
 from tidemill.spec.load import load
+from tidemill.spec.model import VolumeTrigger
 from tidemill.testing.clock import ManualClock
 
 
@@ -62,9 +63,9 @@ def test_what_is_decided_while_waiting_is_told(acts: Acts, written: StringIO) ->
 
 
 def test_each_size_has_the_history_that_the_resource_asks_for(example: Path) -> None:
-    volume = load(example / "model.yaml").spec.triggers.volume
-    assert volume is not None
-    assert all(size.history >= volume.new_labels for size in SIZES.values())
+    triggers = load(example / "model.yaml").spec.triggers
+    assert triggers.volume is None  # or the line's own labels would start a run in the middle of the story
+    assert all(size.history >= VolumeTrigger().new_labels for size in SIZES.values())
 
 
 def test_the_live_view_shows_stage_rates_accuracy_drift_and_traffic(recording: Recording) -> None:

@@ -36,7 +36,7 @@ class Size:
     """How much of everything."""
 
     history: int
-    """Labelled pictures of earlier; the resource starts the first run at `triggers.volume.newLabels`."""
+    """Labelled pictures of earlier: more than the first run waits for."""
     per_second: float
     """Pictures of all stations on the line."""
     before_s: float
@@ -51,7 +51,7 @@ SIZES = {
     "full": Size(history=7200, per_second=40, before_s=20, stationary_s=90, returned=2400),
     "small": Size(history=6300, per_second=36, before_s=12, stationary_s=40, returned=2000),
 }
-HISTORY_PER_SECOND = 24.0
+HISTORY_PER_SECOND = 18.0
 
 
 @dataclass(frozen=True)
