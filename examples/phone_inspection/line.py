@@ -11,6 +11,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from inspection.acts import HISTORY_PER_SECOND
 from inspection.factory import Factory, draw_history
 from inspection.inspector import Inspected
 from inspection.render import CHANGED, NORMAL, STATIONS, render
@@ -35,10 +36,13 @@ class Lamps(StrEnum):
 @app.command()
 def history(count: Annotated[int, typer.Option(help="How many pictures.", min=1)] = 6300, seed: int = 1) -> None:
     """Enter labelled pictures of earlier."""
-    factory = _factory(24.0, seed)
+    factory = _factory(HISTORY_PER_SECOND, seed)
     say(f"drawing {count:,} pictures")
     factory.archive(
-        draw_history(seed, count), per_second=24.0, until_ms=to_ms(SystemClock().now()) - 2000, name="history"
+        draw_history(seed, count),
+        per_second=HISTORY_PER_SECOND,
+        until_ms=to_ms(SystemClock().now()) - 2000,
+        name="history",
     )
     factory.stop()
     say(f"entered: {factory.counts.events:,} events, {factory.counts.archived:,} labels")

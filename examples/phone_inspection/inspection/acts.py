@@ -26,7 +26,7 @@ from .recording import Recording
 from .render import CHANGED, Picture
 from .result import Result, make_result
 
-__all__ = ["SIZES", "Acts", "Options", "Size"]
+__all__ = ["HISTORY_PER_SECOND", "SIZES", "Acts", "Options", "Size"]
 
 RESOURCE = Path(__file__).parents[1] / "model.yaml"
 
@@ -52,6 +52,7 @@ SIZES = {
     "small": Size(history=6300, per_second=36, before_s=12, stationary_s=40, returned=2000),
 }
 HISTORY_PER_SECOND = 18.0
+"""Six pictures a station and second, so that 6,000 of them are 1,000 votes of the drift reference."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class Codec:
         """`scratch` and where it is, or `ok`."""
         chances, boxes = 1 / (1 + np.exp(-outputs["score"])), outputs["box"]
         return [
-            {"class": "scratch", "confidence": float(chance), "box": box.round(1).tolist()}
+            {"class": "scratch", "confidence": float(chance), "box": box.astype(float).round(1).tolist()}
             if chance > 0.5
             else {"class": "ok", "confidence": float(1 - chance), "box": None}
             for chance, box in zip(chances, boxes, strict=True)
