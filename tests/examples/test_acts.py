@@ -14,7 +14,6 @@ from tidemill.core.settings import Settings
 from tidemill.events.records import Decision
 from tidemill.spec.load import load
 from tidemill.spec.model import VolumeTrigger
-from tidemill.spec.model import VolumeTrigger
 from tidemill.testing.clock import ManualClock
 
 
