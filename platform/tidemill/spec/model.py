@@ -6,7 +6,7 @@ stage it belongs to (`tidemill.spec.load`).
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -15,7 +15,11 @@ from tidemill.core.ids import model_id
 from tidemill.spec.quantities import Duration, Rate, format_duration
 
 __all__ = [
+    "AGGREGATIONS",
+    "IMAGE_STATISTICS",
+    "LABEL_PREFIX",
     "PATTERNS",
+    "Aggregation",
     "Analysis",
     "ContinualModel",
     "DriftTrigger",
@@ -31,27 +35,39 @@ __all__ = [
     "Metadata",
     "ModelCode",
     "Prediction",
+    "Quarantine",
     "Rollout",
     "Spec",
     "Step",
     "Triggers",
     "VolumeTrigger",
+    "Window",
 ]
 
 SHORTEST_TICK = timedelta(milliseconds=100)
 IMAGE_STATISTICS = ("brightness", "contrast", "sharpness", "saturation", "clipping")
 EVENT_COLUMNS = ("source", "offset", "entity", "event_id", "event_time", "available_at", "event_date", "origin")
 """Columns that each events table has besides the event's fields, which cannot bear these names."""
+Aggregation = Literal["count", "sum", "mean", "min", "max", "std", "last", "distinct", "quantile"]
+AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
+LABEL_PREFIX = "label."
+"""A window's `of` with this in front is over labels: `label.defect`."""
+SHORTEST_WINDOW = timedelta(seconds=6)
+LONGEST_WINDOW = timedelta(days=365)
 
 _NAME = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 _IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 _TOPIC = r"^[A-Za-z0-9._-]{1,200}$"
+_URI_PREFIX = r"^(file|s3|gs|gcs|abfs|abfss|hdfs)://.*/$"
+_WINDOW_OF = r"^(label\.)?[A-Za-z_][A-Za-z0-9_]{0,62}$"
 _IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 PATTERNS = {
     _NAME: "a name of lower-case letters, digits and dashes that starts with a letter",
     _IDENTIFIER: "a field name: letters, digits and _, not starting with a digit",
     _TOPIC: "a topic name: letters, digits, dots, dashes and _",
+    _URI_PREFIX: "the beginning of a URI that ends with a slash, such as s3://pictures/",
+    _WINDOW_OF: "the name of an event field or picture statistic, or label. and the name of a label field",
     _IMPORT_PATH: "module:Class, such as inspection.model:Codec",
 }
 """Each pattern that text must match, in words."""
@@ -112,13 +128,18 @@ class EventField(Part):
     name: Identifier
     """Name of the field in the event's JSON object."""
     type: Literal["float", "int", "string", "bool", "image"]
-    """Type; an `image` is the base64 of a PNG or JPEG file."""
+    """Type; an `image` is the base64 of a PNG or JPEG file, or the URI of one (see `uris`)."""
     required: bool = True
     """Whether an event without it is quarantined."""
     min: float | None = None
     """Smallest value allowed (numbers only)."""
     max: float | None = None
     """Largest value allowed (numbers only)."""
+    enum: tuple[str, ...] | tuple[int, ...] | None = None
+    """Values allowed (strings and whole numbers only)."""
+    uris: tuple[Annotated[str, Field(pattern=_URI_PREFIX)], ...] = ()
+    """Images only: a picture may be given by a URI that begins with one of these, such as `s3://pictures/`.
+    None by default: whoever may write events could else make a worker fetch anything."""
 
     @model_validator(mode="after")
     def _range_fits(self) -> "EventField":
@@ -127,6 +148,32 @@ class EventField(Part):
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}")
         return self
+
+    @model_validator(mode="after")
+    def _enum_fits(self) -> "EventField":
+        if self.enum is None:
+            return self
+        kind = {"string": str, "int": int}.get(self.type)
+        if kind is None:
+            raise ValueError(f"enum is for strings and whole numbers; {self.name} is of type {self.type}")
+        if not self.enum or not all(isinstance(value, kind) for value in self.enum):
+            raise ValueError(f"enum of {self.name} needs at least one value, each of type {self.type}")
+        refuse_repeated([str(value) for value in self.enum], "enum value")
+        return self
+
+    @model_validator(mode="after")
+    def _uris_are_of_images(self) -> "EventField":
+        if self.uris and self.type != "image":
+            raise ValueError(f"uris is for images; {self.name} is of type {self.type}")
+        return self
+
+
+class Quarantine(Part):
+    """What happens to events that cannot be taken in."""
+
+    stop_above: Share = 0.5
+    """Share of bad events among the newest at which ingest stops with an alarm, instead of draining the stream into
+    quarantine: then the schema is wrong, not the events. 1.0: never."""
 
 
 class Events(Part):
@@ -146,6 +193,8 @@ class Events(Part):
     """How far ahead of its arrival an event time may lie before the event is quarantined."""
     fields: Annotated[tuple[EventField, ...], Field(min_length=1)]
     """The event's fields, besides entity, id and timestamp; at most one is an image."""
+    quarantine: Quarantine = Quarantine()
+    """What happens to events that cannot be taken in."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Events":
@@ -160,15 +209,68 @@ class Events(Part):
         return self
 
 
+class Window(Part):
+    """An aggregate of an entity's recent events (or labels), kept in tiles: the same value online and in training.
+
+    A window of length W ends at the last whole sixtieth of W before now, and is never older than W; quantiles and
+    distinct counts are kept in twelfths. It gives one feature for each length: `seen` over 10m is `seen_10m`.
+    """
+
+    name: Identifier
+    """Name of the feature, before the length."""
+    agg: Aggregation
+    """How the values are put together. `distinct` and `quantile` are approximate (about 2 %)."""
+    of: Annotated[str, Field(pattern=_WINDOW_OF)] | None = None
+    """The event field or picture statistic, or `label.<field>` for a field of the labels; none for `count`."""
+    over: Annotated[tuple[Duration, ...], Field(min_length=1)]
+    """Lengths of the window."""
+    q: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Which quantile, such as 0.95 (`agg: quantile` only)."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features, one for each length."""
+        return tuple(f"{self.name}_{format_duration(length)}" for length in self.over)
+
+    @property
+    def over_labels(self) -> bool:
+        """Whether it aggregates labels; such windows are a view of their own."""
+        return self.of is not None and self.of.startswith(LABEL_PREFIX)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Window":
+        if self.of is None and self.agg != "count":
+            raise ValueError(f"{self.name}: {self.agg} needs `of`, the field it is about")
+        if (self.q is None) == (self.agg == "quantile"):
+            raise ValueError(f"{self.name}: q is for agg quantile, which needs it")
+        for length in self.over:
+            if not SHORTEST_WINDOW <= length <= LONGEST_WINDOW:
+                shortest, longest = format_duration(SHORTEST_WINDOW), format_duration(LONGEST_WINDOW)
+                raise ValueError(f"{self.name}: a window is {shortest} to {longest} long")
+            if round(length.total_seconds() * 1000) % 60:
+                raise ValueError(f"{self.name}: {format_duration(length)} is no whole number of milliseconds times 60")
+        refuse_repeated([format_duration(length) for length in self.over], "length")
+        return self
+
+
 class Features(Part):
     """What is computed from events, kept for serving and watched for drift."""
 
     image: tuple[Literal["brightness", "contrast", "sharpness", "saturation", "clipping"], ...] = ()
-    """Statistics of the event's image field."""
+    """Statistics of the event's image field; of a prediction, those of the picture that was sent with it."""
+    windows: tuple[Window, ...] = ()
+    """Aggregates of each entity's recent events or labels."""
+    service: Identifier | None = None
+    """A FeatureService of your own Feast repository (setting `feast_repo`), used as it is."""
+    freshness: Duration | None = None
+    """How old the newest online values may be (event time to now): an SLO, measured for each view."""
+    ttl: Duration | None = None
+    """Age at which an entity's last event no longer counts, online and in training; none: never."""
 
     @model_validator(mode="after")
     def _differ(self) -> "Features":
         refuse_repeated(self.image, "image statistic")
+        refuse_repeated([name for window in self.windows for name in window.features], "window feature")
         return self
 
 
@@ -371,9 +473,29 @@ class Spec(Part):
         if self.features.image and not any(field.type == "image" for field in self.events.fields):
             raise ValueError("features.image needs a field of type image in events.fields")
         numbers = [field.name for field in self.events.fields if field.type in {"float", "int"}]
-        refuse_repeated([*(field.name for field in self.events.fields), *self.features.image], "feature")
+        windows = [name for window in self.features.windows for name in window.features]
+        refuse_repeated([*(field.name for field in self.events.fields), *self.features.image, *windows], "feature")
         if self.triggers.drift is not None and not numbers and not self.features.image:
             raise ValueError("triggers.drift has nothing to watch: features.image is empty, and no field is a number")
+        return self
+
+    @model_validator(mode="after")
+    def _windows_have_their_source(self) -> "Spec":
+        events = {field.name: field.type for field in self.events.fields if field.type != "image"}
+        events |= dict.fromkeys(self.features.image, "float")
+        labels = {LABEL_PREFIX + field.name: field.type for field in self.labels.fields if field.type != "box"}
+        for window in self.features.windows:
+            if window.of is None:
+                continue
+            kind = (events | labels).get(window.of)
+            if kind is None:
+                raise ValueError(
+                    f"features.windows: {window.name} is of {window.of}; there are {', '.join([*events, *labels])}"
+                )
+            if kind in {"string", "class"} and window.agg not in {"count", "last", "distinct"}:
+                raise ValueError(
+                    f"features.windows: {window.name}: {window.agg} is for numbers; {window.of} is a {kind}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -420,6 +542,16 @@ class ContinualModel(Part):
     def image_field(self) -> EventField | None:
         """The event's image field, if it has one."""
         return next((field for field in self.spec.events.fields if field.type == "image"), None)
+
+    @property
+    def event_windows(self) -> tuple[Window, ...]:
+        """The windows over events."""
+        return tuple(window for window in self.spec.features.windows if not window.over_labels)
+
+    @property
+    def label_windows(self) -> tuple[Window, ...]:
+        """The windows over labels."""
+        return tuple(window for window in self.spec.features.windows if window.over_labels)
 
     @property
     def watched_features(self) -> tuple[str, ...]:

@@ -3,10 +3,6 @@
 __all__ = ["FIELDS", "VALUES"]
 
 FIELDS = {
-    "spec.events.quarantine": "ingest",
-    "spec.features.windows": "ingest",
-    "spec.features.service": "serving",
-    "spec.features.freshness": "watch",
     "spec.prediction.value": "evaluation",
     "spec.labels.maturity.absent": "outcomes",
     "spec.labels.conflict": "outcomes",
