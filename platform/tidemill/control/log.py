@@ -34,7 +34,7 @@ class Batch(Generic[R]):
     records: tuple[Stamped[R], ...]
     read: Offsets
     at_end: Callable[[], bool]
-    """Whether all has been read that was there when this was asked the last time, or is there now. Asks the brokers.
+    """Whether all has been read that was there when this last was so (or was first asked). Asks the brokers.
 
     Not "nothing is left": while records keep coming, something nearly always is.
     """
@@ -156,9 +156,12 @@ class _Tail(Generic[R]):
         return Batch(tuple(self._kept), read, partial(self._caught_up, reader, positions))
 
     def _caught_up(self, reader: RecordReader[R], positions: Mapping[int, int]) -> bool:
-        before, self._ends = self._ends, reader.ends()
-        known = (ends for ends in (before, self._ends) if ends is not None)
-        return any(all(positions[number] >= end for number, end in ends.items()) for ends in known)
+        now = reader.ends()
+        aim = self._ends if self._ends is not None else now
+        caught_up = any(all(positions[number] >= end for number, end in ends.items()) for ends in (aim, now))
+        # The aim stands until it is reached: one that moved on with each question could outrun a slow reader for ever.
+        self._ends = now if caught_up else aim
+        return caught_up
 
     def _open(self, since: Offsets) -> RecordReader[R]:
         """A reader at those offsets; those of a topic that was made anew since say nothing, and it is read whole."""
