@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from inspection import report
+from inspection import charts, report
 from inspection.figures import Moments
 from inspection.recording import Recording
 from inspection.result import Result
@@ -99,3 +99,9 @@ def test_the_result_is_json_that_reads_back(result: Result) -> None:
     told = msgspec.json.decode(msgspec.json.encode(result), type=Result)
     assert (told.accuracy, told.phases, told.goals) == (result.accuracy, result.phases, result.goals)
     assert json.loads(msgspec.json.encode(result))["drift"]["features"] == ["brightness", "saturation"]
+
+
+def test_names_at_the_right_edge_stand_in_rows_of_their_own() -> None:
+    edge = charts.WIDTH
+    placed = charts.in_rows([(100, "drift"), (edge - 120, "a bad candidate"), (edge - 20, "rolled back")])
+    assert [row for _, _, row in placed] == [0, 0, 1]

@@ -31,7 +31,7 @@ class Timeline:
         self, since: float, until: float, marks: Sequence[tuple[float, str]], warm: tuple[float, float] | None = None
     ) -> None:
         self._since, self._until = since, max(until, since + 1)
-        self._marks = _in_rows([(self.x(at), name) for at, name in sorted(marks) if since <= at <= self._until])
+        self._marks = in_rows([(self.x(at), name) for at, name in sorted(marks) if since <= at <= self._until])
         rows = 1 + max((row for _, _, row in self._marks), default=-1)
         self._top = self._bottom = 8.0 + _MARK_ROW * rows
         self._warm = warm
@@ -153,24 +153,26 @@ def _path(points: Points) -> str:
 def _mark(x: float, row: int, name: str, bottom: float) -> str:
     """A dashed line, and the name at its top: to its left where there is no room to its right."""
     y = 11 + _MARK_ROW * row
-    side, gap = ("end", -4) if x + _reach(name) > WIDTH else ("start", 4)
+    side, gap = ("end", -4) if _span(x, name)[0] < x else ("start", 4)
     return (
         f'<path d="M{x:.1f} {y - 8}V{bottom:.1f}" stroke="var(--mark)" stroke-dasharray="2 3"/>'
         f'<text class="mark" x="{x + gap:.1f}" y="{y}" text-anchor="{side}">{escape(name)}</text>'
     )
 
 
-def _in_rows(marks: Sequence[tuple[float, str]]) -> list[tuple[float, str, int]]:
+def in_rows(marks: Sequence[tuple[float, str]]) -> list[tuple[float, str, int]]:
     """Marks with the row of their name: the first in which it touches no other."""
     ends: list[float] = []
     placed = []
     for x, name in marks:
-        row = next((number for number, end in enumerate(ends) if x >= end), len(ends))
-        ends[row : row + 1] = [x + _reach(name)]
+        left, right = _span(x, name)
+        row = next((number for number, end in enumerate(ends) if left >= end), len(ends))
+        ends[row : row + 1] = [right]
         placed.append((x, name, row))
     return placed
 
 
-def _reach(name: str) -> float:
-    """About how many pixels a name needs."""
-    return 6.4 * len(name) + 14
+def _span(x: float, name: str) -> tuple[float, float]:
+    """About where a mark's name begins and ends: right of the mark, or left of it where the picture ends."""
+    reach = 6.4 * len(name) + 14
+    return (x - reach, x) if x + reach > WIDTH else (x, x + reach)
