@@ -180,7 +180,7 @@ class Local:
         kafka = self.settings.require_kafka()
         provisioner = Provisioner(
             self.supervisor,
-            ensure_topics=lambda topics: ensure_topics(kafka, topics),
+            ensure_topics=lambda topics, retention_ms: ensure_topics(kafka, topics, retention_ms=retention_ms),
             file=self.resource_file,
             feast=(sys.executable, "-m", "tidemill.features.apply"),
         )

@@ -32,17 +32,22 @@ class Bench:
         self.store = LocalResourceStore(folder / "resources")
         self.supervisor = FileSupervisor(folder / "processes")
         self.topics: list[str] = []
+        self.retention_ms: dict[str, int | None] = {}
         self.logs: dict[str, MemoryLog] = {}
         self.drivers: dict[str, MemoryTrafficDriver] = {}
         self.closed: list[str] = []
         self.made: list[str] = []
         self.fault: Callable[[str], None] = lambda model: None
         provisioner = Provisioner(
-            self.supervisor, ensure_topics=self.topics.extend, file=self.store.path, feast=("feast-apply",)
+            self.supervisor, ensure_topics=self.ensure_topics, file=self.store.path, feast=("feast-apply",)
         )
         self.service = Service(
             self.store, ids=self.store.ids, provisioner=provisioner, loop=self.loop, clock=self.clock
         )
+
+    def ensure_topics(self, topics: dict[str, int], retention_ms: int | None) -> None:
+        self.topics.extend(topics)
+        self.retention_ms |= dict.fromkeys(topics, retention_ms)
 
     def loop(self, stored: StoredModel) -> Loop:
         model = stored.resource.id
@@ -76,6 +81,16 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
+
+
+def test_the_log_keeps_what_labels_are_joined_from_as_long_as_they_count(bench: Bench) -> None:
+    labels = {"fields": [{"name": "defect", "type": "class"}], "maturity": {"horizon": "30d"}}
+    bench.store.put(example_resource("phones", labels=labels))
+    bench.rounds()
+    a_month_and_a_day = 31 * 86_400_000
+    for name in ("labels", "predictions", "labels.resolved", "outcomes"):
+        assert bench.retention_ms[f"default.phones.{name}"] == a_month_and_a_day
+    assert bench.retention_ms["default.phones.decisions"] == -1
 
 
 def test_an_applied_model_gets_topics_workers_and_turns(bench: Bench) -> None:

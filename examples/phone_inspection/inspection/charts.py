@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ["Timeline", "colour", "waterfall"]
+__all__ = ["WIDTH", "Timeline", "colour", "in_rows", "waterfall"]
 
 WIDTH, LEFT, RIGHT = 1030, 92, 16
 _MARK_ROW = 15

@@ -6,6 +6,7 @@ Level-triggered, too: stated again and again, and taken back when the model is g
 import hashlib
 import sys
 from collections.abc import Callable, Collection
+from datetime import timedelta
 from pathlib import Path
 
 from tidemill.control.protocols import StoredModel
@@ -19,6 +20,9 @@ WORKERS = ("ingest", "outcomes", "watch")
 """The stages that have a worker for each model; each is the command of that name."""
 
 _FEAST = "feast"
+
+SLACK = timedelta(days=1)
+"""Topics that labels are joined from keep records this much longer than labels count."""
 
 DIGEST = "TIDEMILL_RESOURCE_DIGEST"
 """Environment variable that changes with what a worker depends on, so that the worker is replaced then."""
@@ -57,7 +61,8 @@ class Provisioner:
 
     Args:
         supervisor: who holds the processes.
-        ensure_topics: makes the topics, given by name with their number of partitions, that are not there yet.
+        ensure_topics: makes those topics that are not there yet, given by name with their number of partitions;
+            keeps their records for so many milliseconds, -1 for ever, None as the brokers see fit.
         file: where a model's resource is stored, by its id.
         feast: the command that enters a model into the feature registry, before `--resource FILE`; None: it is not.
         partitions: of each topic that is made.
@@ -67,7 +72,7 @@ class Provisioner:
         self,
         supervisor: ProcessSupervisor,
         *,
-        ensure_topics: Callable[[dict[str, int]], None],
+        ensure_topics: Callable[[dict[str, int], int | None], None],
         file: Callable[[str], Path],
         feast: tuple[str, ...] | None = None,
         partitions: int = 1,
@@ -82,7 +87,7 @@ class Provisioner:
     def provide(self, stored: StoredModel) -> None:
         """State what the model needs. Raises `Unavailable` where its topics cannot be made."""
         resource = stored.resource
-        self._provide_topics(topics_of(resource))
+        self._provide_topics(resource)
         env = {DIGEST: data_digest(resource)} | ({"PYTHONPATH": stored.code} if stored.code else {})
         file = ("--resource", str(self._file(resource.id)))
         if self._feast is not None:
@@ -99,19 +104,22 @@ class Provisioner:
             if owner is not None and owner not in models:
                 self._supervisor.unwant(process.name)
 
-    def _provide_topics(self, topics: Topics) -> None:
-        names = {
-            topics.events,
-            topics.labels,
-            topics.predictions,
-            topics.resolved,
-            topics.outcomes,
-            topics.sketches,
-            topics.signals,
-            topics.requests,
-            topics.decisions,
-            topics.quarantine,
-        }
-        if missing := names - self._made:
-            self._ensure_topics(dict.fromkeys(sorted(missing), self._partitions))
-            self._made |= missing
+    def _provide_topics(self, resource: ContinualModel) -> None:
+        for retention_ms, names in _retention(resource).items():
+            if missing := names - self._made:
+                self._ensure_topics(dict.fromkeys(sorted(missing), self._partitions), retention_ms)
+                self._made |= missing
+
+
+def _retention(resource: ContinualModel) -> dict[int | None, set[str]]:
+    """The topics of a model by how long they keep their records."""
+    topics = topics_of(resource)
+    horizon = resource.spec.labels.maturity.horizon + SLACK
+    return {
+        # The lake has these soon; the log needs to hold them only until then.
+        None: {topics.events, topics.sketches, topics.signals, topics.quarantine},
+        # The join finds what it lost in these, as far back as a label may still come.
+        round(horizon.total_seconds() * 1000): {topics.labels, topics.predictions, topics.resolved, topics.outcomes},
+        # Few and small: why the loop did what it did, and what a lost status is found again from.
+        -1: {topics.requests, topics.decisions},
+    }
