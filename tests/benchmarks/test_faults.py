@@ -1,0 +1,101 @@
+"""The parts of the fault run: its plan, what it breaks on purpose, and that its account finds it."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+from benchmarks.faults.recovery import answers_dropped, longest_recovery
+from benchmarks.faults.story import ADD_PARTITIONS, KILL, MAKE_ANEW, OTHERS, plan
+from benchmarks.faults.worker import Journal, fence_by_batch, forgetful
+from benchmarks.faults.workers import Worker
+from deltalake import write_deltalake
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidemill.events import lake
+from tidemill.events.lake import LakeTable
+from tidemill.events.sources import Source
+from tidemill.features import online
+from tidemill.features.rows import OnlineEvent, Row
+
+SOURCE = Source("c", "t", 0)
+SCHEMA = {"source": pl.String(), "offset": pl.Int64()}
+
+
+@given(st.integers(0, 1 << 30), st.integers(0, 100))
+def test_a_plan_has_each_fault_and_is_the_same_for_the_same_seed(seed: int, kills: int) -> None:
+    found = plan(random.Random(seed), kills)
+    assert sorted(found) == sorted([KILL] * kills + list(OTHERS))
+    assert found == plan(random.Random(seed), kills)
+    assert found.index(MAKE_ANEW) < found.index(ADD_PARTITIONS)
+
+
+def rows(first: int, last: int) -> pl.DataFrame:
+    return pl.DataFrame({"source": str(SOURCE), "offset": range(first, last + 1)}, schema=SCHEMA)
+
+
+def offsets(table: LakeTable) -> list[int]:
+    return sorted(table.scan().select("offset").collect()["offset"])
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(str(tmp_path / "journal"))
+
+
+def test_a_commit_whose_answer_is_dropped_is_there_once(
+    tmp_path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = forgetful(write_deltalake, journal, random.Random(1), share=0.5)
+    monkeypatch.setattr(lake, "write_deltalake", write)
+    table = LakeTable(str(tmp_path / "m.events"), SCHEMA)
+    for first in range(0, 40, 4):
+        table.append(rows(first, first + 3), {SOURCE: first + 3})
+    assert offsets(table) == list(range(40))
+    lines = (tmp_path / "journal").read_text().splitlines()
+    assert 0 < sum("dropped events" in line for line in lines) < len(lines) / 2
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lake, "_newer", lake._newer)
+    monkeypatch.setattr(online, "fold", online.fold)  # type: ignore[attr-defined]
+    fence_by_batch()
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_fence_by_batch_doubles_rows_of_the_lake_where_batches_overlap(tmp_path: Path) -> None:
+    table = LakeTable(str(tmp_path / "m.events"), SCHEMA)
+    table.append(rows(0, 9), {SOURCE: 9})
+    table.append(rows(5, 14), {SOURCE: 14})
+    assert offsets(table) == sorted([*range(15), *range(5, 10)])
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_fence_by_batch_takes_an_event_again_into_the_online_row() -> None:
+    events = [OnlineEvent("a", str(SOURCE), offset, 10 - offset, {"x": offset}) for offset in range(4)]
+    fold: Callable[..., Row] = online.fold  # type: ignore[attr-defined]
+    row = fold(Row("g", {}), events[:3])
+    assert fold(row, events[:3]) is row
+    assert fold(row, events).fence == {str(SOURCE): 3}
+
+
+def worker(folder: Path, name: str, lines: list[str], killed_at: float | None = None) -> Any:
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n5.0 cut o")
+    return Worker(SimpleNamespace(), path, killed_at)  # type: ignore[arg-type]
+
+
+def test_recovery_is_the_time_until_a_partition_of_the_victim_is_committed_again(tmp_path: Path) -> None:
+    victim = worker(tmp_path, "a", ["1.0 commit 0,1", "1.5 begun events"], killed_at=2.0)
+    other = worker(
+        tmp_path, "b", ["1.2 commit 2", "2.5 commit 2", "3.0 commit 0", "6.5 commit 0,1", "7.0 dropped events"]
+    )
+    assert victim.in_batch
+    assert not worker(tmp_path, "c", ["1.0 commit 0"]).in_batch
+    assert longest_recovery([victim], [victim, other]) == 4.5
+    assert answers_dropped([victim, other]) == 1
