@@ -252,7 +252,10 @@ class _Worker:
             )
             for tp, source in sources.items()
         }
-        self._effects.fill_rows(force=any(start.rebuild for start in starts.values()))
+        # A topic that the lake has nothing of may follow one that is gone, and of whose last records the rows may lack
+        # what the lake has: no one will read them again.
+        follows = has_table and all(events.version_of(source) is None for source in known.values())
+        self._effects.fill_rows(force=follows or any(start.rebuild for start in starts.values()))
         self._effects.announce(sources.values())
         for tp, start in starts.items():
             if start.alarm:
