@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from benchmarks.faults.account import Account, read_log, reconcile
 from benchmarks.faults.load import Load
-from benchmarks.faults.recovery import answers_dropped, in_mid_batch, longest_recovery
+from benchmarks.faults.recovery import Recovery, answers_dropped, in_mid_batch, recovery
 from benchmarks.faults.site import SESSION_MS, Site, open_site, the_resource
-from benchmarks.faults.story import PARTITIONS, Done, Story, make_topic, plan
+from benchmarks.faults.story import KILL, PARTITIONS, Done, Story, make_topic, plan
 from benchmarks.faults.workers import POLLS, Workers
 from benchmarks.report import Figure, Report, environment
 from kafka import KafkaAdminClient, TopicPartition
@@ -44,7 +44,7 @@ class Size:
     """Share of Delta's answers that are lost."""
 
 
-SIZES = {"small": Size(kills=20, control_kills=6), "full": Size(kills=100, control_kills=10, per_second=500)}
+SIZES = {"small": Size(kills=20, control_kills=8), "full": Size(kills=100, control_kills=10, per_second=500)}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Outcome:
     killed: int
     in_mid_batch: int
     dropped: int
-    recovery_s: float
+    recovery: Recovery
     statuses: Sequence[int]
     """Exit statuses of the workers that were asked to end, and of any that ended by themselves."""
 
@@ -70,8 +70,7 @@ def run(size: str) -> Report:
     """The run and its control."""
     sizes = SIZES[size]
     found = once(sizes, plan(random.Random(SEED), sizes.kills), SEED)
-    kills = plan(random.Random(SEED), sizes.control_kills, others=())
-    control = once(sizes, kills, SEED, fence_by_batch=True)
+    control = once(sizes, [KILL] * sizes.control_kills, SEED, fence_by_batch=True)
     ran = {"seed": SEED, "partitions": PARTITIONS, "session_ms": SESSION_MS, "polls": POLLS}
     ran |= {name: getattr(sizes, name) for name in Size.__dataclass_fields__}
     ran["faults"] = [f"{fault.at:.1f} s: {fault.what}" for fault in found.done]
@@ -91,17 +90,19 @@ def once(size: Size, faults: Sequence[str], seed: int, *, fence_by_batch: bool =
             workers.start()
         load = Load(site.bootstrap, site.topics.events, per_second=size.per_second, seed=seed, clock=clock)
         story = Story(site, workers, load, clock, rng, size.pause_s)
-        story.run(faults, lambda fault: console.print(f"{fault.at:7.1f} s  {fault.what}"))
+        began = clock.monotonic()
+        story.run(faults, lambda fault: console.print(f"{fault.at - began:7.1f} s  {fault.what}"))
         wait_for_the_end(site, workers, clock)
         by_themselves = workers.ended()
         statuses = workers.finish()
+        others = [fault.at for fault in story.done if fault.what != KILL]
         return Outcome(
-            done=story.done,
+            done=[Done(fault.at - began, fault.what) for fault in story.done],
             account=reconcile(site, story.gone, read_log(site), load.acknowledged),
             killed=len(story.killed),
             in_mid_batch=in_mid_batch(story.killed),
             dropped=answers_dropped(workers.everyone()),
-            recovery_s=longest_recovery(story.killed, workers.everyone()),
+            recovery=recovery(story.killed, workers.everyone(), others),
             statuses=[*by_themselves, *statuses],
         )
 
@@ -126,13 +127,16 @@ def wait_for_the_end(site: Site, workers: Workers, clock: Clock, deadline_s: flo
 
 def figures(size: Size, found: Outcome, control: Outcome) -> list[Figure]:
     """What was done, counted, and found wrong, of the run; and whether its control was found out."""
-    faults = len(found.done) - found.killed
+    others = [fault.what for fault in found.done if fault.what != KILL]
     done = [
         Figure("workers killed", found.killed, "times", f">= {size.kills}", found.killed >= size.kills),
         Figure("of these in the middle of a batch", found.in_mid_batch, "times"),
-        Figure("other faults", faults, "times", note=", ".join(sorted({fault.what for fault in found.done}))),
+        Figure("other faults", len(others), "times", note=", ".join(sorted(set(others)))),
         Figure("answers of Delta dropped", found.dropped, "times", "> 0", found.dropped > 0),
-        Figure("longest recovery of a partition", found.recovery_s, "s", note="from a kill to the next commit"),
+        Figure(
+            "longest recovery from a kill", found.recovery.alone, "s", note="until its partitions are committed again"
+        ),
+        Figure("the same, with another fault meanwhile", found.recovery.at_all, "s"),
         Figure("workers that ended badly", sum(map(bool, found.statuses)), "", "0", not any(found.statuses)),
     ]
     counted = [Figure(name, count, "") for name, count in found.account.counted.items()]

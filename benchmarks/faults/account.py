@@ -1,6 +1,6 @@
 """What the log held, and whether lake, quarantine, online rows and sketches hold each of it once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -75,17 +75,17 @@ def read_log(site: Site) -> Log:
     return Log(frame, {source: ends[number] for number, source in sources.items()})
 
 
-def reconcile(site: Site, gone: Log | None, now: Log, acknowledged: set[int]) -> Account:
+def reconcile(site: Site, gone: Sequence[Log], now: Log, acknowledged: set[int]) -> Account:
     """Compare what was produced with what is kept, once the lag is zero.
 
-    Of the topic that is `gone`, that counts which was ingested before; of the one there is `now`, all.
+    Of the topics that are `gone`, that counts which was ingested before; of the one there is `now`, all.
     """
     account = Account()
     upto = events_table(site.lake, site.resource).snapshot().upto
     account.wrong["records not read"] = sum(
         max(0, end - 1 - upto.get(str(source), -1)) for source, end in now.ends.items()
     )
-    logs = now.records if gone is None else pl.concat([gone.records, now.records])
+    logs = pl.concat([*(log.records for log in gone), now.records])
     seen = logs.filter(pl.col("offset") <= pl.col("source").replace_strict(dict(upto), default=-1))
     numbers = set(logs["number"].to_list())
     account.counted["produced"] = logs.height

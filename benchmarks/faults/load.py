@@ -31,24 +31,39 @@ class Load:
         self.failed = 0
         self._number = 0
         self._lock = Lock()
+        self._stopped = Event()
+        self._thread: Thread
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Send until the block ends; then all that was sent is written or has failed."""
-        stop = Event()
-        thread = Thread(target=self._send_until, args=(stop,), daemon=True)
-        thread.start()
+        self._start()
         try:
             yield
         finally:
-            stop.set()
-            thread.join(60)
+            self._stop()
 
-    def _send_until(self, stop: Event) -> None:
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Send nothing until the block ends, and then with a client of its own."""
+        self._stop()
+        yield
+        self._start()
+
+    def _start(self) -> None:
+        self._stopped.clear()
+        self._thread = Thread(target=self._send_until_stopped, daemon=True)
+        self._thread.start()
+
+    def _stop(self) -> None:
+        self._stopped.set()
+        self._thread.join(60)
+
+    def _send_until_stopped(self) -> None:
         producer = self._producer()
         try:
             due = self._clock.monotonic()
-            while not stop.wait(max(0.0, due - self._clock.monotonic())):
+            while not self._stopped.wait(max(0.0, due - self._clock.monotonic())):
                 for _ in range(self._each):
                     self._send(producer)
                 due += _SLICE_S

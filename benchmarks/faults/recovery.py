@@ -3,10 +3,14 @@
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from benchmarks.faults.workers import Worker
 
-__all__ = ["answers_dropped", "in_mid_batch", "longest_recovery"]
+__all__ = ["Recovery", "answers_dropped", "in_mid_batch", "recovery"]
+
+_SHORTLY_S = 10.0
+"""What was done so long before may still be felt: a broker that was started again elects, loads and rebalances."""
 
 
 def in_mid_batch(killed: Iterable[Worker]) -> int:
@@ -19,11 +23,17 @@ def answers_dropped(workers: Iterable[Worker]) -> int:
     return sum(line.what.startswith("dropped") for worker in workers for line in worker.lines())
 
 
-def longest_recovery(killed: Iterable[Worker], everyone: Iterable[Worker]) -> float:
-    """Longest time (s) from a kill until someone committed a partition that the victim had committed last.
+@dataclass(frozen=True)
+class Recovery:
+    """Longest times (s) from a kill until someone committed a partition that the victim had committed last."""
 
-    It includes whatever other faults came meanwhile.
-    """
+    alone: float
+    """After kills that nothing but other kills came shortly before, or before it was over."""
+    at_all: float
+
+
+def recovery(killed: Iterable[Worker], everyone: Iterable[Worker], others: Sequence[float]) -> Recovery:
+    """How long partitions stood still after kills; `others` is when something else was done (monotonic seconds)."""
     commits: dict[int, list[float]] = defaultdict(list)
     for worker in everyone:
         for line in worker.lines():
@@ -32,18 +42,19 @@ def longest_recovery(killed: Iterable[Worker], everyone: Iterable[Worker]) -> fl
     for times in commits.values():
         times.sort()
     waits = [
-        wait
+        (since, next_at - since)
         for worker in killed
         for partition in _last_partitions(worker)
-        if (wait := _wait(commits[partition], worker.killed_at or 0.0)) is not None
+        if (next_at := _after(commits[partition], since := worker.killed_at or 0.0)) is not None
     ]
-    return max(waits, default=0.0)
+    alone = [wait for since, wait in waits if not any(since - _SHORTLY_S < at < since + wait for at in others)]
+    return Recovery(max(alone, default=0.0), max((wait for _, wait in waits), default=0.0))
 
 
 def _last_partitions(worker: Worker) -> tuple[int, ...]:
     return next((line.partitions for line in reversed(worker.lines()) if line.what == "commit"), ())
 
 
-def _wait(times: Sequence[float], since: float) -> float | None:
+def _after(times: Sequence[float], since: float) -> float | None:
     at = bisect_right(times, since)
-    return None if at == len(times) else times[at] - since
+    return None if at == len(times) else times[at]

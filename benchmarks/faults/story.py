@@ -14,20 +14,32 @@ from kafka import KafkaAdminClient
 from tidemill.core.clock import Clock
 from tidemill.core.errors import Unavailable
 from tidemill.events.cluster import ensure_topics
+from tidemill.ingest.tables import events_table
 from tidemill.testing import eventually
 
-__all__ = ["MAKE_ANEW", "OTHERS", "PARTITIONS", "Done", "Story", "make_topic", "plan"]
+__all__ = [
+    "ADD_PARTITIONS",
+    "KILL",
+    "MAKE_ANEW",
+    "MAKE_ANEW_AFTER_DEATH",
+    "OTHERS",
+    "PARTITIONS",
+    "Done",
+    "Story",
+    "make_topic",
+    "plan",
+]
 
 PARTITIONS = 4
 _MORE = 2
-KILL, MAKE_ANEW, ADD_PARTITIONS = "kill a worker", "make the topic anew", "add partitions"
+KILL, ADD_PARTITIONS = "kill a worker", "add partitions"
+MAKE_ANEW, MAKE_ANEW_AFTER_DEATH = "make the topic anew", "kill all workers, and make the topic anew"
 OTHERS = (
-    MAKE_ANEW,
-    ADD_PARTITIONS,
     *("hold a worker", "hold a worker"),
     *("end Kafka", "kill Kafka"),
     *("end Redis", "kill Redis"),
     *("empty Redis", "empty Redis"),
+    *("compact the lake", "compact the lake"),
 )
 """What else is done. Redis comes back empty: it keeps nothing on disk."""
 
@@ -37,22 +49,21 @@ class Done:
     """One fault as it was done."""
 
     at: float
-    """Seconds since the load began."""
+    """Seconds of the monotonic clock."""
     what: str
 
 
-def plan(rng: random.Random, kills: int, others: Sequence[str] = OTHERS) -> list[str]:
-    """The faults in their order: kills and `others` mixed, and the topic made anew in the middle if it is among them.
+def plan(rng: random.Random, kills: int) -> list[str]:
+    """All faults in their order: kills and others mixed, and in between the topic is made anew, twice.
 
     Partitions are added after that, so that all that lies in them has to be read.
     """
-    order = [KILL] * kills + [what for what in others if what not in (MAKE_ANEW, ADD_PARTITIONS)]
+    order = [KILL] * kills + list(OTHERS)
     rng.shuffle(order)
-    middle = len(order) // 2
-    first, second = order[:middle], order[middle:]
-    if ADD_PARTITIONS in others:
-        second.insert(rng.randrange(len(second)), ADD_PARTITIONS)
-    return [*first, MAKE_ANEW, *second] if MAKE_ANEW in others else [*first, *second]
+    third = len(order) // 3
+    last = order[2 * third :]
+    last.insert(rng.randrange(len(last)), ADD_PARTITIONS)
+    return [*order[:third], MAKE_ANEW, *order[third : 2 * third], MAKE_ANEW_AFTER_DEATH, *last]
 
 
 @dataclass
@@ -67,26 +78,20 @@ class Story:
     pause_s: tuple[float, float]
     killed: list[Worker] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
-    gone: Log | None = None
-    """The topic as it was when it was deleted."""
+    gone: list[Log] = field(default_factory=list)
+    """The topic as it was each time that it was deleted."""
 
     def run(self, faults: Sequence[str], tell: Callable[[Done], None]) -> None:
         """All faults, each after a random pause."""
-        began = self.clock.monotonic()
-        at = faults.index(MAKE_ANEW) if MAKE_ANEW in faults else len(faults)
-        for part in (faults[:at], faults[at:]):
-            if part and part[0] == MAKE_ANEW:  # without load: what the old topic holds at its end must be known
-                self._told(MAKE_ANEW, began, tell)
-            with self.load.running():
-                self.workers.wait_until_working()
-                for what in part:
-                    if what != MAKE_ANEW:
-                        self.clock.sleep(self.rng.uniform(*self.pause_s))
-                        self._told(what, began, tell)
-                self.clock.sleep(self.pause_s[1])
+        with self.load.running():
+            self.workers.wait_until_working()
+            for what in faults:
+                self.clock.sleep(self.rng.uniform(*self.pause_s))
+                self._told(what, tell)
+            self.clock.sleep(self.pause_s[1])
 
-    def _told(self, what: str, began: float, tell: Callable[[Done], None]) -> None:
-        self.done.append(Done(self.clock.monotonic() - began, what))
+    def _told(self, what: str, tell: Callable[[Done], None]) -> None:
+        self.done.append(Done(self.clock.monotonic(), what))
         tell(self.done[-1])
         self._do(what)
 
@@ -101,7 +106,9 @@ class Story:
             "kill Redis": lambda: site.redis.restart(SIGKILL),
             "empty Redis": site.empty_redis,
             ADD_PARTITIONS: self._add_partitions,
+            "compact the lake": events_table(site.lake, site.resource).compact,
             MAKE_ANEW: self._make_topic_anew,
+            MAKE_ANEW_AFTER_DEATH: self._make_topic_anew_after_death,
         }
         actions[what]()
 
@@ -117,9 +124,22 @@ class Story:
             admin.close()
 
     def _make_topic_anew(self) -> None:
-        """While the workers run and lag, and one sleeps over it; what the log held is noted first."""
-        self.gone = read_log(self.site)
+        """While the workers run and lag, and one sleeps over it."""
         with self.workers.held():
+            self._replace_topic()
+
+    def _make_topic_anew_after_death(self) -> None:
+        """No one is left to finish what was begun of the old topic."""
+        count = len(self.workers.running)
+        self.killed += self.workers.kill_all()
+        self._replace_topic()
+        for _ in range(count):
+            self.workers.start()
+
+    def _replace_topic(self) -> None:
+        """Without load, so that what the old topic held at its end is known."""
+        with self.load.paused():
+            self.gone.append(read_log(self.site))
             admin = KafkaAdminClient(bootstrap_servers=self.site.bootstrap)
             try:
                 admin.delete_topics([self.site.topics.events])

@@ -94,9 +94,18 @@ class Workers:
 
         Half of the time that is just after it was seen at one of the `AIMS`, else whatever it does.
         """
+        victim = self._kill(self.rng.choice((None, None, *AIMS)))
+        self.start()
+        return victim
+
+    def kill_all(self) -> list[Worker]:
+        """SIGKILL all of them, one just after it committed to the lake; none is started."""
+        first = self._kill("taken events")
+        return [first, *(self._kill(None) for _ in tuple(self.running))]
+
+    def _kill(self, aim: str | None) -> Worker:
         working = [worker for worker in self.running if worker.lines()] or self.running
         worker = self.rng.choice(working)
-        aim = self.rng.choice((None, None, *AIMS))
         if aim is not None:
             self._until(lambda: worker.last == aim, 10.0)
             self.clock.sleep(self.rng.uniform(0.0, 0.02))
@@ -105,7 +114,6 @@ class Workers:
         worker.process.wait(10)
         self.running.remove(worker)
         self.gone.append(worker)
-        self.start()
         return worker
 
     def wait_until_working(self) -> None:
