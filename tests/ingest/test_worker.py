@@ -239,7 +239,7 @@ def test_a_topic_made_anew_is_read_from_its_start_while_the_worker_runs(site: Si
     assert sources.unique().collect().height == 2
 
 
-def test_rows_get_what_the_lake_took_of_a_topic_that_is_gone_before_they_did(site: Site) -> None:
+def test_rows_and_sketches_get_what_the_lake_took_of_a_topic_that_is_gone_before_they_did(site: Site) -> None:
     site.send(20)
     with site.worker(crash_at="events") as thread:
         eventually(lambda: not thread.is_alive(), 30)
@@ -248,7 +248,7 @@ def test_rows_get_what_the_lake_took_of_a_topic_that_is_gone_before_they_did(sit
     admin.close()
     eventually(lambda: _made(site), 20)
     with site.worker():
-        eventually(lambda: OnlineReader(site.redis, site.resource.id).read(["A"])[0].status is Status.PRESENT, 30)
+        eventually(lambda: site._announced() == len(site.ids()) > 0, 30, every_s=0.2)
     site._check_rows()
 
 

@@ -252,11 +252,11 @@ class _Worker:
             )
             for tp, source in sources.items()
         }
-        # A topic that the lake has nothing of may follow one that is gone, and of whose last records the rows may lack
-        # what the lake has: no one will read them again.
+        # A topic that the lake has nothing of yet may follow one that is gone, whose last records no one reads again:
+        # rows and sketches may lack what the lake took of them.
         follows = has_table and all(events.version_of(source) is None for source in known.values())
         self._effects.fill_rows(force=follows or any(start.rebuild for start in starts.values()))
-        self._effects.announce(sources.values())
+        self._effects.announce(events.sources() if follows else sources.values())
         for tp, start in starts.items():
             if start.alarm:
                 _log.error(start.alarm, topic=self._topic, partition=tp.partition, begins_at=start.offset)
