@@ -134,7 +134,10 @@ def figures(size: Size, found: Outcome, control: Outcome) -> list[Figure]:
         Figure("other faults", len(others), "times", note=", ".join(sorted(set(others)))),
         Figure("answers of Delta dropped", found.dropped, "times", "> 0", found.dropped > 0),
         Figure(
-            "longest recovery from a kill", found.recovery.alone, "s", note="until its partitions are committed again"
+            "longest recovery from a kill",
+            found.recovery.alone,
+            "s",
+            note="until one of its partitions is committed again",
         ),
         Figure("the same, with another fault meanwhile", found.recovery.at_all, "s"),
         Figure("workers that ended badly", sum(map(bool, found.statuses)), "", "0", not any(found.statuses)),

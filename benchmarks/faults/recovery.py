@@ -25,7 +25,7 @@ def answers_dropped(workers: Iterable[Worker]) -> int:
 
 @dataclass(frozen=True)
 class Recovery:
-    """Longest times (s) from a kill until someone committed a partition that the victim had committed last."""
+    """Longest times (s) from a kill until someone committed one of the partitions that the victim had."""
 
     alone: float
     """After kills that nothing but other kills came shortly before, or before it was over."""
@@ -41,12 +41,12 @@ def recovery(killed: Iterable[Worker], everyone: Iterable[Worker], others: Seque
                 commits[partition].append(line.at)
     for times in commits.values():
         times.sort()
-    waits = [
-        (since, next_at - since)
-        for worker in killed
-        for partition in _last_partitions(worker)
-        if (next_at := _after(commits[partition], since := worker.killed_at or 0.0)) is not None
-    ]
+    waits = []
+    for worker in killed:
+        since = worker.killed_at or 0.0
+        next_at = [at for partition in _last_partitions(worker) if (at := _after(commits[partition], since))]
+        if next_at:
+            waits.append((since, min(next_at) - since))
     alone = [wait for since, wait in waits if not any(since - _SHORTLY_S < at < since + wait for at in others)]
     return Recovery(max(alone, default=0.0), max((wait for _, wait in waits), default=0.0))
 

@@ -91,13 +91,13 @@ def worker(folder: Path, name: str, lines: list[str], killed_at: float | None = 
     return Worker(SimpleNamespace(), path, killed_at)  # type: ignore[arg-type]
 
 
-def test_recovery_is_the_time_until_a_partition_of_the_victim_is_committed_again(tmp_path: Path) -> None:
+def test_recovery_is_the_time_until_one_of_the_victims_partitions_is_committed_again(tmp_path: Path) -> None:
     victim = worker(tmp_path, "a", ["1.0 commit 0,1", "1.5 begun events"], killed_at=2.0)
     other = worker(
-        tmp_path, "b", ["1.2 commit 2", "2.5 commit 2", "3.0 commit 0", "6.5 commit 0,1", "7.0 dropped events"]
+        tmp_path, "b", ["1.2 commit 2", "2.5 commit 2", "4.5 commit 0", "6.5 commit 0,1", "7.0 dropped events"]
     )
     assert victim.in_batch
     assert not worker(tmp_path, "c", ["1.0 commit 0"]).in_batch
-    assert recovery([victim], [victim, other], others=[9.0]) == Recovery(alone=4.5, at_all=4.5)
-    assert recovery([victim], [victim, other], others=[4.0]) == Recovery(alone=1.0, at_all=4.5)
+    assert recovery([victim], [victim, other], others=[9.0]) == Recovery(alone=2.5, at_all=2.5)
+    assert recovery([victim], [victim, other], others=[4.0]) == Recovery(alone=0.0, at_all=2.5)
     assert answers_dropped([victim, other]) == 1
