@@ -20,7 +20,7 @@ __all__ = ["AIMS", "POLLS", "Line", "Worker", "Workers"]
 _ROOT = Path(__file__).parents[2]
 AIMS = ("taken quarantine", "taken events")
 """Between effects, where a fence that is wrong shows."""
-POLLS = (1, 3, 17, 120, 900, 4000)
+POLLS = (2, 10, 60, 300, 1000, 4000)
 """Most records of a poll; each worker that is started has another one of these."""
 
 
