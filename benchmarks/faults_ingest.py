@@ -55,6 +55,7 @@ class Outcome:
     account: Account
     killed: int
     in_mid_batch: int
+    fillings_killed: int
     dropped: int
     recovery: Recovery
     statuses: Sequence[int]
@@ -101,6 +102,7 @@ def once(size: Size, faults: Sequence[str], seed: int, *, fence_by_batch: bool =
             account=reconcile(site, story.gone, read_log(site), load.acknowledged),
             killed=len(story.killed),
             in_mid_batch=in_mid_batch(story.killed),
+            fillings_killed=story.fillings_killed,
             dropped=answers_dropped(workers.everyone()),
             recovery=recovery(story.killed, workers.everyone(), others),
             statuses=[*by_themselves, *statuses],
@@ -132,6 +134,13 @@ def figures(size: Size, found: Outcome, control: Outcome) -> list[Figure]:
         Figure("workers killed", found.killed, "times", f">= {size.kills}", found.killed >= size.kills),
         Figure("of these in the middle of a batch", found.in_mid_batch, "times"),
         Figure("other faults", len(others), "times", note=", ".join(sorted(set(others)))),
+        Figure(
+            "fillings of the online rows killed half-way",
+            found.fillings_killed,
+            "times",
+            "> 0",
+            found.fillings_killed > 0,
+        ),
         Figure("answers of Delta dropped", found.dropped, "times", "> 0", found.dropped > 0),
         Figure(
             "longest recovery from a kill",

@@ -97,6 +97,13 @@ class Site:
         self.kafka.restart(number)
         self.wait_for_kafka()
 
+    @property
+    def filling(self) -> bool:
+        """Whether someone fills the online rows at this moment."""
+        with redis.Redis.from_url(self.redis_url) as client:
+            found = client.get(f"{self.resource.id}:events#generation")
+        return isinstance(found, bytes) and found.startswith(b"rebuilding")
+
     def empty_redis(self) -> None:
         """Drop every key, while all go on."""
         with redis.Redis.from_url(self.redis_url) as client:

@@ -1,7 +1,8 @@
 """Which faults come when: a plan by seed, and how each is done."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from signal import SIGKILL, SIGTERM
 
@@ -33,12 +34,14 @@ __all__ = [
 PARTITIONS = 4
 _MORE = 2
 KILL, ADD_PARTITIONS = "kill a worker", "add partitions"
+KILL_FILLING = "empty Redis, and kill all workers while one fills it"
 MAKE_ANEW, MAKE_ANEW_AFTER_DEATH = "make the topic anew", "kill all workers, and make the topic anew"
 OTHERS = (
     *("hold a worker", "hold a worker"),
     *("end Kafka", "kill Kafka"),
     *("end Redis", "kill Redis"),
     *("empty Redis", "empty Redis"),
+    *(KILL_FILLING, KILL_FILLING),
     *("compact the lake", "compact the lake"),
 )
 """What else is done. Redis comes back empty: it keeps nothing on disk."""
@@ -78,6 +81,7 @@ class Story:
     pause_s: tuple[float, float]
     killed: list[Worker] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
+    fillings_killed: int = 0
     gone: list[Log] = field(default_factory=list)
     """The topic as it was each time that it was deleted."""
 
@@ -106,6 +110,7 @@ class Story:
             "kill Redis": lambda: site.redis.restart(SIGKILL),
             "empty Redis": site.empty_redis,
             ADD_PARTITIONS: self._add_partitions,
+            KILL_FILLING: self._kill_filling,
             "compact the lake": events_table(site.lake, site.resource).compact,
             MAKE_ANEW: self._make_topic_anew,
             MAKE_ANEW_AFTER_DEATH: self._make_topic_anew_after_death,
@@ -130,9 +135,21 @@ class Story:
 
     def _make_topic_anew_after_death(self) -> None:
         """No one is left to finish what was begun of the old topic."""
+        with self._all_dead("taken events"):
+            self._replace_topic()
+
+    def _kill_filling(self) -> None:
+        self.site.empty_redis()
+        self.fillings_killed += self.workers.until(lambda: self.site.filling, 10.0)
+        with self._all_dead():
+            pass
+
+    @contextmanager
+    def _all_dead(self, aim: str | None = None) -> Iterator[None]:
+        """All workers are killed, and as many are started after the block."""
         count = len(self.workers.running)
-        self.killed += self.workers.kill_all()
-        self._replace_topic()
+        self.killed += self.workers.kill_all(aim)
+        yield
         for _ in range(count):
             self.workers.start()
 

@@ -116,6 +116,9 @@ def main(arguments: list[str]) -> None:
     if asked.fence_by_batch:
         fence_by_batch()
     from tidemill.cli import main as run_cli
+    from tidemill.features import online
+
+    online._REBUILD_MS = 2 * asked.session_ms  # when who fills the rows is believed dead
 
     sys.argv = ["tidemill", "ingest", "--resource", asked.resource]
     run_cli()

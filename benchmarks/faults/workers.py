@@ -98,16 +98,16 @@ class Workers:
         self.start()
         return victim
 
-    def kill_all(self) -> list[Worker]:
-        """SIGKILL all of them, one just after it committed to the lake; none is started."""
-        first = self._kill("taken events")
+    def kill_all(self, aim: str | None = None) -> list[Worker]:
+        """SIGKILL all of them, one just after it was seen at `aim`; none is started."""
+        first = self._kill(aim)
         return [first, *(self._kill(None) for _ in tuple(self.running))]
 
     def _kill(self, aim: str | None) -> Worker:
         working = [worker for worker in self.running if worker.lines()] or self.running
         worker = self.rng.choice(working)
         if aim is not None:
-            self._until(lambda: worker.last == aim, 10.0)
+            self.until(lambda: worker.last == aim, 10.0)
             self.clock.sleep(self.rng.uniform(0.0, 0.02))
         signal_group(worker.process.pid, SIGKILL)
         worker.killed_at = self.clock.monotonic()
@@ -118,12 +118,14 @@ class Workers:
 
     def wait_until_working(self) -> None:
         """Until someone has taken in a batch; the load runs."""
-        self._until(lambda: any(line.what == "commit" for worker in self.running for line in worker.lines()), 60.0)
+        self.until(lambda: any(line.what == "commit" for worker in self.running for line in worker.lines()), 60.0)
 
-    def _until(self, condition: Callable[[], bool], longest_s: float) -> None:
+    def until(self, condition: Callable[[], bool], longest_s: float) -> bool:
+        """Wait for a moment that may not come; returns whether it did."""
         end = self.clock.monotonic() + longest_s
-        while not condition() and self.clock.monotonic() < end:
+        while not (came := condition()) and self.clock.monotonic() < end:
             self.clock.sleep(0.002)
+        return came
 
     @contextmanager
     def held(self) -> Iterator[None]:
