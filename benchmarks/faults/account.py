@@ -1,7 +1,9 @@
 """What the log held, and whether lake, quarantine, online rows and sketches hold each of it once."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TypeVar
 
 import msgspec
@@ -10,12 +12,15 @@ from benchmarks.faults.load import NUMBER
 from benchmarks.faults.site import Site
 from kafka import KafkaConsumer, TopicPartition
 
+from tidemill.core.clock import SystemClock, to_ms
 from tidemill.core.errors import NotFound
 from tidemill.events.cluster import Cluster
 from tidemill.events.kafka import RecordReader
 from tidemill.events.records import Quarantined, Record, Sketch
 from tidemill.events.sources import Source
-from tidemill.features.online import OnlineReader, Status
+from tidemill.features.reader import OnlineReader, OnlineRow, Status
+from tidemill.features.rows import Value
+from tidemill.features.tiles import window_values
 from tidemill.ingest.tables import events_table, quarantine_table
 
 __all__ = ["Account", "Log", "read_log", "reconcile"]
@@ -95,7 +100,7 @@ def reconcile(site: Site, gone: Sequence[Log], now: Log, acknowledged: set[int])
     good, bad = seen.filter(pl.col("station").is_not_null()), seen.filter(pl.col("station").is_null())
     _check_lake(site, account, good)
     _check_quarantine(site, account, bad, logs.filter(pl.col("station").is_null()))
-    _check_rows(site, account, good)
+    _check_rows(site, account, good, {str(source) for source in now.ends})
     _check_sketches(site, account, good, upto)
     return account
 
@@ -143,30 +148,50 @@ def _check_quarantine(site: Site, account: Account, bad: pl.DataFrame, all_bad: 
     account.wrong["bad records not told"] = len(set(bad.select(_AT).iter_rows()) - told)
 
 
-def _check_rows(site: Site, account: Account, good: pl.DataFrame) -> None:
+def _check_rows(site: Site, account: Account, good: pl.DataFrame, live: Collection[str]) -> None:
     """Each online row is what one pass over all its events makes of them."""
     last = good.sort("captured_at", *_AT).unique("station", keep="last")
-    fences = {
-        (station, source): offset
-        for station, source, offset in good.group_by("station", "source").agg(pl.col("offset").max()).iter_rows()
-    }
+    now = SystemClock().now()
     reader = OnlineReader(site.redis_url, site.resource.id)
     try:
-        found = reader.read(last["station"].to_list())
+        found = reader.read(last["station"].to_list(), to_ms(now))
     finally:
         reader.close()
-    stale = behind = 0
-    for row, event in zip(found, last.iter_rows(named=True), strict=True):
-        same = row.values.get("exposure_ms") == event["exposure_ms"] and row.event_time == event["captured_at"]
-        stale += row.status is not Status.PRESENT or not same
-        behind += any(
-            row.fence.get(source, -1) < offset
-            for (station, source), offset in fences.items()
-            if station == event["station"]
-        )
+    rows = dict(zip(last["station"], found, strict=True))
     account.counted["online rows"] = last.height
-    account.wrong["online rows that differ"] = stale
-    account.wrong["online rows with a fence below their events"] = behind
+    account.wrong["online rows that differ"] = sum(
+        rows[event["station"]].status is not Status.PRESENT
+        or rows[event["station"]].event_time != event["captured_at"]
+        or rows[event["station"]].values["exposure_ms"] != event["exposure_ms"]
+        for event in last.iter_rows(named=True)
+    )
+    fences = good.filter(pl.col("source").is_in(list(live))).group_by("station", "source").agg(pl.col("offset").max())
+    account.wrong["online rows with a fence below their events"] = sum(
+        rows[station].fence.get(source, -1) < offset for station, source, offset in fences.iter_rows()
+    )
+    _check_windows(site, account, good, rows, now)
+
+
+def _check_windows(
+    site: Site, account: Account, good: pl.DataFrame, rows: Mapping[str, OnlineRow], now: datetime
+) -> None:
+    """Each window has the value that training would compute for this moment from what was produced."""
+    moment = pl.Datetime("us", "UTC")
+    events = good.select(
+        *_AT,
+        pl.col("station").alias("entity"),
+        pl.from_epoch("captured_at", "ms").cast(moment).alias("event_time"),
+        pl.from_epoch("available_at", "ms").cast(moment),
+        "exposure_ms",
+    )
+    asked = pl.DataFrame({"entity": list(rows)}).with_columns(at=pl.lit(now, moment))
+    spec = site.resource.spec
+    expected = window_values(events, asked, spec.features.windows, spec.events.allowed_lateness)
+    wrong = 0
+    for row, values in zip(rows.values(), expected.iter_rows(named=True), strict=True):
+        wrong += sum(not _close(row.values.get(name), value) for name, value in values.items())
+    account.counted["window values"] = expected.height * expected.width
+    account.wrong["window values that differ"] = wrong
 
 
 def _check_sketches(site: Site, account: Account, good: pl.DataFrame, upto: Mapping[str, int]) -> None:
@@ -190,6 +215,13 @@ def _check_sketches(site: Site, account: Account, good: pl.DataFrame, upto: Mapp
     account.wrong["votes missing or doubled"] = sum(
         abs(votes.get(source, 0) - expected.get(source, 0)) for source in {*votes, *expected}
     )
+
+
+def _close(kept: Value, expected: Value) -> bool:
+    """Floats agree within what the order of additions may change."""
+    if isinstance(kept, float) and isinstance(expected, float):
+        return math.isclose(kept, expected, rel_tol=1e-9)
+    return kept == expected
 
 
 def _all(reader: RecordReader[R]) -> list[R]:

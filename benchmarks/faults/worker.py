@@ -9,7 +9,7 @@ import argparse
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import deltalake
@@ -72,32 +72,6 @@ def forgetful(write: Write, journal: Journal, rng: random.Random, share: float) 
     return call
 
 
-def fence_by_batch() -> None:
-    """The wrong way: a batch is taken whole or not at all, by the last offset in it."""
-    import polars as pl
-
-    from tidemill.events import lake
-    from tidemill.features import online, rows
-    from tidemill.features.rows import OnlineEvent, Row
-
-    right = rows.fold
-
-    def newer(frame: pl.DataFrame, spans: Iterable[object]) -> pl.DataFrame:
-        return frame.filter(pl.col("source").is_in([str(source) for source in spans]))
-
-    def fold(row: Row, events: Iterable[OnlineEvent]) -> Row:
-        batch = list(events)
-        if all(event.offset <= row.fence.get(event.source, -1) for event in batch):
-            return row
-        changed = right(Row(row.generation, {}, row.last), batch)
-        return Row(row.generation, row.fence | changed.fence, changed.last)
-
-    for module, name, wrong in ((lake, "_newer", newer), (online, "fold", fold)):
-        if not hasattr(module, name):
-            raise AttributeError(f"the control breaks {module.__name__}.{name}, which is gone: break its successor")
-        setattr(module, name, wrong)
-
-
 def main(arguments: list[str]) -> None:
     """Replace what was asked for, and run the CLI."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -113,13 +87,14 @@ def main(arguments: list[str]) -> None:
     # Before the product imports them.
     kafka.KafkaConsumer = patched_consumer(journal, rng, asked.poll, asked.session_ms)
     deltalake.write_deltalake = forgetful(deltalake.write_deltalake, journal, rng, asked.drop)
-    if asked.fence_by_batch:
-        fence_by_batch()
     from tidemill.cli import main as run_cli
     from tidemill.features import online
 
     online._REBUILD_MS = 2 * asked.session_ms  # when who fills the rows is believed dead
+    if asked.fence_by_batch:
+        from benchmarks.faults.wrong_fence import fence_by_batch
 
+        fence_by_batch()
     sys.argv = ["tidemill", "ingest", "--resource", asked.resource]
     run_cli()
 

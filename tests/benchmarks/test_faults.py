@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,20 +10,25 @@ from typing import Any
 import polars as pl
 import pytest
 from benchmarks.faults.recovery import Recovery, answers_dropped, recovery
+from benchmarks.faults.site import the_resource
 from benchmarks.faults.story import ADD_PARTITIONS, KILL, MAKE_ANEW, MAKE_ANEW_AFTER_DEATH, OTHERS, plan
-from benchmarks.faults.worker import Journal, fence_by_batch, forgetful
+from benchmarks.faults.worker import Journal, forgetful
 from benchmarks.faults.workers import Worker
+from benchmarks.faults.wrong_fence import fence_by_batch
 from deltalake import write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidemill.core.clock import to_ms
 from tidemill.events import lake
 from tidemill.events.lake import LakeTable
 from tidemill.events.sources import Source
 from tidemill.features import online
-from tidemill.features.rows import OnlineEvent, Row
+from tidemill.features.layout import layout_of
+from tidemill.features.online import Filling, OnlineReader, OnlineRows
 
 SOURCE = Source("c", "t", 0)
+NOW = datetime(2025, 4, 11, 12, tzinfo=UTC)
 SCHEMA = {"source": pl.String(), "offset": pl.Int64()}
 
 
@@ -64,7 +69,7 @@ def test_a_commit_whose_answer_is_dropped_is_there_once(
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lake, "_newer", lake._newer)
-    monkeypatch.setattr(online, "fold", online.fold)  # type: ignore[attr-defined]
+    monkeypatch.setattr(online, "fresh", online.fresh)  # type: ignore[attr-defined]
     fence_by_batch()
 
 
@@ -76,13 +81,28 @@ def test_a_fence_by_batch_doubles_rows_of_the_lake_where_batches_overlap(tmp_pat
     assert offsets(table) == sorted([*range(15), *range(5, 10)])
 
 
+@pytest.mark.redis
 @pytest.mark.usefixtures("broken")
-def test_a_fence_by_batch_takes_an_event_again_into_the_online_row() -> None:
-    events = [OnlineEvent("a", str(SOURCE), offset, 10 - offset, {"x": offset}) for offset in range(4)]
-    fold: Callable[..., Row] = online.fold  # type: ignore[attr-defined]
-    row = fold(Row("g", {}), events[:3])
-    assert fold(row, events[:3]) is row
-    assert fold(row, events).fence == {str(SOURCE): 3}
+def test_a_fence_by_batch_takes_events_again_into_an_online_row(redis_url: str, topic_prefix: str) -> None:
+    resource = the_resource()
+    kept = OnlineRows(redis_url, topic_prefix, layout_of(resource))
+    kept.rebuild(lambda: Filling({}, ()))
+    kept.apply(events(0, 9))
+    kept.apply(events(0, 9))
+    kept.apply(events(5, 14))
+    kept.close()
+    reader = OnlineReader(redis_url, topic_prefix)
+    (row,) = reader.read(["a"], to_ms(NOW))
+    reader.close()
+    assert row.fence == {str(SOURCE): 14}
+    assert row.values["seen_10h"] == 20
+
+
+def events(first: int, last: int) -> pl.DataFrame:
+    time = pl.lit(NOW, pl.Datetime("us", "UTC"))
+    return rows(first, last).with_columns(
+        entity=pl.lit("a"), event_time=time, available_at=time, exposure_ms=pl.col("offset").cast(pl.Float64())
+    )
 
 
 def worker(folder: Path, name: str, lines: list[str], killed_at: float | None = None) -> Any:
