@@ -3,11 +3,15 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-CODE := streaming feature_store pipelines platform tests examples
+CODE := streaming feature_store pipelines platform tests examples benchmarks
 # Where the results of a test run are kept, for the table of `.ci/run`.
 RESULTS := .tidemill/ci
 
-.PHONY: help setup demo test check lint types format unit lock clean
+# Of bench, faults and simulate: one of their names (all where it is empty), and how much of it.
+ONLY ?=
+SIZE ?= small
+
+.PHONY: help setup demo test check bench faults simulate lint types format unit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{split($$1, name, ":"); printf "  make %-8s %s\n", name[1], $$2}'
@@ -25,6 +29,12 @@ test: setup lint types unit ## lint, types, import contracts, unit and integrati
 check: setup ## what takes minutes rather than seconds
 	@mkdir -p $(RESULTS)
 	$(BIN)/python -m pytest -q -m slow --junitxml=$(RESULTS)/check.xml
+
+bench: setup ## how fast it is, beside its peers: ONLY=name SIZE=small|full
+faults: setup ## whether it holds when things break: ONLY=name SIZE=small|full
+simulate: setup ## whether the statistics keep their promises: ONLY=name SIZE=small|full
+bench faults simulate:
+	@$(BIN)/python -m benchmarks $@ $(if $(ONLY),--only $(ONLY)) --size $(SIZE)
 
 lint: setup ## ruff and the import contracts
 	$(BIN)/ruff check .

@@ -239,6 +239,19 @@ def test_a_topic_made_anew_is_read_from_its_start_while_the_worker_runs(site: Si
     assert sources.unique().collect().height == 2
 
 
+def test_rows_and_sketches_get_what_the_lake_took_of_a_topic_that_is_gone_before_they_did(site: Site) -> None:
+    site.send(20)
+    with site.worker(crash_at="events") as thread:
+        eventually(lambda: not thread.is_alive(), 30)
+    admin = KafkaAdminClient(bootstrap_servers=site.kafka)
+    admin.delete_topics([site.topics.events])
+    admin.close()
+    eventually(lambda: _made(site), 20)
+    with site.worker():
+        eventually(lambda: site._announced() == len(site.ids()) > 0, 30, every_s=0.2)
+    site._check_rows()
+
+
 def _made(site: Site) -> bool:
     try:
         ensure_topics(site.kafka, {site.topics.events: 2})

@@ -47,7 +47,8 @@ class Cluster:
                 bootstrap_timeout_ms=milliseconds,
                 reconnect_backoff_max_ms=1000,
             )
-        self._cluster_id: str | None = None
+        self._cluster_of: dict[str, str] = {}
+        """Cluster by topic id: where another cluster answers at the old address, all its topics have other ids."""
 
     def __enter__(self) -> "Cluster":
         return self
@@ -64,8 +65,6 @@ class Cluster:
     def sources(self, topic: str) -> dict[int, Source]:
         """The topic's present sources by partition; raises `NotFound` where there is no such topic."""
         with kafka_failures(f"topic {topic} at {self.bootstrap}"):
-            if self._cluster_id is None:
-                self._cluster_id = str(self._admin.describe_cluster()["cluster_id"])
             found = self._admin.describe_topics([topic])[0]
             code = found["error_code"]
             if code == kafka_errors.UnknownTopicOrPartitionError.errno:
@@ -74,8 +73,11 @@ class Cluster:
                 )
             if code:
                 raise kafka_errors.for_code(code)()
+            topic_id = str(found["topic_id"])
+            if topic_id not in self._cluster_of:
+                self._cluster_of[topic_id] = str(self._admin.describe_cluster()["cluster_id"])
         numbers = sorted(part["partition_index"] for part in found["partitions"])
-        return {number: Source(self._cluster_id, str(found["topic_id"]), number) for number in numbers}
+        return {number: Source(self._cluster_of[topic_id], topic_id, number) for number in numbers}
 
     def starts(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """The lowest offset that each partition still holds."""

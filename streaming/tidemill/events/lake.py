@@ -108,6 +108,10 @@ class LakeTable:
             upto = {name: table.transaction_version(self._app(name)) for name in sources}
         return Snapshot(table.version(), rows, {name: last for name, last in upto.items() if last is not None})
 
+    def sources(self) -> list[Source]:
+        """The sources of the rows in the newest version."""
+        return [Source.parse(name) for name in self.snapshot().upto]
+
     def refresh(self) -> None:
         """Forget the handle, so that the next question is answered from the store."""
         self._table = None
