@@ -24,11 +24,9 @@ from tidemill.events.records import Topics
 from tidemill.events.sources import Source
 from tidemill.events.waiting import Stopped, Waiting
 from tidemill.features.online import OnlineRows
-from tidemill.ingest.batch import Raw, make_batch
+from tidemill.ingest.batch import BatchReader, Raw
 from tidemill.ingest.effects import Effects, Passed
-from tidemill.ingest.parse import EventParser
 from tidemill.ingest.start import start_of
-from tidemill.ingest.tables import events_schema
 from tidemill.ingest.telemetry import LAG, LOST
 from tidemill.spec.model import ContinualModel
 
@@ -107,8 +105,7 @@ class _Worker:
         self._clock = clock
         self._waiting = waiting
         self._passed = passed
-        self._parser = EventParser(resource)
-        self._schema = events_schema(resource)
+        self._reader = BatchReader(resource)
         self._max_records = max(1, min(_MAX_RECORDS, _MAX_VOTES // max(1, len(resource.watched_features))))
         self._unplaced: set[TopicPartition] = set()
         """Partitions that were assigned; where to begin in them is still to be worked out."""
@@ -191,11 +188,9 @@ class _Worker:
     def _take(self, records: dict[TopicPartition, list[Raw]]) -> None:
         if not self._waiting.until_done(self._still_the_same, (Transient, NotFound)):
             return
-        batch = make_batch(
+        batch = self._reader.read(
             {self._sources[tp]: raws for tp, raws in records.items()},
             {self._sources[tp]: self._next[tp] for tp in records},
-            self._parser,
-            self._schema,
         )
         self._waiting.until_done(lambda: self._effects.take(batch))
         for tp, raws in records.items():
