@@ -65,9 +65,8 @@ def _votes(voting: Voting, rows: pl.DataFrame) -> Votes:
 
 
 def _sums(values: pl.Series, cells: npt.NDArray[np.int64], size: int) -> Iterator[FeatureSketch]:
-    """A feature's votes in each cell. `bincount` adds one value after the other, so that equal rows have equal sums;
-    parallel sums would add up in another order each time.
-    """
+    """A feature's votes in each cell."""
+    # `bincount` adds one value after the other: parallel sums would add up in another order each time.
     present = values.is_not_null().to_numpy()
     numbers = values.drop_nulls().cast(pl.Float64).to_numpy()
     counts = np.bincount(cells[present], minlength=size)
