@@ -22,6 +22,7 @@ from tidemill.events.cluster import Cluster, ensure_topics, kafka_failures
 from tidemill.events.kafka import RecordWriter
 from tidemill.events.records import Topics
 from tidemill.events.sources import Source
+from tidemill.events.unpack import unpack_by_batch
 from tidemill.events.waiting import Stopped, Waiting
 from tidemill.features.online import OnlineRows
 from tidemill.ingest.batch import BatchReader, Raw
@@ -330,7 +331,7 @@ class _Worker:
 
     def _connect(self) -> Any:
         with kafka_failures(f"Kafka at {self._kafka}"):
-            return KafkaConsumer(
+            consumer = KafkaConsumer(
                 bootstrap_servers=self._kafka.split(","),
                 client_id=f"{self._resource.id}.ingest",
                 group_id=f"{self._resource.id}.ingest",
@@ -348,6 +349,9 @@ class _Worker:
                 reconnect_backoff_max_ms=1000,
                 bootstrap_timeout_ms=round(_ANSWER_S * 1000),
             )
+        if not unpack_by_batch(consumer):
+            _log.warning("this version of kafka-python unpacks records one by one, which takes longer")
+        return consumer
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
