@@ -7,14 +7,14 @@ Source of the format: https://kafka.apache.org/documentation/#messageformat (v2)
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from kafka import IsolationLevel, KafkaConsumer, TopicPartition
 from kafka import __version__ as kafka_version
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError
 from kafka.record.util import decode_varint
-
 
 __all__ = ["Unpacked", "unpack_by_batch"]
 
@@ -22,8 +22,8 @@ _KNOWN = "3.0."
 """Versions of kafka-python whose insides are as they are expected here."""
 
 
-class Unpacked(NamedTuple):
-    """A record as it was read."""
+class Unpacked(msgspec.Struct, frozen=True, gc=False):
+    """A record as it was read. There are many at a time and no cycles: the garbage collector need not look at them."""
 
     offset: int
     timestamp: int
