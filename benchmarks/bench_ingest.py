@@ -64,7 +64,7 @@ def _compare(found: ours.Measured, theirs: peer.Measured, events: int) -> list[F
     return [
         Figure("tidemill", mine, "events/s", note="validated, lake + online, exactly-once effect"),
         Figure("feast", others, "events/s", note=f"online only, batches of {peer.BATCH:,}, skip_dedup"),
-        Figure("tidemill / feast", ratio, "×", goal=f"≥ {GOAL}", holds=ratio >= GOAL, note=note),
+        Figure("tidemill / feast", ratio, "times", goal=f"≥ {GOAL}", holds=ratio >= GOAL, note=note),
         Figure("tidemill, CPU", found.cpu_s / events * 1e6, "µs/event", note="of this process alone"),
         Figure("feast, CPU", theirs.cpu_s / theirs.events * 1e6, "µs/event"),
         Figure("tidemill, peak memory", found.peak_mib, "MiB"),
@@ -88,7 +88,7 @@ def _pictures(stack: Stack, count: int) -> list[Figure]:
     model = _model("pictures", fields=fields, features=statistics)
     produce(stack, "default.pictures.events", _picture_events(count))
     found = _ours(stack, model, count)
-    return [Figure("pictures", count / found.wall_s, "pictures/s", note="JPEG of 64 × 64, decoded, five statistics")]
+    return [Figure("pictures", count / found.wall_s, "pictures/s", note="JPEG of 64 x 64, decoded, five statistics")]
 
 
 def _market(stack: Stack) -> list[Figure]:

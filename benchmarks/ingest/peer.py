@@ -73,7 +73,8 @@ def main(task: Task) -> Measured:
     consumer.assign(partitions)
     consumer.seek_to_beginning(*partitions)
     decode = msgspec.json.Decoder(list[dict[str, float | str]]).decode
-    wall, cpu, written, values = time.perf_counter(), time.process_time(), 0, []
+    wall, cpu, written = time.perf_counter(), time.process_time(), 0
+    values: list[bytes] = []
     while written < task.events:
         for records in consumer.poll(timeout_ms=500, max_records=BATCH - len(values)).values():
             values += [record.value for record in records]

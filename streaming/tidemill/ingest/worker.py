@@ -37,13 +37,10 @@ __all__ = ["run"]
 
 _log = get_logger(__name__)
 
-_LINGER_S = 0.15
-"""How long a batch gathers: five commits a second at most keep the lake's files few, and sketches fresh."""
 _BUSY, _LONGEST_S = 1000, 1.0
 """While polls bring so many records there is a backlog: a batch may gather for longer, until it is full."""
 _TRICKLE, _PAUSE_S = 20, 0.05
 """While so few records come, they are left to gather: each poll costs a millisecond whatever it brings."""
-_MAX_RECORDS = 20_000
 _MAX_VOTES = 80_000
 """Records times watched features of a batch: each may be a cell of its sketch (80 bytes), which is one record."""
 _MAX_BYTES = 32 << 20
@@ -71,6 +68,8 @@ def run(
     lake: str,
     clock: Clock,
     stop: Event,
+    linger_s: float = 0.15,
+    batch_records: int = 20_000,
     passed: Passed = lambda stage: None,
 ) -> None:
     """Take in a model's events until `stop` is set; the batch at hand is finished or dropped whole.
@@ -82,13 +81,16 @@ def run(
         lake: folder or URI of the Delta tables.
         clock: measures how long a batch gathers and how long it is quiet.
         stop: set by whoever wants the end.
+        linger_s: how long a batch gathers: five commits a second at most keep the lake's files few, sketches fresh.
+        batch_records: most records of a batch; as many come only while there is a backlog.
         passed: told after each effect (`Stage`); what it raises ends the worker there.
 
     Raises:
         Permanent: what waiting cannot heal, such as a Redis that evicts rows or a column of another type.
     """
     try:
-        _Worker(resource, kafka, redis, lake, clock, Waiting(f"{resource.id}.ingest", stop), passed).run()
+        waiting = Waiting(f"{resource.id}.ingest", stop)
+        _Worker(resource, kafka, redis, lake, clock, waiting, passed, linger_s, batch_records).run()
     except Stopped:
         _log.info("stopped while waiting; the batch at hand was dropped whole", model=resource.id)
 
@@ -103,6 +105,8 @@ class _Worker:
         clock: Clock,
         waiting: Waiting,
         passed: Passed,
+        linger_s: float,
+        batch_records: int,
     ) -> None:
         self._resource = resource
         self._topic = resource.events_topic
@@ -112,10 +116,11 @@ class _Worker:
         self._clock = clock
         self._waiting = waiting
         self._passed = passed
+        self._linger_s = linger_s
         self._reader = BatchReader(resource)
         self._guard = Guard(resource.spec.events.quarantine.stop_above)
         watched = 0 if resource.spec.triggers.drift is None else len(resource.watched_features)
-        self._max_records = max(1, min(_MAX_RECORDS, _MAX_VOTES // max(1, watched)))
+        self._max_records = max(1, min(batch_records, _MAX_VOTES // max(1, watched)))
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._unplaced: set[TopicPartition] = set()
         """Partitions that were assigned; where to begin in them is still to be worked out."""
@@ -185,9 +190,9 @@ class _Worker:
             if deadline is None:
                 if not gathered:
                     break
-                deadline, latest = now + _LINGER_S, now + _LONGEST_S
+                deadline, latest = now + self._linger_s, now + _LONGEST_S
             if sum(map(len, found.values())) >= _BUSY:
-                deadline = min(now + _LINGER_S, latest)
+                deadline = min(now + self._linger_s, latest)
             if count < _TRICKLE:
                 self._waiting.stop.wait(_PAUSE_S)
             wait_s = deadline - self._clock.monotonic()
@@ -328,6 +333,8 @@ class _Worker:
         """In silence: are the brokers there, and do the online rows still stand?"""
         self._cluster.sources(self._topic)
         self._effects.fill_rows()
+        # Behind the last record there may be a transaction's marker, which is no lag.
+        self._next |= {tp: self._consumer.position(tp) for tp in self._next if tp in self._assigned}
 
     def _connect(self) -> Any:
         with kafka_failures(f"Kafka at {self._kafka}"):
