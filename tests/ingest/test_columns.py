@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tidemill.core.clock import to_ms
@@ -102,6 +102,15 @@ EVENT = st.lists(st.tuples(NAMES, VALUE), max_size=4).map(
 
 
 @given(EVENT | st.binary(max_size=30), st.sampled_from([NOW, NOW, NOW, -1, 2**63 - 1, 0]))
+@settings(max_examples=400)
+@example(text(x="-5.6"), NOW)
+@example(text(x="1000.5"), NOW)
+@example(text(n="-3"), NOW)
+@example(text(n="8"), NOW)
+@example(text(grade="30"), NOW)
+@example(text(grade="3"), NOW)
+@example(text(station='""'), NOW)
+@example(text(captured_at=str(NOW + 60_001)), NOW)
 @example(text(unknown="1e999"), NOW)
 @example(text()[:-1] + b',"unknown":"\xff"}', NOW)
 @example(text(unknown='"\\ud800"'), NOW)
