@@ -1,13 +1,16 @@
 from base64 import b64encode
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from PIL import Image
+from tests.ingest.site import EventJson, Site
 
+from tidemill.events.cluster import ensure_topics
 from tidemill.spec.model import ContinualModel
 
 Resource = Callable[..., ContinualModel]
@@ -81,3 +84,10 @@ def event_json() -> Callable[..., bytes]:
         return msgspec.json.encode({name: value for name, value in event.items() if value is not None})
 
     return make
+
+
+@pytest.fixture
+def site(kafka: str, redis_url: str, tmp_path: Path, resource: ContinualModel, event_json: EventJson) -> Site:
+    made = Site(resource, kafka, redis_url, tmp_path / "lake", event_json)
+    ensure_topics(kafka, {made.topics.events: 2})
+    return made

@@ -6,9 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from tidemill.events.sources import Source
-from tidemill.ingest.batch import MAX_KEPT_BYTES, Batch, make_batch
-from tidemill.ingest.parse import EventParser
-from tidemill.ingest.tables import EVENT_COLUMNS, events_schema
+from tidemill.ingest.batch import MAX_KEPT_BYTES, Batch, BatchReader
+from tidemill.ingest.tables import EVENT_COLUMNS
 from tidemill.spec import model
 from tidemill.spec.model import ContinualModel
 
@@ -26,7 +25,7 @@ def raw(offset: int, value: bytes | None, **fields: Any) -> Any:
 def batch(resource: ContinualModel) -> Callable[..., Batch]:
     def make(records: dict[Source, list[Any]]) -> Batch:
         begin = dict.fromkeys(records, 0)
-        return make_batch(records, begin, EventParser(resource), events_schema(resource))
+        return BatchReader(resource).read(records, begin)
 
     return make
 
@@ -60,9 +59,9 @@ def test_key_and_headers_of_a_bad_record_are_kept(batch: Callable[..., Batch]) -
 
 
 def test_a_replay_from_quarantine_keeps_its_origin(batch: Callable[..., Batch], event_json: EventJson) -> None:
-    headers = [("origin", b"c/t/0@17")]
+    headers = [("origin", b"c/t/0/17")]
     found = batch({A: [raw(0, event_json(), headers=headers), raw(1, event_json())]})
-    assert found.events["origin"].to_list() == ["c/t/0@17", None]
+    assert found.events["origin"].to_list() == ["c/t/0/17", None]
 
 
 def test_no_event_field_can_take_the_name_of_a_fixed_column(make_resource: Callable[..., ContinualModel]) -> None:

@@ -24,11 +24,10 @@ from tidemill.events.sources import Source
 from tidemill.features.layout import layout_of
 from tidemill.features.online import OnlineReader, OnlineRows, RowsLost
 from tidemill.features.tiles import window_values
-from tidemill.ingest.batch import make_batch
+from tidemill.ingest.batch import BatchReader
 from tidemill.ingest.effects import Effects, Stage
-from tidemill.ingest.parse import EventParser
 from tidemill.ingest.start import start_of
-from tidemill.ingest.tables import TIME, events_schema, events_table, quarantine_table
+from tidemill.ingest.tables import TIME, events_table, quarantine_table
 from tidemill.spec.model import ContinualModel
 
 pytestmark = pytest.mark.redis
@@ -73,7 +72,7 @@ class World:
         self.resource, self.redis_url, self.lake = resource, redis_url, str(folder)
         self.topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
         self.written = Written()
-        self.parser, self.schema = EventParser(resource), events_schema(resource)
+        self.reader = BatchReader(resource)
         self.log = {source: [_raw(source, n, event_json) for n in range(LENGTH)] for source in (A, B)}
         self.committed: dict[Source, int] = {}
         self.owner = ""
@@ -126,7 +125,7 @@ class Worker:
         found = {source: raws for source, raws in found.items() if raws}
         if not found:
             return
-        self.effects.take(make_batch(found, self.next, self.world.parser, self.world.schema))
+        self.effects.take(self.world.reader.read(found, self.next))
         for source, raws in found.items():
             self.next[source] = raws[-1].offset + 1
             if self.world.owner == self.name:  # the group refuses a commit of anyone else
@@ -333,7 +332,7 @@ def test_a_record_that_the_lake_took_counts_as_it_did_then_even_if_rules_have_ch
     rules = world.resource.model_dump(mode="json", by_alias=True)
     rules["spec"]["events"]["fields"][1]["max"] = 4
     world.resource = ContinualModel.model_validate(rules)
-    world.parser = EventParser(world.resource)
+    world.reader = BatchReader(world.resource)
     world.assign("two").take(11)
     check_rows(world)
     check_sketches(world)

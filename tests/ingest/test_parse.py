@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from tidemill.events.sources import Source
 from tidemill.ingest import parse
-from tidemill.ingest.batch import make_batch
+from tidemill.ingest.batch import BatchReader
 from tidemill.ingest.parse import EventParser, Rejected
-from tidemill.ingest.tables import events_schema
 from tidemill.spec.model import ContinualModel
 
 NOW = 1_790_000_000_000
@@ -174,7 +173,7 @@ def test_whatever_arrives_is_either_an_event_or_quarantined(
     resource = make_resource("anything")
     source = Source("c", "t", 0)
     raws = [raw(offset, value, timestamp) for offset, (value, timestamp) in enumerate(found)]
-    batch = make_batch({source: raws}, {source: 0}, EventParser(resource), events_schema(resource))
+    batch = BatchReader(resource).read({source: raws}, {source: 0})
     offsets = batch.events["offset"].to_list() + batch.quarantine["offset"].to_list()
     assert sorted(offsets) == list(range(len(found)))
     for record in batch.quarantined:

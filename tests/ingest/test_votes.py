@@ -62,12 +62,13 @@ def test_a_range_without_events_is_a_sketch_without_votes(voting: Voting) -> Non
     assert (found.first_offset, found.last_offset, found.max_event_time, found.votes) == (5, 9, 0, {})
 
 
-def test_without_a_drift_trigger_ticks_have_their_default_length(make_resource: Callable[..., ContinualModel]) -> None:
+def test_without_a_drift_trigger_there_are_no_votes(make_resource: Callable[..., ContinualModel]) -> None:
     resource = make_resource("nodrift")
     spec = resource.spec.model_copy(update={"triggers": resource.spec.triggers.model_copy(update={"drift": None})})
     voting = Voting(resource.model_copy(update={"spec": spec}))
     assert voting.tick_ms == 10_000
-    assert voting.features == ("exposure_ms", "shift", "brightness", "contrast")
+    found = sketch(voting, A, Span(-1, 3), frame([(1000, 0, "A", 1.0), (3000, 501, "A", 9.0)]))
+    assert (found.votes, found.max_event_time, found.last_offset) == ({}, 3000, 3)
 
 
 EVENTS = st.lists(

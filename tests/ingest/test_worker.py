@@ -2,25 +2,29 @@
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGKILL
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 import polars as pl
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
+from tests.ingest.site import EventJson, Site
 
-from tidemill.core.clock import SystemClock, to_ms
-from tidemill.core.errors import NotFound, Permanent, Unavailable
+from tidemill.core.clock import SystemClock
+from tidemill.core.errors import InvalidInput, Permanent, Unavailable
+from tidemill.core.telemetry import REGISTRY
 from tidemill.events.cluster import Cluster
-from tidemill.events.kafka import RecordReader, RecordWriter, ensure_topics
-from tidemill.events.records import Quarantined, Sketch, Topics
-from tidemill.features.online import OnlineReader, Status
+from tidemill.events.kafka import ensure_topics
+from tidemill.events.records import Quarantined
+from tidemill.ingest import lag as lag_module
+from tidemill.ingest import worker as worker_module
 from tidemill.ingest.effects import Stage
-from tidemill.ingest.tables import events_table, quarantine_table
+from tidemill.ingest.guard import NEWEST
+from tidemill.ingest.tables import events_table
 from tidemill.ingest.worker import run
 from tidemill.spec.model import ContinualModel
 from tidemill.stack import kafka as kafka_process
@@ -32,140 +36,6 @@ from tidemill.stack.supervisor import ProcessWanted
 from tidemill.testing import eventually
 
 pytestmark = [pytest.mark.kafka, pytest.mark.redis]
-
-EventJson = Callable[..., bytes]
-
-
-class Crash(Exception):
-    """The process ends here."""
-
-
-class Site:
-    """A model's topics, lake and rows, and workers over them."""
-
-    def __init__(self, resource: ContinualModel, kafka: str, redis: str, lake: Path, event_json: EventJson) -> None:
-        self.resource, self.kafka, self.redis, self.lake = resource, kafka, redis, str(lake)
-        self.topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
-        self._event_json = event_json
-        self._sent = 0
-
-    def send(self, count: int, **fields: Any) -> None:
-        """Events of three stations, each fourth without its exposure, which is required."""
-        with RecordWriter(self.kafka) as writer:
-            for number in range(self._sent, self._sent + count):
-                time = to_ms(SystemClock().now())
-                exposure = None if number % 4 == 3 else number
-                made = {"station": "ABC"[number % 3], "event_id": f"e{number}", "captured_at": time, **fields}
-                value = self._event_json(**{"exposure_ms": exposure, **made})
-                writer.send(self.topics.events, value, key=str(made["station"]))
-            writer.flush()
-        self._sent += count
-
-    @contextmanager
-    def worker(self, crash_at: Stage | None = None) -> Iterator[Thread]:
-        """A worker in a thread until the block ends. With `crash_at` it ends by itself after that stage."""
-        stop, failed = Event(), []
-
-        def passed(stage: Stage) -> None:
-            if stage == crash_at:
-                raise Crash
-
-        def body() -> None:
-            try:
-                run(
-                    self.resource,
-                    kafka=self.kafka,
-                    redis=self.redis,
-                    lake=self.lake,
-                    clock=SystemClock(),
-                    stop=stop,
-                    passed=passed,
-                )
-            except Crash:
-                pass
-            except BaseException as error:
-                failed.append(error)
-
-        thread = Thread(target=body)
-        thread.start()
-        try:
-            yield thread
-        finally:
-            stop.set()
-            thread.join(30)
-        assert failed == []
-        assert not thread.is_alive()
-
-    def ids(self) -> list[str]:
-        """Event ids in the lake, as often as they are there."""
-        try:
-            return sorted(events_table(self.lake, self.resource).scan().select("event_id").collect()["event_id"])
-        except NotFound:
-            return []
-
-    def expected(self) -> list[str]:
-        return sorted(f"e{number}" for number in range(self._sent) if number % 4 != 3)
-
-    def bad(self) -> int:
-        return sum(number % 4 == 3 for number in range(self._sent))
-
-    def wait(self, deadline_s: float = 40) -> None:
-        """Until all that was sent is taken in, and announced to the watch."""
-
-        def all_there() -> bool:
-            return self.ids() == self.expected() and self._announced() == len(self.expected())
-
-        eventually(all_there, deadline_s, every_s=0.2)
-
-    def check(self) -> None:
-        """Each effect of each record is there once."""
-        assert self.ids() == self.expected()
-        quarantined = quarantine_table(self.lake, self.resource).scan().select("source", "offset").collect()
-        assert quarantined.height == quarantined.unique().height == self.bad()
-        assert len({(record.source, record.offset) for record in self.read("quarantine", Quarantined)}) == self.bad()
-        self._check_rows()
-        assert self._announced() == len(self.expected())
-
-    def read(self, name: str, kind: type[Any]) -> list[Any]:
-        """All records of one of our own topics."""
-        found = []
-        try:
-            with RecordReader(self.kafka, getattr(self.topics, name), kind) as reader:
-                while not reader.at_end():
-                    found += [stamped.record for stamped in reader.poll(timeout_s=0.2)]
-        except (NotFound, Unavailable):
-            return []
-        return found
-
-    def _announced(self) -> int:
-        """Votes on exposure in the sketches, by the reader's rule."""
-        have: dict[str, int] = {}
-        counted = 0
-        for sketch in self.read("sketches", Sketch):
-            if sketch.last_offset > have.get(sketch.source, -1):
-                assert sketch.first_offset == have.get(sketch.source, -1) + 1
-                have[sketch.source] = sketch.last_offset
-                cells = [entity for entities in sketch.votes.values() for entity in entities.values()]
-                counted += sum(features["exposure_ms"].count for features in cells)
-        return counted
-
-    def _check_rows(self) -> None:
-        order = ["event_time", "source", "offset"]
-        last = events_table(self.lake, self.resource).scan().sort(order).unique("entity", keep="last").collect()
-        reader = OnlineReader(self.redis, self.resource.id)
-        for row in last.iter_rows(named=True):
-            (found,) = reader.read([row["entity"]])
-            assert found.status is Status.PRESENT
-            assert found.event_time == to_ms(row["event_time"])
-            assert found.values["exposure_ms"] == row["exposure_ms"]
-        reader.close()
-
-
-@pytest.fixture
-def site(kafka: str, redis_url: str, tmp_path: Path, resource: ContinualModel, event_json: EventJson) -> Site:
-    made = Site(resource, kafka, redis_url, tmp_path / "lake", event_json)
-    ensure_topics(kafka, {made.topics.events: 2})
-    return made
 
 
 def test_events_reach_the_lake_the_rows_and_the_watch_and_bad_ones_quarantine(site: Site, image: str) -> None:
@@ -248,8 +118,8 @@ def test_rows_and_sketches_get_what_the_lake_took_of_a_topic_that_is_gone_before
     admin.close()
     eventually(lambda: _made(site), 20)
     with site.worker():
-        eventually(lambda: site._announced() == len(site.ids()) > 0, 30, every_s=0.2)
-    site._check_rows()
+        eventually(lambda: site.announced() == len(site.ids()) > 0, 30, every_s=0.2)
+    site.check_rows()
 
 
 def _made(site: Site) -> bool:
@@ -258,6 +128,112 @@ def _made(site: Site) -> bool:
     except Unavailable:  # the broker starts, or an older topic of this name is still being deleted
         return False
     return True
+
+
+def lag(site: Site) -> float | None:
+    """What an autoscaler would see: the sum over partitions."""
+    samples = [
+        sample.value
+        for family in REGISTRY.collect()
+        for sample in family.samples
+        if sample.name == "tidemill_ingest_lag_records" and sample.labels["model"] == site.resource.id
+    ]
+    return sum(samples) if samples else None
+
+
+def stopped(site: Site) -> bool:
+    return any(
+        sample.labels["model"] == site.resource.id
+        for family in REGISTRY.collect()
+        for sample in family.samples
+        if sample.name == "tidemill_ingest_stopped"
+    )
+
+
+def test_a_source_that_is_mostly_bad_stops_before_it_is_drained_and_goes_on_with_a_mended_resource(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lag_module, "_EVERY_S", 0.2)
+    monkeypatch.setattr(worker_module, "_TRY_AGAIN_S", 0.5)
+    site.send_values([("A", site.event_json(event_id=f"e{n}", exposure_ms=2000 + n)) for n in range(NEWEST)])
+    with site.worker():
+        eventually(lambda: stopped(site) and lag(site) == NEWEST, 40)
+        site.send_values([("A", site.event_json(event_id="f", exposure_ms=5000)) for _ in range(50)])
+        eventually(lambda: lag(site) == NEWEST + 50, 40)  # it grows, where everyone sees it
+        assert site.ids() == site.read("quarantine", Quarantined) == []
+    assert lag(site) is None
+    assert not stopped(site)
+    rules = site.resource.model_dump(mode="json", by_alias=True)
+    rules["spec"]["events"]["fields"][1]["max"] = 4000
+    site.resource = ContinualModel.model_validate(rules)
+    with site.worker():
+        eventually(lambda: len(site.read("quarantine", Quarantined)) == 50, 40, every_s=0.2)
+        eventually(lambda: lag(site) == 0, 40)
+    assert len(site.ids()) == NEWEST
+
+
+def test_a_stopped_source_goes_on_by_itself_when_its_share_of_bad_events_falls(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "_TRY_AGAIN_S", 0.5)
+    site.send_values([("A", site.event_json(event_id=f"e{n}", exposure_ms=2000)) for n in range(NEWEST)])
+    with site.worker():
+        eventually(lambda: stopped(site), 40)
+        site.send_values([("D", site.event_json(event_id="d", station="D"))])  # another partition is read as ever
+        eventually(lambda: site.ids() == ["d"], 40, every_s=0.2)
+        site.send_values([("A", site.event_json(event_id=f"f{n:03}")) for n in range(NEWEST)])
+        eventually(lambda: len(site.ids()) == NEWEST + 1, 40, every_s=0.2)
+        assert not stopped(site)
+    assert len({record.offset for record in site.read("quarantine", Quarantined)}) == NEWEST
+
+
+def changed(site: Site, *fields: dict[str, Any], **types: str) -> ContinualModel:
+    """The resource with further fields, and fields of other types."""
+    rules = site.resource.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    events = rules["spec"]["events"]
+    for field in events["fields"]:
+        field["type"] = types.get(field["name"], field["type"])
+    events["fields"] += fields
+    return ContinualModel.model_validate(rules)
+
+
+def test_a_new_optional_field_needs_no_stop(site: Site) -> None:
+    before = site.resource
+    after = changed(site, {"name": "temperature", "type": "float", "required": False})
+    site.send(12)
+    with site.worker():
+        site.wait()
+        site.resource = after
+        with site.worker():  # beside the one that does not know the field, with which it shares the partitions
+            site.send(24, temperature=21.5)
+            site.wait()
+            site.send(12, temperature=21.5)
+            site.wait()
+        site.send(12, temperature=21.5)
+        site.wait()  # the old one goes on in a table that has a column more
+    with site.worker():
+        site.send(12, temperature=21.5)
+        site.wait()
+    found = events_table(site.lake, after).scan().select("event_id", "temperature").collect()
+    known = dict(found.filter(pl.col("temperature") == 21.5).iter_rows())
+    assert {f"e{number}" for number in range(60, 72) if number % 4 != 3} <= known.keys()
+    assert not {f"e{number}" for number in range(12)} & known.keys()
+    assert before.id == after.id
+    site.check()
+
+
+def test_another_type_for_a_column_is_refused_with_the_reason_and_the_way_out(site: Site) -> None:
+    site.send(4)
+    with site.worker():
+        site.wait()
+    resource = changed(site, shift="string")
+    with pytest.raises(InvalidInput, match="column shift of") as refused:
+        run(resource, kafka=site.kafka, redis=site.redis, lake=site.lake, clock=SystemClock(), stop=Event())
+    assert "another name" in str(refused.value.hint)
+    with site.worker():  # nothing was changed: the resource as it was works as before
+        site.send(4)
+        site.wait()
+    site.check()
 
 
 def test_a_worker_waits_for_its_topic(

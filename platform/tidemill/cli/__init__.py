@@ -31,6 +31,7 @@ COMMANDS = {
     "retrain": "models",
     "rollout": "models",
     "delete": "models",
+    "quarantine": "quarantine",
     "ingest": "roles",
     "outcomes": "roles",
     "watch": "roles",

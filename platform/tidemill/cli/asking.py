@@ -13,7 +13,7 @@ from tidemill.core.ids import new_id
 from tidemill.events.records import Decision, Request
 from tidemill.wiring import Local, local
 
-__all__ = ["register"]
+__all__ = ["person", "register"]
 
 DEADLINE_S = 20.0
 
@@ -92,7 +92,7 @@ def _ask(
     resource = find(machine, name).resource
     now = machine.clock.now()
     request = Request(
-        request_id=new_id(now), kind=kind, model=resource.id, time=to_ms(now), by=_person(), arguments=arguments
+        request_id=new_id(now), kind=kind, model=resource.id, time=to_ms(now), by=person(), arguments=arguments
     )
     decision: Decision = machine.ask(resource, request, deadline_s=DEADLINE_S)
     if decision.kind == "refuse":
@@ -101,7 +101,8 @@ def _ask(
     emit(decision, output, *answer(decision))
 
 
-def _person() -> str:
+def person() -> str:
+    """Who runs the command, by the name of this machine's user."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

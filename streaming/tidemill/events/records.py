@@ -12,6 +12,7 @@ it reached the log. Ids are strings. Records are frozen; a changed fact is a new
     requests                                Request           pipeline steps, CLI
     decisions                               Decision          control
     quarantine                              Quarantined       ingest
+    quarantine.replayed                     Replayed          CLI
 
 Events and labels come from the user's systems: a `Label` is what theirs is parsed into.
 """
@@ -27,6 +28,7 @@ __all__ = [
     "Outcome",
     "Prediction",
     "Quarantined",
+    "Replayed",
     "Request",
     "ResolvedLabel",
     "ResolvedThrough",
@@ -232,6 +234,21 @@ class Quarantined(Record, frozen=True, kw_only=True):
     value: bytes
     headers: list[tuple[str, bytes]] = []
     truncated: bool = False
+    origin: str | None = None
+    """Where the event first came, source/offset, if this record was a replay already."""
+
+
+class Replayed(Record, frozen=True, kw_only=True):
+    """A marker: the quarantined record of this source and offset was produced to the events topic again.
+
+    It is written in one transaction with that. `origin` is what the replay bears, and by which the lake takes it once.
+    """
+
+    source: str
+    offset: int
+    origin: str
+    time: int
+    by: str
 
 
 class Topics(msgspec.Struct, frozen=True):
@@ -280,6 +297,11 @@ class Topics(msgspec.Struct, frozen=True):
     def quarantine(self) -> str:
         """What could not be taken in."""
         return f"{self.model}.quarantine"
+
+    @property
+    def replayed(self) -> str:
+        """Which of it was produced again."""
+        return f"{self.model}.quarantine.replayed"
 
 
 def encode(record: Record) -> bytes:

@@ -1,34 +1,26 @@
 """A batch: what one round of polling brought, checked, as the frames and events that the stores take."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 import polars as pl
 
 from tidemill.events.records import Quarantined
 from tidemill.events.sources import Source
+from tidemill.ingest.columns import ColumnReader, Raw, typed
 from tidemill.ingest.parse import YEAR_10000, Event, EventParser, Rejected
-from tidemill.ingest.tables import QUARANTINE_COLUMNS, TIME
+from tidemill.ingest.tables import QUARANTINE_COLUMNS, events_schema
+from tidemill.spec.model import ContinualModel
 
-__all__ = ["MAX_KEPT_BYTES", "Batch", "Raw", "make_batch"]
+__all__ = ["MAX_KEPT_BYTES", "ORIGIN", "Batch", "BatchReader", "Raw"]
 
 MAX_KEPT_BYTES = 1 << 20
 """A larger value is not copied to quarantine: source and offset point to it."""
 
-_ORIGIN = "origin"
-"""Header of a record that is a replay from quarantine."""
-
-
-class Raw(Protocol):
-    """What is read of a Kafka record."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
+ORIGIN = "origin"
+"""Header of a record that is a replay from quarantine: the source/offset at which it first came."""
 
 
 @dataclass(frozen=True)
@@ -46,46 +38,76 @@ class Batch:
     quarantined: Sequence[Quarantined]
     """The same as records."""
 
+    def without(self, sources: Collection[Source]) -> "Batch":
+        """The batch as if nothing had been read of these sources."""
+        names = {str(source) for source in sources}
+        return replace(
+            self,
+            begin={source: offset for source, offset in self.begin.items() if source not in sources},
+            upto={source: offset for source, offset in self.upto.items() if source not in sources},
+            events=self.events.filter(~pl.col("source").is_in(names)),
+            quarantine=self.quarantine.filter(~pl.col("source").is_in(names)),
+            quarantined=[record for record in self.quarantined if record.source not in names],
+        )
 
-def make_batch(
-    records: Mapping[Source, Sequence[Raw]],
-    begin: Mapping[Source, int],
-    parser: EventParser,
-    schema: Mapping[str, pl.DataType],
-) -> Batch:
-    """Check each record and sort it into its table; `schema` is that of the events table."""
-    good: list[tuple[str, Raw, Event]] = []
-    bad: list[Quarantined] = []
-    for source, raws in records.items():
-        name = str(source)
-        for raw in raws:
+
+class BatchReader:
+    """Checks records and sorts each into its table: columns where it surely is good, else by the row parser."""
+
+    def __init__(self, resource: ContinualModel) -> None:
+        self._schema = events_schema(resource)
+        self._parser = EventParser(resource)
+        self._columns = ColumnReader(resource, self._schema)
+
+    def read(self, records: Mapping[Source, Sequence[Raw]], begin: Mapping[Source, int]) -> Batch:
+        """The batch of these records, each source's in offset order, where reading of it began at `begin`."""
+        frames: list[pl.DataFrame] = []
+        bad: list[Quarantined] = []
+        for source, raws in records.items():
+            frame, refused = self._read_source(str(source), raws)
+            frames.append(frame)
+            bad += refused
+        return Batch(
+            begin={source: begin[source] for source, raws in records.items() if raws},
+            upto={source: raws[-1].offset for source, raws in records.items() if raws},
+            events=pl.concat(frames, rechunk=True) if frames else pl.DataFrame(schema=self._schema),
+            quarantine=_quarantine(bad),
+            quarantined=bad,
+        )
+
+    def _read_source(self, source: str, raws: Sequence[Raw]) -> tuple[pl.DataFrame, list[Quarantined]]:
+        frame, others = self._columns.read(raws)
+        good: list[tuple[Raw, Event]] = []
+        bad: list[Quarantined] = []
+        for raw in sorted(others, key=lambda raw: raw.offset):
             try:
-                good.append((name, raw, parser.parse(raw.value, raw.timestamp)))
+                good.append((raw, self._parser.parse(raw.value, raw.timestamp)))
             except Rejected as error:
-                bad.append(_quarantined(name, raw, error))
-    return Batch(
-        begin={source: begin[source] for source, raws in records.items() if raws},
-        upto={source: raws[-1].offset for source, raws in records.items() if raws},
-        events=_events(good, schema),
-        quarantine=_quarantine(bad),
-        quarantined=bad,
-    )
+                bad.append(_quarantined(source, raw, error))
+        if good:
+            frame = pl.concat([frame, _events(good, frame.schema)]).sort("offset")
+        origins = {raw.offset: origin for raw in raws if raw.headers and (origin := origin_of(raw.headers)) is not None}
+        frame = frame.with_columns(
+            source=pl.lit(source),
+            event_date=pl.col("event_time").dt.date(),
+            origin=pl.col("offset").replace_strict(origins, default=None, return_dtype=pl.String)
+            if origins
+            else pl.lit(None, pl.String),
+        )
+        return frame.select(*self._schema), bad
 
 
-def _events(good: Sequence[tuple[str, Raw, Event]], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+def _events(good: Sequence[tuple[Raw, Event]], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
     columns: dict[str, list[Any]] = {
-        "source": [source for source, _, _ in good],
-        "offset": [raw.offset for _, raw, _ in good],
-        "entity": [event.entity for _, _, event in good],
-        "event_id": [event.event_id for _, _, event in good],
-        "event_time": [event.event_time for _, _, event in good],
-        "available_at": [raw.timestamp for _, raw, _ in good],
-        "origin": [_origin(raw) for _, raw, _ in good],
+        "offset": [raw.offset for raw, _ in good],
+        "entity": [event.entity for _, event in good],
+        "event_id": [event.event_id for _, event in good],
+        "event_time": [event.event_time for _, event in good],
+        "available_at": [raw.timestamp for raw, _ in good],
     }
-    columns["event_date"] = columns["event_time"]
     for name in schema.keys() - columns.keys():
-        columns[name] = [event.values[name] if name in event.values else event.images[name] for _, _, event in good]
-    return _typed(columns, schema)
+        columns[name] = [event.values[name] if name in event.values else event.images[name] for _, event in good]
+    return _frame(columns, schema)
 
 
 def _quarantine(bad: Sequence[Quarantined]) -> pl.DataFrame:
@@ -98,23 +120,21 @@ def _quarantine(bad: Sequence[Quarantined]) -> pl.DataFrame:
     }
     columns["headers"] = [msgspec.json.encode(record.headers).decode() for record in bad]
     columns["available_date"] = columns["available_at"]
-    return _typed(columns, QUARANTINE_COLUMNS)
+    return _frame(columns, QUARANTINE_COLUMNS)
 
 
-def _typed(columns: Mapping[str, list[Any]], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+def _frame(columns: Mapping[str, list[Any]], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """A frame of the schema's columns, its times and dates given in milliseconds."""
-    series = []
-    for name, kind in schema.items():
-        if kind == TIME or kind == pl.Date():
-            milliseconds = pl.Series(name, columns[name], dtype=pl.Int64())
-            series.append(milliseconds.cast(pl.Datetime("ms", "UTC")).cast(kind))
-        else:
-            series.append(pl.Series(name, columns[name], dtype=kind))
-    return pl.DataFrame(series)
+    read = [
+        pl.Series(name, columns[name], dtype=pl.Int64() if kind.is_temporal() else kind)
+        for name, kind in schema.items()
+    ]
+    return pl.DataFrame(typed(pl.DataFrame(read), schema))
 
 
-def _origin(raw: Raw) -> str | None:
-    return next((value.decode(errors="replace") for name, value in raw.headers if name == _ORIGIN and value), None)
+def origin_of(headers: Sequence[tuple[str, bytes | None]]) -> str | None:
+    """The origin of a record that is a replay, None for any other."""
+    return next((value.decode(errors="replace") for name, value in headers if name == ORIGIN and value), None)
 
 
 def _quarantined(source: str, raw: Raw, error: Rejected) -> Quarantined:
@@ -130,4 +150,5 @@ def _quarantined(source: str, raw: Raw, error: Rejected) -> Quarantined:
         value=b"" if truncated else value,
         headers=[(name, content or b"") for name, content in raw.headers],
         truncated=truncated,
+        origin=origin_of(raw.headers),
     )

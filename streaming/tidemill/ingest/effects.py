@@ -5,6 +5,7 @@ partition meanwhile, after a failure at any line: nothing is lost and nothing is
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
@@ -19,7 +20,7 @@ from tidemill.events.sources import Source
 from tidemill.features.online import Filling, OnlineRows, RowsLost
 from tidemill.ingest.batch import Batch
 from tidemill.ingest.tables import events_table, quarantine_table
-from tidemill.ingest.telemetry import EVENTS, QUARANTINED, REBUILDS, REFUSALS
+from tidemill.ingest.telemetry import EVENTS, QUARANTINED, REBUILDS, REFUSALS, REPEATED
 from tidemill.ingest.votes import Voting, sketch
 from tidemill.spec.model import ContinualModel
 
@@ -72,6 +73,7 @@ class Effects:
 
     def take(self, batch: Batch) -> None:
         """All effects of a batch, in the order that makes each safe to repeat."""
+        batch = self._once(batch)
         self._quarantine_bad(batch)
         self._passed("quarantine")
         sources = tuple(batch.upto)
@@ -112,6 +114,23 @@ class Effects:
         if self._rows.rebuild(self._load, force=force):
             REBUILDS.labels(self._model).inc()
             _log.info("online rows were filled from the lake", model=self._model)
+
+    def _once(self, batch: Batch) -> Batch:
+        """Without replays from quarantine that have taken effect: an origin counts once, wherever it comes from."""
+        origin = pl.col("origin")
+        replays = batch.events.select("source", "offset", "origin").filter(origin.is_not_null())
+        if replays.is_empty():
+            return batch
+        here = ["source", "offset"]
+        found = [replays]
+        if self.events.exists:
+            known = self.events.scan().filter(origin.is_in(replays["origin"].implode()))
+            found.insert(0, known.select(*here, "origin").collect())
+        # The first of each origin counts: what the lake has, be it this very record, then the batch in its order.
+        first = pl.concat(found).unique("origin", keep="first", maintain_order=True)
+        again = replays.join(first, on=here, how="anti")
+        REPEATED.labels(self._model).inc(again.height)
+        return replace(batch, events=batch.events.join(again, on=here, how="anti", maintain_order="left"))
 
     def _quarantine_bad(self, batch: Batch) -> None:
         """Before the events' commit moves v: a worker that begins at v + 1 does not see these records again."""

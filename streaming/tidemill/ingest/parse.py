@@ -14,16 +14,27 @@ from tidemill.features.images import statistics
 from tidemill.features.rows import Value
 from tidemill.spec.model import ContinualModel, EventField
 
-__all__ = ["MAX_IMAGE_BYTES", "YEAR_10000", "Event", "EventParser", "Rejected"]
+__all__ = [
+    "INT64",
+    "LARGEST",
+    "MAX_IMAGE_BYTES",
+    "MAX_KEY",
+    "YEAR_10000",
+    "Event",
+    "EventParser",
+    "Rejected",
+    "time_of",
+]
 
 MAX_IMAGE_BYTES = 4 << 20
 """Largest picture file; what fits into a record of 8 MiB as base64, with room for other fields."""
 
-_MAX_KEY = 512
+MAX_KEY = 512
 """Longest entity or event id in characters: they become keys in Redis and Kafka."""
 
-_INT64 = 1 << 63
-_LARGEST = 1e150
+INT64 = 1 << 63
+"""The first whole number that is too large for 64 bits."""
+LARGEST = 1e150
 """Of numbers: their squares and the sums of these still are numbers."""
 YEAR_10000 = 253_402_300_800_000
 """In milliseconds: the first time that is too late."""
@@ -71,7 +82,7 @@ class EventParser:
         data = _object(value)
         entity = self._read_entity(data)
         event_id = None if self._id is None else _key(data.get(self._id), self._id, "string or whole number")
-        event_time = _time(data.get(self._timestamp), self._timestamp)
+        event_time = time_of(data.get(self._timestamp), self._timestamp)
         if event_time > available_at + self._max_future_ms:
             ahead = (event_time - available_at) / 1000
             raise Rejected(f"lies {ahead:g} s after its arrival, more than maxFuture", self._timestamp)
@@ -126,14 +137,16 @@ def _checked(field: EventField, check: Callable[[Any, str], Value], data: dict[s
             raise Rejected(f"{value:g} is below {field.min:g}", field.name)
         if field.max is not None and value > field.max:
             raise Rejected(f"{value:g} is above {field.max:g}", field.name)
+    if field.enum is not None and value not in field.enum:
+        raise Rejected(f"is none of {', '.join(map(str, field.enum))}", field.name)
     return value
 
 
 def _float(found: Any, name: str) -> float:
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise Rejected(_expected("a number", found), name)
-    if not -_LARGEST < found < _LARGEST:
-        raise Rejected(f"is not between -{_LARGEST:g} and {_LARGEST:g}", name)
+    if not -LARGEST < found < LARGEST:
+        raise Rejected(f"is not between -{LARGEST:g} and {LARGEST:g}", name)
     return float(found)
 
 
@@ -142,7 +155,7 @@ def _int(found: Any, name: str) -> int:
         found = int(found)
     if isinstance(found, bool) or not isinstance(found, int):
         raise Rejected(_expected("a whole number", found), name)
-    if not -_INT64 <= found < _INT64:
+    if not -INT64 <= found < INT64:
         raise Rejected("is too large for a whole number of 64 bits", name)
     return found
 
@@ -165,13 +178,17 @@ _CHECKS: dict[str, Callable[[Any, str], Value]] = {"float": _float, "int": _int,
 def _key(found: Any, name: str, expected: str) -> str:
     if isinstance(found, bool) or not isinstance(found, str | int):
         raise Rejected(_expected(f"a {expected}", found), name)
-    text = str(found)
-    if not 0 < len(text) <= _MAX_KEY:
-        raise Rejected(f"has {len(text)} characters; 1 to {_MAX_KEY} are taken", name)
+    try:
+        text = str(found)
+    except ValueError as error:  # Python writes no number of more than 4300 digits
+        raise Rejected("has more digits than anyone can mean", name) from error
+    if not 0 < len(text) <= MAX_KEY:
+        raise Rejected(f"has {len(text)} characters; 1 to {MAX_KEY} are taken", name)
     return text
 
 
-def _time(found: Any, name: str) -> int:
+def time_of(found: Any, name: str) -> int:
+    """A field's time in milliseconds since the epoch; raises `Rejected` where it is none."""
     if isinstance(found, str):
         try:
             moment = datetime.fromisoformat(found)

@@ -40,8 +40,9 @@ QUARANTINE_COLUMNS = {
     "value": pl.Binary(),
     "headers": pl.String(),
     "truncated": pl.Boolean(),
+    "origin": pl.String(),
 }
-"""Columns of every quarantine table; `headers` is JSON, [name, base64] each."""
+"""Columns of every quarantine table; `headers` is JSON, [name, base64] each. `origin` is that of a replay."""
 
 _TYPES: dict[str, pl.DataType] = {
     "float": pl.Float64(),

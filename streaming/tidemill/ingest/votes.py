@@ -3,9 +3,11 @@
 A pure function, so that whoever comes later and reads the rows back writes the same sketch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from tidemill.events.lake import Span
@@ -19,60 +21,63 @@ Votes = dict[int, dict[str, dict[str, FeatureSketch]]]
 
 
 class Voting:
-    """What counts as a vote: the features, the length of a window tick, and how late an event may arrive."""
+    """What counts as a vote: the features, the length of a window tick, and how late an event may arrive.
+
+    Without `triggers.drift` nothing is watched, and a sketch tells only how far the source was read.
+    """
 
     def __init__(self, resource: ContinualModel) -> None:
-        drift = resource.spec.triggers.drift or DriftTrigger()
-        self.features: Sequence[str] = resource.watched_features
-        self.tick_ms = _ms(drift.every)
+        drift = resource.spec.triggers.drift
+        self.features: Sequence[str] = () if drift is None else resource.watched_features
+        self.tick_ms = _ms((drift or DriftTrigger()).every)
         self.lateness_ms = _ms(resource.spec.events.allowed_lateness)
 
 
 def sketch(voting: Voting, source: Source, span: Span, rows: pl.DataFrame) -> Sketch:
     """The sketch of one span; `rows` are the events table's rows of that source and span, in any order."""
-    frame = rows.sort("offset").select(
-        pl.col("event_time").dt.epoch("ms"),
-        pl.col("available_at").dt.epoch("ms"),
-        "entity",
-        *voting.features,
-    )
-    votes: dict[int, dict[str, list[list[float]]]] = {}
-    latest = 0
-    # A plain loop in offset order: parallel sums would add up in another order each time.
-    for event_time, available_at, entity, *values in frame.iter_rows():
-        latest = max(latest, event_time)
-        if available_at - event_time > voting.lateness_ms:
-            continue
-        cell = votes.setdefault(event_time // voting.tick_ms, {}).get(entity)
-        if cell is None:
-            cell = votes[event_time // voting.tick_ms][entity] = [[0, 0.0, 0] for _ in voting.features]
-        for sums, value in zip(cell, values, strict=True):
-            if value is None:
-                sums[2] += 1
-            else:
-                sums[0] += 1
-                sums[1] += value
+    latest = rows.select(pl.col("event_time").dt.epoch("ms").max()).item()
     return Sketch(
         source=str(source),
         first_offset=span.after + 1,
         last_offset=span.upto,
-        max_event_time=latest,
+        max_event_time=latest or 0,
         tick_ms=voting.tick_ms,
-        votes=_named(votes, voting.features),
+        votes=_votes(voting, rows) if voting.features and rows.height else {},
     )
 
 
-def _named(votes: dict[int, dict[str, list[list[float]]]], features: Sequence[str]) -> Votes:
-    return {
-        tick: {
-            entity: {
-                name: FeatureSketch(count=int(count), total=total, missing=int(missing))
-                for name, (count, total, missing) in zip(features, cell, strict=True)
-            }
-            for entity, cell in entities.items()
-        }
-        for tick, entities in votes.items()
-    }
+def _votes(voting: Voting, rows: pl.DataFrame) -> Votes:
+    lateness = (pl.col("available_at") - pl.col("event_time")).dt.total_milliseconds()
+    tick = pl.col("event_time").dt.epoch("ms") // voting.tick_ms
+    in_time = (
+        rows.filter(lateness <= voting.lateness_ms)
+        .sort("offset")
+        .select("entity", *voting.features, tick.alias(_TICK))
+        .with_columns(pl.struct(_TICK, "entity").rank("dense").sub(1).alias(_CELL))
+    )
+    cells = in_time.unique(_CELL).sort(_CELL)
+    index = in_time[_CELL].to_numpy()
+    sums = [_sums(in_time[name], index, cells.height) for name in voting.features]
+    votes: Votes = {}
+    for number, entity, *features in zip(cells[_TICK], cells["entity"], *sums, strict=True):
+        votes.setdefault(number, {})[entity] = dict(zip(voting.features, features, strict=True))
+    return votes
+
+
+def _sums(values: pl.Series, cells: npt.NDArray[np.int64], size: int) -> Iterator[FeatureSketch]:
+    """A feature's votes in each cell."""
+    # `bincount` adds one value after the other: parallel sums would add up in another order each time.
+    present = values.is_not_null().to_numpy()
+    numbers = values.drop_nulls().cast(pl.Float64).to_numpy()
+    counts = np.bincount(cells[present], minlength=size)
+    totals = np.bincount(cells[present], weights=numbers, minlength=size)
+    missing = np.bincount(cells[~present], minlength=size)
+    for count, total, absent in zip(counts.tolist(), totals.tolist(), missing.tolist(), strict=True):
+        yield FeatureSketch(count=count, total=total, missing=absent)
+
+
+_TICK, _CELL = "#tick", "#cell"
+"""Names that no field can have."""
 
 
 def _ms(duration: timedelta) -> int:

@@ -22,33 +22,35 @@ from tidemill.events.cluster import Cluster, ensure_topics, kafka_failures
 from tidemill.events.kafka import RecordWriter
 from tidemill.events.records import Topics
 from tidemill.events.sources import Source
+from tidemill.events.unpack import unpack_by_batch
 from tidemill.events.waiting import Stopped, Waiting
 from tidemill.features.layout import layout_of
 from tidemill.features.online import OnlineRows
-from tidemill.ingest.batch import Raw, make_batch
+from tidemill.ingest.batch import BatchReader, Raw
 from tidemill.ingest.effects import Effects, Passed
-from tidemill.ingest.parse import EventParser
+from tidemill.ingest.guard import Guard, Stop
+from tidemill.ingest.lag import LagMeter
 from tidemill.ingest.start import start_of
-from tidemill.ingest.tables import events_schema
-from tidemill.ingest.telemetry import LAG, LOST
+from tidemill.ingest.telemetry import LOST, STOPPED
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["run"]
 
 _log = get_logger(__name__)
 
-_LINGER_S = 0.15
-"""How long a batch gathers: five commits a second at most keep the lake's files few, and sketches fresh."""
+_BUSY, _LONGEST_S = 1000, 1.0
+"""While polls bring so many records there is a backlog: a batch may gather for longer, until it is full."""
 _TRICKLE, _PAUSE_S = 20, 0.05
 """While so few records come, they are left to gather: each poll costs a millisecond whatever it brings."""
-_MAX_RECORDS = 4000
 _MAX_VOTES = 80_000
-"""Records times features of a batch: each may be a cell of its sketch (80 bytes), which must fit into a record."""
+"""Records times watched features of a batch: each may be a cell of its sketch (80 bytes), which is one record."""
 _MAX_BYTES = 32 << 20
 """Values of a batch; with what the consumer holds ready this bounds the worker's memory."""
 _IDLE_S = 5.0
 """After so much silence the stores are asked whether they are there, and whether the rows still are."""
 _ANSWER_S = 5.0
+_TRY_AGAIN_S = 15.0
+"""How long a source that was mostly bad is left alone; then its share is taken again, with what came meanwhile."""
 
 _FENCED = (
     kafka_errors.CommitFailedError,
@@ -67,6 +69,8 @@ def run(
     lake: str,
     clock: Clock,
     stop: Event,
+    linger_s: float = 0.15,
+    batch_records: int = 20_000,
     passed: Passed = lambda stage: None,
 ) -> None:
     """Take in a model's events until `stop` is set; the batch at hand is finished or dropped whole.
@@ -78,13 +82,16 @@ def run(
         lake: folder or URI of the Delta tables.
         clock: measures how long a batch gathers and how long it is quiet.
         stop: set by whoever wants the end.
+        linger_s: how long a batch gathers: five commits a second at most keep the lake's files few, sketches fresh.
+        batch_records: most records of a batch; as many come only while there is a backlog.
         passed: told after each effect (`Stage`); what it raises ends the worker there.
 
     Raises:
         Permanent: what waiting cannot heal, such as a Redis that evicts rows or a column of another type.
     """
     try:
-        _Worker(resource, kafka, redis, lake, clock, Waiting(f"{resource.id}.ingest", stop), passed).run()
+        waiting = Waiting(f"{resource.id}.ingest", stop)
+        _Worker(resource, kafka, redis, lake, clock, waiting, passed, linger_s, batch_records).run()
     except Stopped:
         _log.info("stopped while waiting; the batch at hand was dropped whole", model=resource.id)
 
@@ -99,6 +106,8 @@ class _Worker:
         clock: Clock,
         waiting: Waiting,
         passed: Passed,
+        linger_s: float,
+        batch_records: int,
     ) -> None:
         self._resource = resource
         self._topic = resource.events_topic
@@ -108,15 +117,20 @@ class _Worker:
         self._clock = clock
         self._waiting = waiting
         self._passed = passed
-        self._parser = EventParser(resource)
-        self._schema = events_schema(resource)
-        self._max_records = max(1, min(_MAX_RECORDS, _MAX_VOTES // max(1, len(resource.watched_features))))
+        self._linger_s = linger_s
+        self._reader = BatchReader(resource)
+        self._guard = Guard(resource.spec.events.quarantine.stop_above)
+        watched = 0 if resource.spec.triggers.drift is None else len(resource.watched_features)
+        self._max_records = max(1, min(batch_records, _MAX_VOTES // max(1, watched)))
+        self._assigned: frozenset[TopicPartition] = frozenset()
         self._unplaced: set[TopicPartition] = set()
         """Partitions that were assigned; where to begin in them is still to be worked out."""
         self._moved = False
         """Partitions were taken or given since the batch at hand was begun."""
         self._sources: dict[TopicPartition, Source] = {}
         self._next: dict[TopicPartition, int] = {}
+        self._stopped: dict[TopicPartition, float] = {}
+        """Partitions that are mostly bad, and when to try them again."""
 
     def run(self) -> None:
         until_done = self._waiting.until_done
@@ -134,8 +148,10 @@ class _Worker:
                 self._effects = Effects(self._resource, rows=rows, lake=self._lake, writer=writer, passed=self._passed)
                 self._consumer = until_done(self._connect)
                 try:
-                    self._loop()
+                    with LagMeter(self._cluster, self._resource.id, self._topic, self._positions):
+                        self._loop()
                 finally:
+                    self._go_on(tuple(self._stopped))
                     self._consumer.close(autocommit=False, timeout_ms=round(_ANSWER_S * 1000))
                     rows.close()
         finally:
@@ -145,6 +161,7 @@ class _Worker:
         self._consumer.subscribe([self._topic], listener=_Listener(self))
         heard = self._clock.monotonic()
         while not self._waiting.stop.is_set():
+            self._try_again()
             records = self._gather()
             if self._unplaced:
                 self._waiting.until_done(self._place, (Transient, NotFound))
@@ -161,7 +178,7 @@ class _Worker:
         self._moved = False
         gathered: dict[TopicPartition, list[Raw]] = defaultdict(list)
         count = size = 0
-        wait_s, deadline = 0.5, None
+        wait_s, deadline, latest = 0.5, None, 0.0
         while wait_s > 0 and count < self._max_records and size < _MAX_BYTES and not self._waiting.stop.is_set():
             found = self._waiting.until_done(partial(self._poll, wait_s, self._max_records - count))
             if self._moved:
@@ -170,10 +187,13 @@ class _Worker:
                 gathered[partition] += records
                 count += len(records)
                 size += sum(len(record.value or b"") for record in records)
+            now = self._clock.monotonic()
             if deadline is None:
                 if not gathered:
                     break
-                deadline = self._clock.monotonic() + _LINGER_S
+                deadline, latest = now + self._linger_s, now + _LONGEST_S
+            if sum(map(len, found.values())) >= _BUSY:
+                deadline = min(now + self._linger_s, latest)
             if count < _TRICKLE:
                 self._waiting.stop.wait(_PAUSE_S)
             wait_s = deadline - self._clock.monotonic()
@@ -192,19 +212,55 @@ class _Worker:
     def _take(self, records: dict[TopicPartition, list[Raw]]) -> None:
         if not self._waiting.until_done(self._still_the_same, (Transient, NotFound)):
             return
-        batch = make_batch(
+        batch = self._reader.read(
             {self._sources[tp]: raws for tp, raws in records.items()},
             {self._sources[tp]: self._next[tp] for tp in records},
-            self._parser,
-            self._schema,
         )
+        stops = self._guard.judge(batch)
+        partitions = {source: tp for tp, source in self._sources.items() if source in batch.upto}
+        for source, stop in stops.items():
+            self._stop(partitions.pop(source), stop)
+        if not partitions:
+            return
+        batch = batch.without(stops) if stops else batch
         self._waiting.until_done(lambda: self._effects.take(batch))
-        for tp, raws in records.items():
-            self._next[tp] = raws[-1].offset + 1
-            end = self._consumer.highwater(tp)
-            if end is not None:
-                LAG.labels(self._resource.id, str(tp.partition)).set(max(0, end - self._next[tp]))
-        self._commit(records)
+        self._guard.took(batch)
+        self._next |= {tp: batch.upto[source] + 1 for source, tp in partitions.items()}
+        self._go_on(self._stopped.keys() & partitions.values())
+        self._commit(partitions.values())
+
+    def _stop(self, tp: TopicPartition, why: Stop) -> None:
+        """Leave a partition that is mostly bad where it is: nothing of it is written."""
+        self._consumer.pause(tp)
+        self._consumer.seek(tp, self._next[tp])
+        if tp not in self._stopped:
+            _log.error(
+                f"stopped reading: {why.share:.0%} of the newest {why.of} records are bad, more than "
+                "events.quarantine.stopAbove; change the resource, or what is sent",
+                model=self._resource.id,
+                partition=tp.partition,
+                offset=self._next[tp],
+                most=why.reason,
+            )
+            STOPPED.labels(self._resource.id, str(tp.partition)).set(1)
+        self._stopped[tp] = self._clock.monotonic() + _TRY_AGAIN_S
+
+    def _try_again(self) -> None:
+        self._go_on(self._stopped.keys() - self._assigned)
+        now = self._clock.monotonic()
+        due = [tp for tp, at in self._stopped.items() if at <= now and tp in self._consumer.paused()]
+        if due:
+            self._consumer.resume(*due)
+
+    def _go_on(self, partitions: Iterable[TopicPartition]) -> None:
+        """These are not stopped any more, or are another worker's."""
+        for tp in tuple(partitions):
+            del self._stopped[tp]
+            STOPPED.remove(self._resource.id, str(tp.partition))
+            _log.info("reading goes on, or ends here", model=self._resource.id, partition=tp.partition)
+
+    def _positions(self) -> dict[int, int]:
+        return {tp.partition: at for tp, at in self._next.copy().items() if tp in self._assigned}
 
     def _still_the_same(self) -> bool:
         """Whether the topic that was polled is the one the offsets belong to: ids are never given twice."""
@@ -230,6 +286,7 @@ class _Worker:
         """These partitions are this worker's now, and no others; where to begin in them is worked out next."""
         self._moved = True
         self._unplaced = set(partitions)
+        self._assigned = frozenset(self._unplaced)
         for tp in self._unplaced:
             self._consumer.seek(tp, 0)  # any position does: without one Kafka's reset would be asked
             self._consumer.pause(tp)
@@ -253,6 +310,7 @@ class _Worker:
             )
             for tp, source in sources.items()
         }
+        self._go_on(tuple(self._stopped))
         # A topic that the lake has nothing of yet may follow one that is gone, whose last records no one reads again:
         # rows and sketches may lack what the lake took of them.
         follows = has_table and all(events.version_of(source) is None for source in known.values())
@@ -279,10 +337,12 @@ class _Worker:
         """In silence: are the brokers there, and do the online rows still stand?"""
         self._cluster.sources(self._topic)
         self._effects.fill_rows()
+        # Behind the last record there may be a transaction's marker, which is no lag.
+        self._next |= {tp: self._consumer.position(tp) for tp in self._next if tp in self._assigned}
 
     def _connect(self) -> Any:
         with kafka_failures(f"Kafka at {self._kafka}"):
-            return KafkaConsumer(
+            consumer = KafkaConsumer(
                 bootstrap_servers=self._kafka.split(","),
                 client_id=f"{self._resource.id}.ingest",
                 group_id=f"{self._resource.id}.ingest",
@@ -300,6 +360,9 @@ class _Worker:
                 reconnect_backoff_max_ms=1000,
                 bootstrap_timeout_ms=round(_ANSWER_S * 1000),
             )
+        if not unpack_by_batch(consumer):
+            _log.warning("this version of kafka-python unpacks records one by one, which takes longer")
+        return consumer
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

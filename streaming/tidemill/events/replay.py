@@ -1,0 +1,104 @@
+"""For replays: several records to several topics in one transaction, and one record read back by its place."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import errors as kafka_errors
+
+from tidemill.core.clock import Clock
+from tidemill.events.cluster import MAX_MESSAGE_BYTES, kafka_failures, reach
+
+__all__ = ["Outgoing", "TransactionWriter", "read_value"]
+
+_READ_S = 10.0
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A record to be written as it is. Without a partition its key decides."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    headers: Sequence[tuple[str, bytes]] = ()
+    partition: int | None = None
+
+
+class TransactionWriter:
+    """Writes records all together or not at all. A context; one at a time by its id: a newer one ends the older.
+
+    Args:
+        bootstrap: Kafka's address.
+        transactional_id: who writes.
+
+    Every method raises `Unavailable` where the brokers do not answer; what was not committed was not written.
+    """
+
+    def __init__(self, bootstrap: str, transactional_id: str) -> None:
+        reach(bootstrap)
+        with kafka_failures(f"Kafka at {bootstrap}"):
+            self._producer = KafkaProducer(
+                bootstrap_servers=bootstrap.split(","),
+                client_id=transactional_id,
+                transactional_id=transactional_id,
+                acks="all",
+                max_request_size=MAX_MESSAGE_BYTES,
+                linger_ms=5,
+                bootstrap_timeout_ms=10_000,
+            )
+            self._producer.init_transactions()
+
+    def __enter__(self) -> "TransactionWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._producer.close(timeout=5.0)
+
+    def write(self, records: Sequence[Outgoing]) -> None:
+        """Write all of them in one transaction."""
+        with kafka_failures("writing in a transaction"), self._transaction():
+            for one in records:
+                self._producer.send(
+                    one.topic, value=one.value, key=one.key, headers=list(one.headers), partition=one.partition
+                )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._producer.begin_transaction()
+        try:
+            yield
+            self._producer.commit_transaction()
+        except kafka_errors.ProducerFencedError:
+            raise  # another one with this id has begun, and has ended this transaction
+        except BaseException:
+            self._producer.abort_transaction()
+            raise
+
+
+def read_value(bootstrap: str, topic: str, partition: int, offset: int, *, clock: Clock) -> bytes | None:
+    """The value of the record at exactly this place, None where the log no longer holds it; raises `Unavailable`."""
+    place, end = TopicPartition(topic, partition), clock.monotonic() + _READ_S
+    with kafka_failures(f"reading {topic}"):
+        consumer = KafkaConsumer(
+            bootstrap_servers=bootstrap.split(","),
+            client_id="tidemill-replay",
+            auto_offset_reset="none",
+            enable_auto_commit=False,
+            max_partition_fetch_bytes=MAX_MESSAGE_BYTES,
+        )
+        try:
+            consumer.assign([place])
+            consumer.seek(place, offset)
+            while clock.monotonic() < end:
+                for record in consumer.poll(timeout_ms=500, max_records=1).get(place, ()):
+                    return record.value if record.offset == offset else None
+            return None
+        except kafka_errors.OffsetOutOfRangeError:
+            return None
+        finally:
+            consumer.close()
