@@ -10,13 +10,16 @@ the greatest. Time to live changes nothing about that: where the greatest is too
 Only keys and times are sorted and joined; of the values just those that were found are gathered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import polars as pl
 
-__all__ = ["CELLS_AT_ONCE", "point_in_time", "scan_point_in_time", "span"]
+from tidemill.features.tiles import window_values
+from tidemill.spec.model import Window
+
+__all__ = ["CELLS_AT_ONCE", "point_in_time", "scan_point_in_time", "scan_windows", "span"]
 
 CELLS_AT_ONCE = 100_000_000
 """Values of events (events x columns) held at a time, unless one entity has more: 0.8 GB of numbers."""
@@ -75,27 +78,59 @@ def scan_point_in_time(
     names = events.collect_schema().names()
     wanted = [name for name in (*by, "event_time", "available_at", "source", "offset") if name in names]
     events = events.select(*wanted, *(name for name in values if name not in wanted))
-    if last is None:
-        return point_in_time(rows, events.clear().collect(), values, by=by, ttl=ttl)
-    events = events.filter(pl.col("event_time") <= last)
+    events = events.clear() if last is None else events.filter(pl.col("event_time") <= last)
     if first is not None:
         events = events.filter(pl.col("event_time") >= first)
-    at_once = at_once or CELLS_AT_ONCE // (len(wanted) + len(values))
-    count = _count(events)
-    if count > at_once and by:
-        events = events.join(rows.lazy().select(by).unique(), on=by, how="semi", maintain_order="left")
-        count = _count(events)
-    shares = -(-count // at_once) if by else 1
-    if shares <= 1:
-        return point_in_time(rows, events.collect(engine="streaming"), values, by=by, ttl=ttl)
-    share = pl.struct(by).hash() % shares
-    rows = rows.with_row_index("_row").with_columns(_share=share)
-    done = []
-    for number in range(shares):
-        mine = rows.filter(pl.col("_share") == number)
-        known = events.filter(share == number).collect(engine="streaming")
-        done.append(mine.select("_row").hstack(point_in_time(mine, known, values, by=by, ttl=ttl)))
-    return pl.concat(done).sort("_row").select(values)
+
+    def found(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+        return point_in_time(rows, events, values, by=by, ttl=ttl)
+
+    return _in_shares(rows, events, found, by, at_once or CELLS_AT_ONCE // (len(wanted) + len(values)))
+
+
+def scan_windows(
+    rows: pl.DataFrame,
+    events: pl.LazyFrame,
+    windows: Sequence[Window],
+    *,
+    allowed_lateness: timedelta,
+    max_future: timedelta,
+    at_once: int | None = None,
+) -> pl.DataFrame:
+    """V(entity, at, at) of each window feature (`tidemill.features.tiles`), over a table, a share at a time.
+
+    Args:
+        rows: columns `entity` and `at`. A row where one of them is null has no value.
+        events: the lake's events, or some with their columns.
+        windows: which.
+        allowed_lateness: how late after its event time an event may arrive and count.
+        max_future: how far before its event time one may have arrived.
+        at_once: how many events are held at a time, as for `scan_point_in_time`.
+
+    Returns:
+        A column per feature, in the order of `rows`.
+    """
+    fields = dict.fromkeys(window.of for window in windows if window.of is not None)
+    arrival = pl.col("available_at").fill_null(pl.col("event_time"))
+    asked = rows.select("entity", "at").with_row_index("row")
+    known = asked.drop_nulls()
+    if known.is_empty():
+        events = events.clear()
+    else:
+        first, last = span(known, max(length for window in windows for length in window.over))
+        # The days come first: they are partitions, whose files are not opened.
+        events = events.filter(
+            pl.col("event_date").is_between(first.date(), (last + max_future).date())
+            & (pl.col("event_time") >= first)
+            & (arrival <= last)
+        )
+    events = events.select("source", "offset", "entity", "event_time", arrival, *fields)
+
+    def found(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+        return window_values(events, rows.select("entity", "at"), windows, allowed_lateness)
+
+    values = _in_shares(known, events, found, _ENTITY, at_once or CELLS_AT_ONCE // (5 + len(fields)))
+    return asked.select("row").join(known.select("row").hstack(values), on="row", how="left").sort("row").drop("row")
 
 
 def span(rows: pl.DataFrame, ttl: timedelta | None) -> tuple[Any, Any]:
@@ -103,6 +138,31 @@ def span(rows: pl.DataFrame, ttl: timedelta | None) -> tuple[Any, Any]:
     last = rows["at"].max()
     first = rows.select(pl.col("at").min() - ttl).item() if ttl else None
     return first, last
+
+
+def _in_shares(
+    rows: pl.DataFrame,
+    events: pl.LazyFrame,
+    found: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame],
+    by: Sequence[str],
+    at_once: int,
+) -> pl.DataFrame:
+    """`found` of the rows and all events of their entities, so many events at a time, in the order of the rows."""
+    count = _count(events)
+    if count > at_once and by:
+        events = events.join(rows.lazy().select(by).unique(), on=by, how="semi", maintain_order="left")
+        count = _count(events)
+    shares = -(-count // at_once) if by else 1
+    if shares <= 1:
+        return found(rows, events.collect(engine="streaming"))
+    share = pl.struct(by).hash() % shares
+    numbered = rows.with_row_index("_row").with_columns(_share=share)
+    done = []
+    for number in range(shares):
+        mine = numbered.filter(pl.col("_share") == number)
+        known = events.filter(share == number).collect(engine="streaming")
+        done.append(mine.select("_row").hstack(found(mine, known)))
+    return pl.concat(done).sort("_row").drop("_row")
 
 
 def _count(events: pl.LazyFrame) -> int:
