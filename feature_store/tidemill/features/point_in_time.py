@@ -49,8 +49,7 @@ def point_in_time(
     Returns:
         One row for each of `rows`, in their order, with the columns `values`.
     """
-    found = _last_known(rows, _ranked(events, by), by, ttl)
-    return events.select(pl.col(values).gather(found))
+    return _taken(events.select(values), _last_known(rows, _ranked(events, by), by, ttl))
 
 
 def scan_point_in_time(
@@ -138,6 +137,15 @@ def span(rows: pl.DataFrame, ttl: timedelta | None) -> tuple[Any, Any]:
     last = rows["at"].max()
     first = rows.select(pl.col("at").min() - ttl).item() if ttl else None
     return first, last
+
+
+def _taken(values: pl.DataFrame, numbers: pl.Series) -> pl.DataFrame:
+    """The rows with these numbers, all null where there is none: twice as fast as an expression that gathers nulls."""
+    if values.is_empty():
+        return values.clear(len(numbers))
+    known = numbers.is_not_null()
+    taken = values[numbers.fill_null(0)]
+    return taken if known.all() else taken.select(pl.when(known).then(pl.all()))
 
 
 def _in_shares(
