@@ -26,7 +26,7 @@ __all__ = ["run"]
 
 SEED = 7
 SIZES = {"small": 100_000, "full": 1_000_000}
-EVENTS_EACH = 20
+EVENTS_EACH = 100
 """Events of an entity, on average. The DuckDB store's work grows with it, ours and the bare join's do not."""
 DAYS = 30
 PEER, BARE = 50, 1.3

@@ -18,7 +18,7 @@ __all__ = ["CONTENDERS", "FEATURES"]
 
 FEATURES = tuple(f"f{number:02d}" for number in range(20))
 EVENTS, ROWS = "events.parquet", "rows.parquet"
-_REPEATS = 3
+_REPEATS = 5
 
 
 def ours(folder: Path) -> dict[str, Any]:

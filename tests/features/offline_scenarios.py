@@ -21,6 +21,10 @@ from feast.value_type import ValueType
 from tidemill.events.lake import LakeTable
 from tidemill.events.sources import Source
 from tidemill.features.feast_online import MODEL_TAG, VIEW_TAG
+from tidemill.features.tiles import window_values
+from tidemill.features.window_tag import windows_tag
+from tidemill.spec.model import ContinualModel
+from tidemill.testing.loop import example_resource
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 EVENTS = {
@@ -82,6 +86,18 @@ def store(folder: Path, **offline: Any) -> FeatureStore:
     )
 
 
+def windowed() -> ContinualModel:
+    """A model over the lake's table that has windows."""
+    fields = [{"name": "heat", "type": "float"}, {"name": "note", "type": "string"}]
+    windows = [
+        {"name": "seen", "agg": "count", "over": ["1h", "1d"]},
+        {"name": "hottest", "of": "heat", "agg": "max", "over": ["1d"]},
+    ]
+    events = {"entity": {"name": "station", "type": "int"}, "timestamp": "at", "fields": fields}
+    lateness = {"allowedLateness": "6h"}
+    return example_resource("m", events=events | lateness, features={"windows": windows}, triggers={})
+
+
 def definitions(uri: str) -> list[Any]:
     driver = Entity(name="driver", join_keys=["driver_id"], value_type=ValueType.INT64)
     station = Entity(name="station", join_keys=["station"], value_type=ValueType.INT64)
@@ -123,7 +139,7 @@ def definitions(uri: str) -> list[Any]:
         source=FileSource(name="prices", path="prices.parquet", timestamp_field="day"),
         ttl=timedelta(0),
     )
-    tags = {MODEL_TAG: "default.m", VIEW_TAG: "events"}
+    tags = {MODEL_TAG: "default.m", VIEW_TAG: "events"} | windows_tag(windowed())
     ours = FeatureView(
         name="events",
         entities=[station],
@@ -131,6 +147,8 @@ def definitions(uri: str) -> list[Any]:
             Field(name="station", dtype=Int64),
             Field(name="heat", dtype=Float64),
             Field(name="note", dtype=String),
+            Field(name="seen_1d", dtype=Int64),
+            Field(name="hottest_1d", dtype=Float64),
         ],
         source=FileSource(
             name="lake",
@@ -194,6 +212,13 @@ def main(folder: Path) -> dict[str, Any]:
     ask("a missing key", {"driver_id": [7.0, None], "event_timestamp": [hours(3)] * 2}, ["trips:rate"])
     at = {"station": [7, 7, 7, 7], "event_timestamp": [hours(19), hours(25), hours(26), hours(31)]}
     ask("ours", at, ["events:heat", "events:note"])
+    asked = ["events:hottest_1d", "events:note", "events:seen_1d"]
+    ask("windows", at | {"station": [7, 7, 7, None]}, asked)
+    table, rows_at = pl.read_delta(uri), pl.DataFrame({"entity": ["7"] * 4, "at": at["event_timestamp"]})
+    rows_at = rows_at.cast({"at": pl.Datetime("us", "UTC")})
+    spec = windowed().spec
+    direct = window_values(table, rows_at, spec.features.windows, spec.events.allowed_lateness)
+    out["windows, directly"] = {name: direct[name].to_list() for name in ("hottest_1d", "seen_1d")}
     out["frame types"] = {
         name: str(kind)
         for name, kind in feast.get_historical_features(pd.DataFrame(at), ["events:heat"]).to_df().dtypes.items()
@@ -207,6 +232,10 @@ def main(folder: Path) -> dict[str, Any]:
     out["saved as a table"] = pl.read_delta(str(folder / "kept"))["rate"].to_list()
 
     feast.materialize(naive(0), naive(40), feature_views=["trips", "cars"])
+    feast.materialize(naive(0), naive(31), feature_views=["events"])
+    out["materialized windows"] = feast.get_online_features(
+        ["events:heat", "events:seen_1d", "events:hottest_1d"], [{"station": 7}]
+    ).to_dict()
     out["materialized"] = feast.get_online_features(
         ["trips:rate", "trips:trips", "cars:kind"], [{"driver_id": 7}, {"driver_id": 8}]
     ).to_dict()

@@ -75,6 +75,20 @@ def test_events_of_ours_count_once_they_arrived(found: dict[str, Any]) -> None:
     assert found["ours"]["note"] == ["first", "first", "second", "second"]
 
 
+def test_windows_come_with_the_last_values_in_one_frame_and_are_those_of_serving(found: dict[str, Any]) -> None:
+    """The fourth row has no key: nothing is known of it."""
+    windows = found["windows"]
+    assert {name: windows[name] for name in ("hottest_1d", "seen_1d")} == {
+        name: [*values[:3], None] for name, values in found["windows, directly"].items()
+    }
+    assert windows["seen_1d"] == [1, 0, 1, None]
+    assert windows["note"] == ["first", "first", "second", None]
+
+
+def test_windows_are_materialized_as_they_stand_at_the_end(found: dict[str, Any]) -> None:
+    assert found["materialized windows"] == {"station": [7], "heat": [30.0], "seen_1d": [1], "hottest_1d": [30.0]}
+
+
 def test_the_frame_has_the_types_that_pandas_users_expect(found: dict[str, Any]) -> None:
     assert found["frame types"] == {"station": "int64", "event_timestamp": "datetime64[ns, UTC]", "heat": "float64"}
 

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.features.point_in_time import point_in_time, scan_point_in_time
+from tidemill.features.point_in_time import point_in_time, scan_point_in_time, scan_windows
+from tidemill.features.tiles import window_values
+from tidemill.spec.model import Window
 
 TIME = pl.Datetime("us", "UTC")
 ROWS = {"entity": pl.String(), "at": TIME}
@@ -176,6 +178,32 @@ def test_what_comes_after_a_time_changes_nothing_that_was_known_at_it(
     shuffled = frame.sample(fraction=1, shuffle=True, seed=random.randrange(1000))
     whole = found_by(rows, shuffled)
     assert whole == found_by(rows, frame.filter(known))
+
+
+WINDOWS = (
+    Window.model_validate({"name": "seen", "agg": "count", "over": ["6s", "1m"]}),
+    Window.model_validate({"name": "top", "of": "value", "agg": "max", "over": ["6s"]}),
+)
+
+
+@given(
+    st.lists(st.tuples(ENTITIES, SECONDS), max_size=8),
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 12), st.integers(0, 12) | st.none()), max_size=10),
+    st.sampled_from([1, 3, 100]),
+)
+def test_windows_over_a_table_are_those_over_frames_however_few_events_are_held(
+    rows: Sequence[tuple[str | None, int | None]], events: Sequence[tuple[str, int, int | None]], at_once: int
+) -> None:
+    left = rows_frame(*rows)
+    frame = events_frame(*(("s", place, *event) for place, event in enumerate(events)))
+    frame = frame.with_columns(event_date=pl.col("event_time").dt.date())
+    lateness, future = timedelta(seconds=5), timedelta(seconds=12)
+    found = scan_windows(left, frame.lazy(), WINDOWS, allowed_lateness=lateness, max_future=future, at_once=at_once)
+    asked = left.drop_nulls()
+    arrived = frame.with_columns(pl.col("available_at").fill_null(pl.col("event_time")))
+    expected = iter(window_values(arrived, asked, WINDOWS, lateness).rows())
+    assert found.columns == ["seen_6s", "seen_1m", "top_6s"]
+    assert found.rows() == [(None,) * 3 if None in row else next(expected) for row in left.rows()]
 
 
 def test_keys_of_another_type_are_refused_rather_than_never_found() -> None:

@@ -23,7 +23,8 @@ from feast.repo_config import FeastConfigBaseModel
 from tidemill.core.errors import InvalidInput, Unsupported
 from tidemill.features.feast_job import FrameJob
 from tidemill.features.feast_online import MODEL_TAG
-from tidemill.features.feast_sources import Asked, failures, in_utc, join, scan
+from tidemill.features.feast_sources import Asked, failures, in_utc, join, scan, window_features
+from tidemill.features.window_tag import windows_in
 
 __all__ = ["TidemillOfflineStore", "TidemillOfflineStoreConfig"]
 
@@ -107,23 +108,24 @@ class TidemillOfflineStore(OfflineStore):
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
-        """Each entity's last row within the times, ends included: what `feast materialize` writes elsewhere."""
+        """Each entity's last row within the times, ends included: what `feast materialize` writes elsewhere.
+
+        Windows are those at the end.
+        """
         times = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
         ties = [name for name in _ORDER if MODEL_TAG in data_source.tags]
 
-        def found() -> pa.Table:
-            with failures(f"reading {data_source.name}"):
-                table = _between(scan(data_source, config.repo_path), timestamp_field, start_date, end_date)
-                ordered = table.sort(timestamp_field, *ties, *times[1:], maintain_order=True)
-                last = (
-                    ordered.unique(join_key_columns, keep="last", maintain_order=True)
-                    if join_key_columns
-                    else ordered.tail(1).with_columns(pl.lit(DUMMY_ENTITY_VAL).alias(DUMMY_ENTITY_ID))
-                )
-                keys = join_key_columns or [DUMMY_ENTITY_ID]
-                return last.select(*keys, *feature_name_columns, *times).collect(engine="streaming").to_arrow()
+        def latest(table: pl.LazyFrame) -> pl.LazyFrame:
+            within = _between(table, timestamp_field, start_date, end_date)
+            ordered = within.sort(timestamp_field, *ties, *times[1:], maintain_order=True)
+            if join_key_columns:
+                return ordered.unique(join_key_columns, keep="last", maintain_order=True)
+            return ordered.tail(1).with_columns(pl.lit(DUMMY_ENTITY_VAL).alias(DUMMY_ENTITY_ID))
 
-        return FrameJob(found, config.repo_path)
+        at = pl.lit(_utc(end_date), _TIME)
+        return _pulled(
+            config, data_source, join_key_columns or [DUMMY_ENTITY_ID], feature_name_columns, times, latest, at
+        )
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -136,16 +138,14 @@ class TidemillOfflineStore(OfflineStore):
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
-        """All rows within the times, ends included."""
-        columns = [*join_key_columns, *feature_name_columns, timestamp_field]
-        columns += [created_timestamp_column] if created_timestamp_column else []
+        """All rows within the times, ends included; windows as they stood at each row's time."""
+        times = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
 
-        def found() -> pa.Table:
-            with failures(f"reading {data_source.name}"):
-                table = _between(scan(data_source, config.repo_path), timestamp_field, start_date, end_date)
-                return table.select(columns).collect(engine="streaming").to_arrow()
+        def every(table: pl.LazyFrame) -> pl.LazyFrame:
+            return _between(table, timestamp_field, start_date, end_date)
 
-        return FrameJob(found, config.repo_path)
+        at = pl.col(timestamp_field)
+        return _pulled(config, data_source, join_key_columns, feature_name_columns, times, every, at)
 
     @staticmethod
     def offline_write_batch(
@@ -159,6 +159,33 @@ class TidemillOfflineStore(OfflineStore):
 
 
 _ORDER = ("source", "offset")
+_TIME = pl.Datetime("us", "UTC")
+
+
+def _pulled(
+    config: RepoConfig,
+    source: DataSource,
+    keys: Sequence[str],
+    features: Sequence[str],
+    times: Sequence[str],
+    rows_of: Callable[[pl.LazyFrame], pl.LazyFrame],
+    at: pl.Expr,
+) -> RetrievalJob:
+    """Columns of those rows of a source that `rows_of` leaves, windows as they stood `at` a time."""
+    windows = windows_in(source.tags)
+    computed = windows.names & set(features)
+
+    def found() -> pa.Table:
+        with failures(f"reading {source.name}"):
+            table = scan(source, config.repo_path)
+            plain = [name for name in features if name not in computed]
+            rows = rows_of(table).select(*keys, *plain, *times).collect(engine="streaming")
+            if computed:
+                asked = rows.select(pl.col(keys[0]).alias("entity"), at=at)
+                rows = rows.hstack(window_features(asked, table, windows, computed))
+            return rows.select(*keys, *features, *times).to_arrow()
+
+    return FrameJob(found, config.repo_path)
 
 
 def _asked(view: FeatureView, refs: Sequence[str], created_is_arrival: bool, full_names: bool) -> Asked:
@@ -197,7 +224,11 @@ def _no_name_twice(names: Sequence[str]) -> None:
 
 def _between(table: pl.LazyFrame, time: str, first: datetime | None, last: datetime | None) -> pl.LazyFrame:
     moment = in_utc(pl.col(time), table.collect_schema()[time], time)
-    for end, fits in ((first, moment.__ge__), (last, moment.__le__)):
-        if end is not None:
-            table = table.filter(fits(end.replace(tzinfo=UTC) if end.tzinfo is None else end.astimezone(UTC)))
-    return table
+    if first is not None:
+        table = table.filter(moment >= _utc(first))
+    return table if last is None else table.filter(moment <= _utc(last))
+
+
+def _utc(moment: datetime) -> datetime:
+    """Feast's times without a zone are UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

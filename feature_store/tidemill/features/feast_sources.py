@@ -4,10 +4,10 @@ Columns `key_0` …, `event_time`, `available_at` and, of our own tables, `sourc
 asked for. A user's names can then be anything.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,9 +19,10 @@ from feast.data_source import DataSource
 from feast.feature_view import DUMMY_ENTITY_ID
 
 from tidemill.core.errors import InvalidInput, NotFound, Unavailable, Unsupported
-from tidemill.features.point_in_time import scan_point_in_time, span
+from tidemill.features.point_in_time import scan_point_in_time, scan_windows, span
+from tidemill.features.window_tag import ViewWindows, windows_in
 
-__all__ = ["Asked", "failures", "in_utc", "join", "original_name", "scan"]
+__all__ = ["Asked", "failures", "in_utc", "join", "original_name", "scan", "window_features"]
 
 _DAY = "event_date"
 """Column by which our tables are partitioned: the day of the event time."""
@@ -60,24 +61,34 @@ def join(rows: pl.DataFrame, at: pl.Expr, asked: Asked, repository: Path | None)
     table = scan(asked.source, repository)
     schema = table.collect_schema()
     keys = asked.keys
-    by = [f"key_{number}" for number in range(len(keys))]
     missing = [name for _, name in keys if name not in rows.columns]
     if missing:
         raise InvalidInput(f"the rows have no column {', '.join(missing)}, which {asked.view.name} is joined by")
-    events, unit = _events(table, schema, asked, by)
+    time = _time(asked.source, schema, asked.view.name)
     left = rows.select(
         *(
-            _as_type(rows.schema[name], schema[column], pl.col(name)).alias(key)
-            for key, (column, name) in zip(by, keys, strict=True)
+            _as_type(rows.schema[name], schema[column], pl.col(name)).alias(f"key_{number}")
+            for number, (column, name) in enumerate(keys)
         ),
-        at=at.dt.cast_time_unit(unit),
+        at=at.dt.cast_time_unit(time.unit),
     )
-    ttl: timedelta | None = asked.view.ttl
-    if asked.is_ours:
-        events = _days(events, *span(left, ttl))
-    values = [f"value_{number}" for number in range(len(asked.features))]
-    found = scan_point_in_time(left, events, values, by=by, ttl=ttl)
-    return found.rename(dict(zip(values, asked.features.values(), strict=True)))
+    windows = windows_in(asked.view.tags)
+    plain = [name for name in asked.features if name not in windows.names]
+    found = [_last(left, table, schema, time, asked, plain)] if plain else []
+    if names := asked.features.keys() & windows.names:
+        found.append(window_features(left.rename({"key_0": "entity"}), table, windows, names))
+    return pl.concat(found, how="horizontal").select(pl.col(name).alias(new) for name, new in asked.features.items())
+
+
+def window_features(rows: pl.DataFrame, table: pl.LazyFrame, windows: ViewWindows, names: Set[str]) -> pl.DataFrame:
+    """The window features `names` of our own table for `rows` (columns `entity` and `at`), in their order."""
+    return scan_windows(
+        rows,
+        table,
+        windows.of(names),
+        allowed_lateness=windows.allowed_lateness,
+        max_future=windows.max_future,
+    ).select(sorted(names))
 
 
 def scan(source: DataSource, repository: Path | None) -> pl.LazyFrame:
@@ -126,25 +137,48 @@ def failures(doing: str) -> Iterator[None]:
         raise InvalidInput(f"{doing}: {error}") from error
 
 
-def _events(table: pl.LazyFrame, schema: pl.Schema, asked: Asked, by: Sequence[str]) -> tuple[pl.LazyFrame, Any]:
-    """The source under our names, and the unit of its times."""
-    source = asked.source
-    time = original_name(source, source.timestamp_field)
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """How a source tells times, all in one unit."""
+
+    unit: Literal["ns", "us"]
+    event: pl.Expr
+    created: pl.Expr | None
+
+
+def _time(source: DataSource, schema: pl.Schema, view: str) -> _Times:
+    event = original_name(source, source.timestamp_field)
     created = original_name(source, source.created_timestamp_column or "")
-    _has(schema, asked.view.name, [time, *([created] if created else []), *(column for column, _ in asked.keys)])
-    unit: Literal["ns", "us"] = "ns" if getattr(schema[time], "time_unit", None) == "ns" else "us"
+    _has(schema, view, [event, *([created] if created else [])])
+    unit: Literal["ns", "us"] = "ns" if getattr(schema[event], "time_unit", None) == "ns" else "us"
+
+    def moment(name: str) -> pl.Expr:
+        return in_utc(pl.col(name), schema[name], name).dt.cast_time_unit(unit)
+
+    return _Times(unit, moment(event), moment(created) if created else None)
+
+
+def _last(
+    rows: pl.DataFrame, table: pl.LazyFrame, schema: pl.Schema, time: _Times, asked: Asked, names: Sequence[str]
+) -> pl.DataFrame:
+    """The values of each row's last event."""
+    originals = [original_name(asked.source, name) for name in names]
+    _has(schema, asked.view.name, [*originals, *(column for column, _ in asked.keys)])
+    by = [f"key_{number}" for number in range(len(asked.keys))]
     columns = {key: _plain(schema[column], column) for key, (column, _) in zip(by, asked.keys, strict=True)}
-    columns["event_time"] = in_utc(pl.col(time), schema[time], time).dt.cast_time_unit(unit)
-    if created:
+    columns["event_time"] = time.event
+    if time.created is not None:
         # Where it is no arrival it still says which of two values of one time is the last.
-        arrival = in_utc(pl.col(created), schema[created], created).dt.cast_time_unit(unit)
-        columns["available_at" if asked.is_ours or asked.created_is_arrival else "offset"] = arrival
+        columns["available_at" if asked.is_ours or asked.created_is_arrival else "offset"] = time.created
     if asked.is_ours:
         columns |= {name: pl.col(name) for name in ("source", "offset", _DAY)}
-    names = [original_name(source, feature) for feature in asked.features]
-    _has(schema, asked.view.name, names)
-    columns |= {f"value_{number}": pl.col(name) for number, name in enumerate(names)}
-    return table.select(**columns), unit
+    values = [f"value_{number}" for number in range(len(names))]
+    columns |= {value: pl.col(name) for value, name in zip(values, originals, strict=True)}
+    events = table.select(**columns)
+    if asked.is_ours:
+        events = _days(events, *span(rows, asked.view.ttl))
+    found = scan_point_in_time(rows, events, values, by=by, ttl=asked.view.ttl)
+    return found.rename(dict(zip(values, names, strict=True)))
 
 
 def _days(events: pl.LazyFrame, first: datetime | None, last: datetime | None) -> pl.LazyFrame:
