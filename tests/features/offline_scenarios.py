@@ -20,9 +20,9 @@ from feast.value_type import ValueType
 
 from tidemill.events.lake import LakeTable
 from tidemill.events.sources import Source
-from tidemill.features.feast_online import MODEL_TAG, VIEW_TAG
+from tidemill.features.definitions import definitions
+from tidemill.features.project import project_name
 from tidemill.features.tiles import window_values
-from tidemill.features.window_tag import windows_tag
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.loop import example_resource
 
@@ -98,9 +98,9 @@ def windowed() -> ContinualModel:
     return example_resource("m", events=events | lateness, features={"windows": windows}, triggers={})
 
 
-def definitions(uri: str) -> list[Any]:
+def theirs() -> list[Any]:
+    """A repository of somebody who has never heard of Tidemill."""
     driver = Entity(name="driver", join_keys=["driver_id"], value_type=ValueType.INT64)
-    station = Entity(name="station", join_keys=["station"], value_type=ValueType.INT64)
     trips_source = FileSource(
         name="trips",
         path="trips.parquet",
@@ -139,29 +139,6 @@ def definitions(uri: str) -> list[Any]:
         source=FileSource(name="prices", path="prices.parquet", timestamp_field="day"),
         ttl=timedelta(0),
     )
-    tags = {MODEL_TAG: "default.m", VIEW_TAG: "events"} | windows_tag(windowed())
-    ours = FeatureView(
-        name="events",
-        entities=[station],
-        schema=[
-            Field(name="station", dtype=Int64),
-            Field(name="heat", dtype=Float64),
-            Field(name="note", dtype=String),
-            Field(name="seen_1d", dtype=Int64),
-            Field(name="hottest_1d", dtype=Float64),
-        ],
-        source=FileSource(
-            name="lake",
-            path=uri,
-            file_format=DeltaFormat(),
-            timestamp_field="event_time",
-            created_timestamp_column="available_at",
-            field_mapping={"entity": "station"},
-            tags=tags,
-        ),
-        ttl=timedelta(0),
-        tags=tags,
-    )
 
     @on_demand_feature_view(  # type: ignore[untyped-decorator]
         sources=[trips, RequestSource(name="asked", schema=[Field(name="km", dtype=Float64)])],
@@ -171,7 +148,7 @@ def definitions(uri: str) -> list[Any]:
         return pd.DataFrame({"cost": inputs["rate"] * inputs["km"]})
 
     service = FeatureService(name="all", features=[trips[["rate"]], cars, prices, costs])
-    return [driver, station, trips_source, trips, cars, prices, ours, costs, service]
+    return [driver, trips_source, trips, cars, prices, costs, service]
 
 
 def refused(call: Any) -> str:
@@ -186,7 +163,7 @@ def main(folder: Path) -> dict[str, Any]:
     files(folder)
     uri = lake(folder)
     feast = store(folder)
-    feast.apply(definitions(uri))
+    feast.apply([*theirs(), *definitions(windowed(), str(folder / "lake"))])
     out: dict[str, Any] = {}
 
     def ask(name: str, rows: dict[str, Any], features: Any, *, of: FeatureStore = feast, **options: Any) -> Any:
@@ -214,6 +191,7 @@ def main(folder: Path) -> dict[str, Any]:
     ask("ours", at, ["events:heat", "events:note"])
     asked = ["events:hottest_1d", "events:note", "events:seen_1d"]
     ask("windows", at | {"station": [7, 7, 7, None]}, asked)
+    ask("service of ours", at, feast.get_feature_service(project_name("default.m")))
     table, rows_at = pl.read_delta(uri), pl.DataFrame({"entity": ["7"] * 4, "at": at["event_timestamp"]})
     rows_at = rows_at.cast({"at": pl.Datetime("us", "UTC")})
     spec = windowed().spec
