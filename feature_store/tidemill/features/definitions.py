@@ -1,7 +1,7 @@
 """Feast's entity, feature view and feature service of a ContinualModel. Importing this imports Feast.
 
-The source is the lake's events table, for `feast ui` and lineage. Do not train from it with Feast's default offline
-store, which drops rows whose features are missing; point-in-time retrieval of our own is not built yet.
+The source is the lake's events table: the offline store reads it as of a time, windows included
+(`tidemill.features.feast_offline`), and `feast ui` shows where values come from.
 """
 
 from datetime import timedelta
@@ -17,6 +17,7 @@ from tidemill.features.feast_online import MODEL_TAG, VIEW_TAG
 from tidemill.features.layout import EVENTS, Layout, layout_of
 from tidemill.features.project import project_name
 from tidemill.features.tiles import Tiled
+from tidemill.features.window_tag import windows_tag
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["VIEW", "definitions"]
@@ -53,7 +54,7 @@ def definitions(resource: ContinualModel, lake: str) -> list[Any]:
         timestamp_field="event_time",
         created_timestamp_column="available_at",
         field_mapping={"entity": events.entity.name},
-        tags=tags,
+        tags=tags | windows_tag(resource),
     )
     view = FeatureView(
         name=VIEW,
@@ -62,7 +63,7 @@ def definitions(resource: ContinualModel, lake: str) -> list[Any]:
         source=source,
         ttl=resource.spec.features.ttl or timedelta(0),  # 0: never
         online=True,
-        tags=tags,
+        tags=tags | windows_tag(resource),
     )
     return [entity, view, FeatureService(name=project_name(resource.id), features=[view], tags=tags)]
 

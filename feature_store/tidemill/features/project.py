@@ -24,6 +24,6 @@ def store_config(model_id: str, settings: Settings) -> dict[str, object]:
             "type": "tidemill.features.feast_online.TidemillOnlineStore",
             "redis_url": settings.require_redis(),
         },
-        "offline_store": {"type": "file"},
+        "offline_store": {"type": "tidemill.features.feast_offline.TidemillOfflineStore"},
         "entity_key_serialization_version": 3,
     }

@@ -11,7 +11,7 @@ from tidemill.events.lake import LakeTable, table_uri
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
 from tidemill.training.checks import check
-from tidemill.training.dataset import QUERY, content, labelled, reference_rows, split
+from tidemill.training.dataset import QUERY, WINDOWS_QUERY, content, labelled, reference_rows, split
 from tidemill.training.snapshot import (
     Snapshot,
     SnapshotRecord,
@@ -29,7 +29,8 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
     resource, as_of = place.resource, to_ms(place.clock.now())
     events, events_read = _read(place, "events")
     labels, labels_read = _read(place, "labels")
-    rows, invalid = labelled(events, labels, resource, as_of=as_of, predictions=_predictions(place))
+    predictions, predictions_read = _predictions(place)
+    rows, invalid = labelled(events, labels, resource, as_of=as_of, predictions=predictions)
     # Without a warm start the module knows nothing yet: it learns from everything.
     before = champion_snapshot(grant) if resource.spec.model.warm_start else None
     seed = int.from_bytes(hashlib.sha256(grant.run.encode()).digest()[:4])
@@ -40,10 +41,11 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
     record = SnapshotRecord(
         model=resource.id,
         as_of=as_of,
-        query=QUERY,
+        query=QUERY + (WINDOWS_QUERY if resource.event_windows else ""),
         maturity_ms=round(resource.spec.labels.maturity.after.total_seconds() * 1000),
         events=events_read,
         labels=labels_read,
+        predictions=predictions_read,
         known=before.digest if before else None,
         since=grant.since,
         seed=seed,
@@ -52,7 +54,8 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
     )
     folder = snapshots_folder(place.version_folder(grant.run))
     reference = reference_rows(events, parts, resource, since=since)
-    written = write_snapshot(folder, content(events, parts, resource), reference, record)
+    rows_seen = content(events, parts, resource, predictions=predictions, as_of=as_of)
+    written = write_snapshot(folder, rows_seen, reference, record)
     print(f"snapshot {written.digest}: {record.rows}, reference of {reference.height} events", flush=True)
     return written
 
@@ -95,7 +98,8 @@ def _read(place: Place, name: str) -> tuple[pl.LazyFrame, TableRead]:
     return frame, TableRead(uri=table.uri, delta_version=version, offsets=dict(offsets.iter_rows()))
 
 
-def _predictions(place: Place) -> pl.LazyFrame | None:
-    """The predictions, through which labels by prediction id find their event."""
-    table = LakeTable(table_uri(place.lake, place.resource.id, "predictions"))
-    return table.scan() if table.exists else None
+def _predictions(place: Place) -> tuple[pl.LazyFrame | None, TableRead | None]:
+    """The predictions: labels by prediction id find their event through them, and they have the features served."""
+    if not LakeTable(table_uri(place.lake, place.resource.id, "predictions")).exists:
+        return None, None
+    return _read(place, "predictions")

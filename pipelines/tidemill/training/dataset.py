@@ -6,6 +6,9 @@
     new                        not known to the champion's snapshot
     replay                     a seeded sample of the older ones, so that what was learnt is kept
 
+What a model sees of a row is the event itself (fields, picture statistics) and its window features: those that were
+logged with the prediction, else those of the event's time (`tidemill.training.windows`).
+
 Experience replay against forgetting: Rolnick et al., Experience Replay for Continual Learning (2019).
 """
 
@@ -18,8 +21,19 @@ import polars as pl
 
 from tidemill.spec.model import ContinualModel
 from tidemill.training.labels import parse_label
+from tidemill.training.windows import with_windows
 
-__all__ = ["MIN_TRAIN_ROWS", "QUERY", "REPLAY_SHARE", "Known", "content", "labelled", "reference_rows", "split"]
+__all__ = [
+    "MIN_TRAIN_ROWS",
+    "QUERY",
+    "REPLAY_SHARE",
+    "WINDOWS_QUERY",
+    "Known",
+    "content",
+    "labelled",
+    "reference_rows",
+    "split",
+]
 
 REPLAY_SHARE = 0.3
 """Share of the training rows that are replayed, where there are enough older ones."""
@@ -30,6 +44,12 @@ QUERY = (
     "events joined with the last label by (entity, event_id); "
     "event.available_at + maturity <= as_of and label.available_at <= as_of"
 )
+
+WINDOWS_QUERY = (
+    "; window features as logged with the event's first prediction (available_at <= as_of, feature_status PRESENT), "
+    "else V(entity, event_time, event_time) from events"
+)
+"""What is added to the query where there are window features."""
 
 _KEY = ["entity", "event_id"]
 _EVENT_COLUMNS = ["source", "offset", "entity", "event_id", "event_time", "available_at"]
@@ -117,21 +137,38 @@ def split(
     )
 
 
-def content(events: pl.LazyFrame, rows: pl.DataFrame, resource: ContinualModel) -> pl.DataFrame:
-    """The rows with what a model sees of them: the event's fields and features, the image's bytes too."""
+def content(
+    events: pl.LazyFrame,
+    rows: pl.DataFrame,
+    resource: ContinualModel,
+    *,
+    predictions: pl.LazyFrame | None = None,
+    as_of: int | None = None,
+) -> pl.DataFrame:
+    """The rows with what a model sees of them: fields (the image's bytes too), picture statistics, window features.
+
+    Args:
+        events: the lake's events.
+        rows: from `split`.
+        resource: for the names.
+        predictions: the lake's predictions, whose logged window features are preferred.
+        as_of: milliseconds since the epoch; predictions that arrived later are not seen.
+    """
     columns = [field.name for field in resource.spec.events.fields] + list(resource.spec.features.image)
     if rows.is_empty():
-        return events.select(_ROW + columns).clear().collect().join(rows, on=_ROW)
-    found = (
-        events.filter(
-            pl.col("event_time").is_between(rows["event_time"].min(), rows["event_time"].max())
-            & (pl.col("offset").is_between(rows["offset"].min(), rows["offset"].max()))
+        found = events.select(_ROW + columns).clear().collect()
+    else:
+        found = (
+            events.filter(
+                pl.col("event_time").is_between(rows["event_time"].min(), rows["event_time"].max())
+                & (pl.col("offset").is_between(rows["offset"].min(), rows["offset"].max()))
+            )
+            .select(_ROW + columns)
+            .join(rows.lazy().select(_ROW), on=_ROW, how="semi")
+            .collect()
         )
-        .select(_ROW + columns)
-        .join(rows.lazy().select(_ROW), on=_ROW, how="semi")
-        .collect()
-    )
-    return rows.join(found, on=_ROW, how="inner", maintain_order="left")
+    seen = rows.join(found, on=_ROW, how="inner", maintain_order="left")
+    return with_windows(seen, events, resource, predictions=predictions, as_of=as_of)
 
 
 def reference_rows(

@@ -25,6 +25,7 @@ from tidemill.spec.model import ContinualModel
 from tidemill.training.dataset import Known
 from tidemill.training.labels import parse_label
 from tidemill.training.protocols import Row
+from tidemill.training.windows import window_names
 
 __all__ = [
     "Snapshot",
@@ -59,6 +60,8 @@ class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
     maturity_ms: int
     events: TableRead
     labels: TableRead
+    predictions: TableRead | None = None
+    """Where labels found their event and rows their logged features; None: there were no predictions."""
     known: str | None = None
     """Digest of the champion's snapshot, to which `new` refers; None: all rows are new."""
     since: int | None = None
@@ -138,6 +141,7 @@ def open_snapshot(folder: Path, digest: str) -> Snapshot:
 def rows_and_labels(frame: pl.DataFrame, resource: ContinualModel) -> tuple[list[Row], list[Mapping[str, Any]]]:
     """The rows as the Codec takes them (fields and features by name), and their label values."""
     columns = [field.name for field in resource.spec.events.fields] + list(resource.spec.features.image)
+    columns += window_names(resource)
     rows: list[Row] = list(frame.select(columns).iter_rows(named=True))
     return rows, [parse_label(text, resource) or {} for text in frame["label"]]
 

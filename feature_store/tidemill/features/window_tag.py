@@ -1,0 +1,52 @@
+"""What the windows of a feature view are, kept in a tag of the view: Feast's fields have names and types alone.
+
+Imports no Feast.
+"""
+
+from collections.abc import Mapping, Set
+from datetime import timedelta
+from typing import NamedTuple
+
+from pydantic import TypeAdapter
+
+from tidemill.spec.model import ContinualModel, Window
+
+__all__ = ["WINDOWS_TAG", "ViewWindows", "windows_in", "windows_tag"]
+
+WINDOWS_TAG = "tidemill.windows"
+"""Tag of a view and of its source: the windows among the features, as JSON."""
+
+
+class ViewWindows(NamedTuple):
+    """The windows of a view, and what of the events' times their values depend on."""
+
+    windows: tuple[Window, ...]
+    allowed_lateness: timedelta
+    max_future: timedelta
+
+    def of(self, names: Set[str]) -> tuple[Window, ...]:
+        """Those that give one of these features."""
+        return tuple(window for window in self.windows if not names.isdisjoint(window.features))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Their features."""
+        return frozenset(name for window in self.windows for name in window.features)
+
+
+_adapter = TypeAdapter(ViewWindows)
+
+
+def windows_tag(resource: ContinualModel) -> dict[str, str]:
+    """The tag of the model's view of events; none where it has no window."""
+    if not resource.event_windows:
+        return {}
+    events = resource.spec.events
+    content = ViewWindows(resource.event_windows, events.allowed_lateness, events.max_future)
+    return {WINDOWS_TAG: _adapter.dump_json(content, by_alias=True).decode()}
+
+
+def windows_in(tags: Mapping[str, str]) -> ViewWindows:
+    """The windows that the tags tell of."""
+    text = tags.get(WINDOWS_TAG)
+    return ViewWindows((), timedelta(0), timedelta(0)) if text is None else _adapter.validate_json(text)
