@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from tidemill.events.pictures import DIGEST_COLUMN, PictureStore
 from tidemill.spec.model import ContinualModel
 from tidemill.training.labels import parse_label
 
@@ -117,9 +118,13 @@ def split(
     )
 
 
-def content(events: pl.LazyFrame, rows: pl.DataFrame, resource: ContinualModel) -> pl.DataFrame:
-    """The rows with what a model sees of them: the event's fields and features, the image's bytes too."""
+def content(events: pl.LazyFrame, rows: pl.DataFrame, resource: ContinualModel, pictures: PictureStore) -> pl.DataFrame:
+    """The rows with what a model sees of them: the event's fields and features, the image's bytes too.
+
+    `pictures` has those that are not in their rows; raises `NotFound` or `Corrupt` where it does not.
+    """
     columns = [field.name for field in resource.spec.events.fields] + list(resource.spec.features.image)
+    stored = [name for name in ("event_date", DIGEST_COLUMN) if name in events.collect_schema()]
     if rows.is_empty():
         return events.select(_ROW + columns).clear().collect().join(rows, on=_ROW)
     found = (
@@ -127,10 +132,13 @@ def content(events: pl.LazyFrame, rows: pl.DataFrame, resource: ContinualModel) 
             pl.col("event_time").is_between(rows["event_time"].min(), rows["event_time"].max())
             & (pl.col("offset").is_between(rows["offset"].min(), rows["offset"].max()))
         )
-        .select(_ROW + columns)
+        .select(_ROW + columns + stored)
         .join(rows.lazy().select(_ROW), on=_ROW, how="semi")
         .collect()
     )
+    if resource.image_field is not None:
+        found = pictures.fill(found, resource.image_field.name)
+    found = found.select(_ROW + columns)
     return rows.join(found, on=_ROW, how="inner", maintain_order="left")
 
 

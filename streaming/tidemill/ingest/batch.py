@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import msgspec
 import polars as pl
 
+from tidemill.events.pictures import DIGEST_COLUMN
 from tidemill.events.records import Quarantined
 from tidemill.events.sources import Source
 from tidemill.features.rows import OnlineEvent
@@ -92,6 +93,7 @@ def _events(good: Sequence[tuple[str, Raw, Event]], schema: Mapping[str, pl.Data
         "origin": [_origin(raw) for _, raw, _ in good],
     }
     columns["event_date"] = columns["event_time"]
+    columns[DIGEST_COLUMN] = [event.picture_sha256 for _, _, event in good]
     for name in schema.keys() - columns.keys():
         columns[name] = [event.values[name] if name in event.values else event.images[name] for _, _, event in good]
     return _typed(columns, schema)

@@ -28,7 +28,7 @@ from tidemill.ingest.batch import Raw, make_batch
 from tidemill.ingest.effects import Effects, Passed
 from tidemill.ingest.parse import EventParser
 from tidemill.ingest.start import start_of
-from tidemill.ingest.tables import events_schema
+from tidemill.ingest.tables import events_schema, picture_store
 from tidemill.ingest.telemetry import LAG, LOST
 from tidemill.spec.model import ContinualModel
 
@@ -107,7 +107,7 @@ class _Worker:
         self._clock = clock
         self._waiting = waiting
         self._passed = passed
-        self._parser = EventParser(resource)
+        self._parser = EventParser(resource, picture_store(lake, resource))
         self._schema = events_schema(resource)
         self._max_records = max(1, min(_MAX_RECORDS, _MAX_VOTES // max(1, len(resource.watched_features))))
         self._unplaced: set[TopicPartition] = set()
@@ -191,12 +191,10 @@ class _Worker:
     def _take(self, records: dict[TopicPartition, list[Raw]]) -> None:
         if not self._waiting.until_done(self._still_the_same, (Transient, NotFound)):
             return
-        batch = make_batch(
-            {self._sources[tp]: raws for tp, raws in records.items()},
-            {self._sources[tp]: self._next[tp] for tp in records},
-            self._parser,
-            self._schema,
-        )
+        by_source = {self._sources[tp]: raws for tp, raws in records.items()}
+        begin = {self._sources[tp]: self._next[tp] for tp in records}
+        # Pictures may have to be fetched: a store that does not answer is waited for, never taken for a bad event.
+        batch = self._waiting.until_done(lambda: make_batch(by_source, begin, self._parser, self._schema))
         self._waiting.until_done(lambda: self._effects.take(batch))
         for tp, raws in records.items():
             self._next[tp] = raws[-1].offset + 1
