@@ -9,16 +9,18 @@ from typing import Literal
 
 import polars as pl
 
+from tidemill.core.clock import Clock
 from tidemill.core.errors import NotFound
 from tidemill.core.telemetry import get_logger
 from tidemill.events.kafka import RecordWriter
 from tidemill.events.lake import Span
 from tidemill.events.records import Topics
 from tidemill.events.sources import Source
+from tidemill.events.upkeep import Policy, Upkeep
 from tidemill.features.online import Filling, OnlineRows, RowsLost
 from tidemill.features.rows import Last
 from tidemill.ingest.batch import Batch, online_events
-from tidemill.ingest.tables import events_table, quarantine_table, view_columns
+from tidemill.ingest.tables import events_table, picture_store, quarantine_table, view_columns
 from tidemill.ingest.telemetry import EVENTS, QUARANTINED, REBUILDS, REFUSALS
 from tidemill.ingest.votes import Voting, sketch
 from tidemill.spec.model import ContinualModel
@@ -60,6 +62,7 @@ class Effects:
         self._needed = list(dict.fromkeys((*fixed, *self._columns, *self._voting.features)))
         self.events = events_table(lake, resource)
         self._quarantine = quarantine_table(lake, resource)
+        self._pictures = picture_store(lake, resource)
         self._rows = rows
         self._writer = writer
         self._passed = passed
@@ -101,6 +104,10 @@ class Effects:
         if written:
             self._writer.flush(_FLUSH_S)
             self._announced.update(written)
+
+    def upkeep(self, policy: Policy, clock: Clock) -> Upkeep:
+        """Who keeps the tables small, beside the effects."""
+        return Upkeep((self.events, self._quarantine), policy, clock, sweeps=[self._pictures.sweep])
 
     def fill_rows(self, *, force: bool = False) -> None:
         """Fill the online rows from the lake if they were lost (`force`: in any case)."""

@@ -72,13 +72,13 @@ def view_columns(resource: ContinualModel) -> tuple[str, ...]:
 def events_table(lake: str, resource: ContinualModel) -> LakeTable:
     """Where events are kept, as ingest appends to it."""
     uri = table_uri(lake, resource.id, "events")
-    return LakeTable(uri, events_schema(resource), pipeline="ingest", partition_by=("event_date",))
+    return LakeTable(uri, events_schema(resource), pipeline="ingest", partition_by=("event_date",), compacts=False)
 
 
 def quarantine_table(lake: str, resource: ContinualModel) -> LakeTable:
     """Where records are kept that could not be taken in."""
     uri = table_uri(lake, resource.id, "quarantine")
-    return LakeTable(uri, QUARANTINE_COLUMNS, pipeline="ingest", partition_by=("available_date",))
+    return LakeTable(uri, QUARANTINE_COLUMNS, pipeline="ingest", partition_by=("available_date",), compacts=False)
 
 
 def picture_store(lake: str, resource: ContinualModel) -> PictureStore:

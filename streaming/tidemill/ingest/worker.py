@@ -22,6 +22,7 @@ from tidemill.events.cluster import Cluster, ensure_topics, kafka_failures
 from tidemill.events.kafka import RecordWriter
 from tidemill.events.records import Topics
 from tidemill.events.sources import Source
+from tidemill.events.upkeep import Policy
 from tidemill.events.waiting import Stopped, Waiting
 from tidemill.features.online import OnlineRows
 from tidemill.ingest.batch import Raw, make_batch
@@ -36,11 +37,8 @@ __all__ = ["run"]
 
 _log = get_logger(__name__)
 
-_LINGER_S = 0.15
-"""How long a batch gathers: five commits a second at most keep the lake's files few, and sketches fresh."""
 _TRICKLE, _PAUSE_S = 20, 0.05
 """While so few records come, they are left to gather: each poll costs a millisecond whatever it brings."""
-_MAX_RECORDS = 4000
 _MAX_VOTES = 80_000
 """Records times features of a batch: each may be a cell of its sketch (80 bytes), which must fit into a record."""
 _MAX_BYTES = 32 << 20
@@ -66,6 +64,9 @@ def run(
     lake: str,
     clock: Clock,
     stop: Event,
+    linger_s: float = 0.15,
+    batch_records: int = 4000,
+    policy: Policy | None = None,
     passed: Passed = lambda stage: None,
 ) -> None:
     """Take in a model's events until `stop` is set; the batch at hand is finished or dropped whole.
@@ -77,13 +78,18 @@ def run(
         lake: folder or URI of the Delta tables.
         clock: measures how long a batch gathers and how long it is quiet.
         stop: set by whoever wants the end.
+        linger_s: how long a batch gathers: five commits a second at most keep the lake's files few, sketches fresh.
+        batch_records: most records of a batch.
+        policy: what the lake keeps, and for how long (default: everything).
         passed: told after each effect (`Stage`); what it raises ends the worker there.
 
     Raises:
         Permanent: what waiting cannot heal, such as a Redis that evicts rows or a column of another type.
     """
     try:
-        _Worker(resource, kafka, redis, lake, clock, Waiting(f"{resource.id}.ingest", stop), passed).run()
+        waiting = Waiting(f"{resource.id}.ingest", stop)
+        worker = _Worker(resource, kafka, redis, lake, clock, waiting, passed, linger_s, batch_records)
+        worker.run(policy or Policy())
     except Stopped:
         _log.info("stopped while waiting; the batch at hand was dropped whole", model=resource.id)
 
@@ -98,6 +104,8 @@ class _Worker:
         clock: Clock,
         waiting: Waiting,
         passed: Passed,
+        linger_s: float,
+        batch_records: int,
     ) -> None:
         self._resource = resource
         self._topic = resource.events_topic
@@ -107,9 +115,10 @@ class _Worker:
         self._clock = clock
         self._waiting = waiting
         self._passed = passed
+        self._linger_s = linger_s
         self._parser = EventParser(resource, picture_store(lake, resource))
         self._schema = events_schema(resource)
-        self._max_records = max(1, min(_MAX_RECORDS, _MAX_VOTES // max(1, len(resource.watched_features))))
+        self._max_records = max(1, min(batch_records, _MAX_VOTES // max(1, len(resource.watched_features))))
         self._unplaced: set[TopicPartition] = set()
         """Partitions that were assigned; where to begin in them is still to be worked out."""
         self._moved = False
@@ -117,7 +126,7 @@ class _Worker:
         self._sources: dict[TopicPartition, Source] = {}
         self._next: dict[TopicPartition, int] = {}
 
-    def run(self) -> None:
+    def run(self, policy: Policy) -> None:
         until_done = self._waiting.until_done
         self._cluster = until_done(lambda: Cluster(self._kafka, timeout_s=_ANSWER_S))
         try:
@@ -131,10 +140,12 @@ class _Worker:
             client = f"{self._resource.id}.ingest"
             with until_done(lambda: RecordWriter(self._kafka, client_id=client, max_block_s=_ANSWER_S)) as writer:
                 self._effects = Effects(self._resource, rows=rows, lake=self._lake, writer=writer, passed=self._passed)
+                self._upkeep = self._effects.upkeep(policy, self._clock)
                 self._consumer = until_done(self._connect)
                 try:
                     self._loop()
                 finally:
+                    self._upkeep.close()
                     self._consumer.close(autocommit=False, timeout_ms=round(_ANSWER_S * 1000))
                     rows.close()
         finally:
@@ -144,6 +155,8 @@ class _Worker:
         self._consumer.subscribe([self._topic], listener=_Listener(self))
         heard = self._clock.monotonic()
         while not self._waiting.stop.is_set():
+            if any(tp.partition == 0 for tp in self._sources):  # of several workers, the one that has it
+                self._upkeep.begin_if_due()
             records = self._gather()
             if self._unplaced:
                 self._waiting.until_done(self._place, (Transient, NotFound))
@@ -172,7 +185,7 @@ class _Worker:
             if deadline is None:
                 if not gathered:
                     break
-                deadline = self._clock.monotonic() + _LINGER_S
+                deadline = self._clock.monotonic() + self._linger_s
             if count < _TRICKLE:
                 self._waiting.stop.wait(_PAUSE_S)
             wait_s = deadline - self._clock.monotonic()
