@@ -203,7 +203,9 @@ class LakeTable:
             for *values, count in counts.filter(pl.col("len") >= at_least).iter_rows():
                 named = zip(days, values, strict=True)
                 filters = [(name.removeprefix("partition."), "=", str(value)) for name, value in named]
-                table.optimize.compact(partition_filters=filters or None, target_size=_FULL_BYTES)
+                table.optimize.compact(
+                    partition_filters=filters or None, target_size=_FULL_BYTES, max_concurrent_tasks=1
+                )
                 merged += count
         return merged
 

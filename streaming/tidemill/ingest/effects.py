@@ -17,6 +17,7 @@ from tidemill.events.lake import Span
 from tidemill.events.records import Topics
 from tidemill.events.sources import Source
 from tidemill.events.upkeep import Policy, Upkeep
+from tidemill.features.freshness import Freshness
 from tidemill.features.online import Filling, OnlineRows, RowsLost
 from tidemill.features.rows import Last
 from tidemill.ingest.batch import Batch, online_events
@@ -46,13 +47,21 @@ class Effects:
         rows: its online rows.
         lake: folder or URI of the lake.
         writer: for sketches and quarantined records.
+        freshness: told what the online rows have.
         passed: told after each effect.
 
     Methods raise `Transient` errors where a store does not answer; calling again is safe.
     """
 
     def __init__(
-        self, resource: ContinualModel, *, rows: OnlineRows, lake: str, writer: RecordWriter, passed: Passed
+        self,
+        resource: ContinualModel,
+        *,
+        rows: OnlineRows,
+        lake: str,
+        writer: RecordWriter,
+        passed: Passed,
+        freshness: Freshness | None = None,
     ) -> None:
         self._model = resource.id
         self._topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
@@ -66,6 +75,7 @@ class Effects:
         self._rows = rows
         self._writer = writer
         self._passed = passed
+        self._freshness = freshness
         self._announced: dict[Source, int] = {}
 
     def take(self, batch: Batch) -> None:
@@ -77,6 +87,9 @@ class Effects:
         self._passed("events")
         settled = self._settled(batch, spans)
         self._write_rows(settled)
+        if self._freshness is not None and not settled.is_empty():
+            newest, arrived = settled.select(pl.max("event_time"), pl.min("available_at")).row(0)
+            self._freshness.wrote(newest=newest, arrived=arrived)
         self._passed("rows")
         self.announce(sources, settled, batch.begin)
         self._passed("sketches")

@@ -24,6 +24,7 @@ from tidemill.events.records import Topics
 from tidemill.events.sources import Source
 from tidemill.events.upkeep import Policy
 from tidemill.events.waiting import Stopped, Waiting
+from tidemill.features.freshness import Freshness
 from tidemill.features.online import OnlineRows
 from tidemill.ingest.batch import Raw, make_batch
 from tidemill.ingest.effects import Effects, Passed
@@ -139,7 +140,16 @@ class _Worker:
                 _log.warning(warning, model=self._resource.id)
             client = f"{self._resource.id}.ingest"
             with until_done(lambda: RecordWriter(self._kafka, client_id=client, max_block_s=_ANSWER_S)) as writer:
-                self._effects = Effects(self._resource, rows=rows, lake=self._lake, writer=writer, passed=self._passed)
+                self._effects = Effects(
+                    self._resource,
+                    rows=rows,
+                    lake=self._lake,
+                    writer=writer,
+                    passed=self._passed,
+                    freshness=Freshness(
+                        self._resource.id, "events", self._resource.spec.features.freshness, self._clock
+                    ),
+                )
                 self._upkeep = self._effects.upkeep(policy, self._clock)
                 self._consumer = until_done(self._connect)
                 try:
