@@ -1,5 +1,5 @@
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
@@ -125,8 +125,13 @@ def test_appends_go_on_beside_all_upkeep_and_nothing_is_lost_or_doubled(tmp_path
 
     def keep() -> None:
         own = table(tmp_path)
+        actions: list[Callable[[], object]] = [
+            own.compact,
+            lambda: expire(own, TODAY),
+            lambda: vacuum(own, timedelta(hours=1)),
+        ]
         while not done.is_set():
-            for action in (own.compact, lambda: expire(own, TODAY), lambda: vacuum(own, timedelta(hours=1))):
+            for action in actions:
                 try:
                     action()
                 except Unavailable:  # it lost against an append: the next round

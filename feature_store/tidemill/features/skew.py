@@ -17,7 +17,7 @@ import polars as pl
 from tidemill.features.tiles import window_values
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["Difference", "Served", "Skew", "compare", "events_for"]
+__all__ = ["Difference", "Served", "Skew", "compare", "events_for", "newest_served"]
 
 TOLERANCE, SMALLEST = 1e-9, 1e-12
 """Relative, and absolute about zero: sums of the same numbers in another order."""
@@ -62,6 +62,23 @@ class Skew(msgspec.Struct, frozen=True, kw_only=True):
     """The first few."""
     not_comparable: Mapping[str, int] = {}
     """Predictions that were left out, by why; and features, as `feature NAME: why`."""
+
+
+def newest_served(predictions: pl.LazyFrame, count: int) -> list[Served]:
+    """The newest `count` predictions of the lake's table."""
+    columns = ["prediction_id", "entity", "predicted_at", "features", "feature_status", "fence"]
+    found = predictions.select(columns).top_k(count, by="predicted_at").collect()
+    return [
+        Served(
+            prediction_id=name,
+            entity=entity,
+            at=at,
+            features=msgspec.json.decode(features or "{}"),
+            status=status,
+            fence=msgspec.json.decode(fence or "{}"),
+        )
+        for name, entity, at, features, status, fence in found.iter_rows()
+    ]
 
 
 def events_for(events: pl.LazyFrame, served: Sequence[Served], resource: ContinualModel) -> pl.DataFrame:

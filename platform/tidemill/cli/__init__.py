@@ -31,6 +31,8 @@ COMMANDS = {
     "retrain": "models",
     "rollout": "models",
     "delete": "models",
+    "rebuild": "keeping",
+    "skew": "keeping",
     "ingest": "roles",
     "outcomes": "roles",
     "watch": "roles",
