@@ -119,6 +119,7 @@ class Local:
 
     def outcomes(self, resource: ContinualModel, stop: threading.Event) -> None:
         """Run the outcomes worker until `stop`."""
+        from tidemill.events.upkeep import Policy
         from tidemill.outcomes.worker import run
 
         run(
@@ -128,6 +129,8 @@ class Local:
             lake=self.settings.lake_uri,
             clock=self.clock,
             stop=stop,
+            # What was predicted and came true is small, and what reports and training refer to: it stays.
+            policy=Policy(vacuum=timedelta(hours=self.settings.lake_vacuum_hours)),
         )
 
     def watch(self, resource: ContinualModel, stop: threading.Event) -> None:

@@ -11,8 +11,8 @@ from rich.text import Text
 from tidemill.cli.output import Output, OutputOption, emit, say, table
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import Conflict
+from tidemill.core.exposition import metrics_addresses
 from tidemill.core.settings import Settings, load_settings, masked
-from tidemill.core.telemetry import metrics_addresses
 from tidemill.stack.running import StackFile, start_detached, stop, wait_for_other, what_runs
 from tidemill.stack.wanted import FileSupervisor
 

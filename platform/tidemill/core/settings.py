@@ -53,7 +53,8 @@ class Settings(BaseModel):
     envoy_port: int = 0
     """Port of predict requests on one machine; 0: a free one is chosen."""
     lake_retention_days: int | None = Field(default=None, ge=1)
-    """Age at which the lake's events, quarantined records and pictures are deleted, a day at a time; none: never."""
+    """Age at which the lake's events, quarantined records and pictures are deleted, a day at a time; none: never.
+    Predictions, labels and outcomes stay."""
     lake_vacuum_hours: int = Field(default=24, ge=1)
     """How long the lake can show an older version of a table; files that only older ones need are removed."""
     ingest_linger_ms: int = Field(default=150, ge=1, le=60_000)
