@@ -160,9 +160,9 @@ def test_a_round_deletes_what_is_older_than_the_policy_says_pictures_too(tmp_pat
     for age in (2, 1):
         add(events, [2 - age], TODAY - timedelta(days=age))
         store.put(b"picture", TODAY - timedelta(days=age))
-    Upkeep([events], Policy(), clock, [store.sweep]).round()
+    Upkeep([events], Policy(), clock, sweeps=[store.sweep]).round()
     assert offsets_of(events) == [0, 1]
-    Upkeep([events], Policy(keep=timedelta(days=1)), clock, [store.sweep]).round()
+    Upkeep([events], Policy(keep=timedelta(days=1)), clock, sweeps=[store.sweep]).round()
     assert offsets_of(events) == [1]
     assert [one.name for one in (tmp_path / "pictures").iterdir()] == ["2026-11-24"]
 

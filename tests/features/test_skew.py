@@ -33,6 +33,7 @@ def event(source: str, offset: int, entity: str, age_s: int, x: float, word: str
         "entity": entity,
         "event_time": time,
         "available_at": time,
+        "event_date": time.date(),
         "x": x,
         "word": word,
         "unused": b"picture",
@@ -108,7 +109,7 @@ def test_an_entity_whose_events_have_expired_is_not_taken_for_skewed(resource: C
     served = msgspec.structs.replace(RIGHT, entity="gone")
     found = compare([served], frame(resource, served), UPTO, resource)
     assert (found.compared, found.equal, found.differing) == (0, 0, 0)
-    assert "older than the retention" in next(iter(found.not_comparable))
+    assert "older than what is looked at" in next(iter(found.not_comparable))
 
 
 def test_a_value_that_was_too_old_is_none_and_its_windows_still_count(resource: ContinualModel) -> None:

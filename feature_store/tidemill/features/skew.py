@@ -66,8 +66,13 @@ class Skew(msgspec.Struct, frozen=True, kw_only=True):
 
 def newest_served(predictions: pl.LazyFrame, count: int) -> list[Served]:
     """The newest `count` predictions of the lake's table."""
+    since = predictions.select(pl.col("predicted_at").top_k(count).min()).collect().item()
+    if since is None:
+        return []
     columns = ["prediction_id", "entity", "predicted_at", "features", "feature_status", "fence"]
-    found = predictions.select(columns).top_k(count, by="predicted_at").collect()
+    found = (
+        predictions.filter(pl.col("predicted_at") >= since).select(columns).collect().top_k(count, by="predicted_at")
+    )
     return [
         Served(
             prediction_id=name,
@@ -82,10 +87,17 @@ def newest_served(predictions: pl.LazyFrame, count: int) -> list[Served]:
 
 
 def events_for(events: pl.LazyFrame, served: Sequence[Served], resource: ContinualModel) -> pl.DataFrame:
-    """The events of the entities that were asked about, with what `compare` needs of them."""
+    """The events of the entities that were asked about, with what `compare` needs of them.
+
+    Not all: those of the longest window and a day before the first of the predictions. An entity whose last event is
+    older than that is not compared.
+    """
     columns = ["source", "offset", "entity", "event_time", "available_at", *_plain(resource)]
-    entities = sorted({one.entity for one in served})
-    return events.filter(pl.col("entity").is_in(entities)).select(columns).collect()
+    if not served:
+        return events.select(columns).clear().collect()
+    since = min(one.at for one in served) - _longest(resource) - timedelta(days=1)
+    mine = pl.col("entity").is_in(sorted({one.entity for one in served}))
+    return events.filter(mine & (pl.col("event_date") >= since.date())).select(columns).collect()
 
 
 def compare(served: Sequence[Served], events: pl.DataFrame, upto: Mapping[str, int], resource: ContinualModel) -> Skew:
@@ -112,7 +124,7 @@ def compare(served: Sequence[Served], events: pl.DataFrame, upto: Mapping[str, i
     for one in comparable:
         expected = computed[one.prediction_id]
         if expected is None:
-            reasons["the lake has no event of the entity up to the fence: is it older than the retention?"] += 1
+            reasons["the entity's last event is older than what is looked at"] += 1
             left += 1
             continue
         if one.status == _OLD:
@@ -148,6 +160,11 @@ def _plain(resource: ContinualModel) -> tuple[str, ...]:
     """Values of an entity's last event, and what windows are of."""
     fields = tuple(field.name for field in resource.spec.events.fields if field.type != "image")
     return fields + resource.spec.features.image
+
+
+def _longest(resource: ContinualModel) -> timedelta:
+    lengths = [length for window in resource.event_windows for length in window.over]
+    return max(lengths, default=timedelta(0))
 
 
 def _why_not(one: Served, upto: Mapping[str, int]) -> str | None:
@@ -199,10 +216,9 @@ def _windows(seen: pl.DataFrame, rows: pl.DataFrame, resource: ContinualModel) -
     windows = resource.event_windows
     if not windows:
         return [{} for _ in range(rows.height)]
-    longest: timedelta = max(length for window in windows for length in window.over)
     # Each prediction has its own fence, so each is an entity of its own, and each copy of an event an event.
     copies = seen.with_columns(entity=pl.col("prediction_id"), source=pl.col("source") + "#" + pl.col("prediction_id"))
-    copies = copies.filter(pl.col("event_time") >= pl.lit(rows["at"].min()) - longest)
+    copies = copies.filter(pl.col("event_time") >= pl.lit(rows["at"].min()) - _longest(resource))
     asked = rows.select(entity="prediction_id", at="at")
     lateness = resource.spec.events.allowed_lateness
     return list(window_values(copies, asked, windows, lateness, as_of_fence=True).iter_rows(named=True))

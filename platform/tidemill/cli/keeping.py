@@ -69,16 +69,10 @@ def skew(
 ) -> None:
     """Compute the features of logged predictions again from the lake, and compare. Exit status 1 where they differ."""
     from tidemill.cli.models import find
-    from tidemill.events.lake import LakeTable, table_uri
-    from tidemill.features.skew import compare, events_for, newest_served
-    from tidemill.ingest.tables import events_table
+    from tidemill.ingest.skew import SkewCheck
 
     machine = local()
-    resource = find(machine, name).resource
-    predictions = LakeTable(table_uri(machine.settings.lake_uri, resource.id, "predictions"))
-    served = newest_served(predictions.scan(), sample)
-    lake = events_table(machine.settings.lake_uri, resource).snapshot()
-    found = compare(served, events_for(lake.rows, served, resource), lake.upto, resource)
+    found = SkewCheck(machine.settings.lake_uri, find(machine, name).resource).measure(sample)
     figures = [
         ("predictions compared", found.compared),
         ("equal", found.equal),

@@ -78,15 +78,23 @@ class Upkeep:
         policy: what is kept.
         clock: the time.
         sweeps: called with the first day that is kept, where days expire; for what lies beside the tables.
+        checks: what else is done each hour.
     """
 
     def __init__(
-        self, tables: Sequence[LakeTable], policy: Policy, clock: Clock, sweeps: Sequence[Callable[[date], object]] = ()
+        self,
+        tables: Sequence[LakeTable],
+        policy: Policy,
+        clock: Clock,
+        *,
+        sweeps: Sequence[Callable[[date], object]] = (),
+        checks: Sequence[Callable[[], object]] = (),
     ) -> None:
         self._tables = tuple(tables)
         self._policy = policy
         self._clock = clock
         self._sweeps = tuple(sweeps)
+        self._checks = tuple(checks)
         self._commits: Mapping[str, int] = {}
         self._round_at = clock.monotonic() + _HOUR_S / 60  # a worker that has just started has better things to do
         self._thread: Thread | None = None
@@ -115,6 +123,8 @@ class Upkeep:
             for sweep in self._sweeps:
                 self._tried(lambda: sweep(kept_from), "pictures")  # noqa: B023 -- called before the next turn
         self._each(self._tables, lambda table: vacuum(table, self._policy.vacuum))
+        for check in self._checks:
+            self._tried(check, "checks")
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Wait a moment for a round that goes on; one that takes longer is left to end with the process."""

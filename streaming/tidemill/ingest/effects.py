@@ -21,6 +21,7 @@ from tidemill.features.freshness import Freshness
 from tidemill.features.online import Filling, OnlineRows, RowsLost
 from tidemill.features.rows import Last
 from tidemill.ingest.batch import Batch, online_events
+from tidemill.ingest.skew import SkewCheck
 from tidemill.ingest.tables import events_table, picture_store, quarantine_table, view_columns
 from tidemill.ingest.telemetry import EVENTS, QUARANTINED, REBUILDS, REFUSALS
 from tidemill.ingest.votes import Voting, sketch
@@ -72,6 +73,7 @@ class Effects:
         self.events = events_table(lake, resource)
         self._quarantine = quarantine_table(lake, resource)
         self._pictures = picture_store(lake, resource)
+        self._skew = SkewCheck(lake, resource)
         self._rows = rows
         self._writer = writer
         self._passed = passed
@@ -120,7 +122,8 @@ class Effects:
 
     def upkeep(self, policy: Policy, clock: Clock) -> Upkeep:
         """Who keeps the tables small, beside the effects."""
-        return Upkeep((self.events, self._quarantine), policy, clock, sweeps=[self._pictures.sweep])
+        tables = (self.events, self._quarantine)
+        return Upkeep(tables, policy, clock, sweeps=[self._pictures.sweep], checks=[self._skew.check])
 
     def fill_rows(self, *, force: bool = False) -> None:
         """Fill the online rows from the lake if they were lost (`force`: in any case)."""
