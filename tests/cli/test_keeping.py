@@ -21,7 +21,7 @@ from tidemill.core.telemetry import setup_logging
 from tidemill.events.kafka import RecordWriter, ensure_topics
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.sources import Source
-from tidemill.features.online import OnlineReader
+from tidemill.features.reader import OnlineReader
 from tidemill.ingest.tables import events_table
 from tidemill.ingest.worker import run as run_worker
 from tidemill.outcomes.tables import PREDICTIONS

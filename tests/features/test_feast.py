@@ -5,17 +5,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidemill.core.clock import SystemClock
 from tidemill.core.ids import model_id
+from tidemill.features.layout import layout_of
 from tidemill.features.online import Filling, OnlineRows
 from tidemill.features.project import project_name
-from tidemill.features.rows import Last
+from tidemill.spec.load import load
 
 REPOSITORY = Path(__file__).parents[2] / "feature_store"
 
@@ -44,7 +48,13 @@ spec:
       - {name: shift, type: int}
       - {name: operator, type: string}
       - {name: rework, type: bool, required: false}
-  features: {image: [brightness]}
+  features:
+    image: [brightness]
+    ttl: 1h
+    windows:
+      - {name: seen, agg: count, over: [10m]}
+      - {name: longest, agg: max, of: exposure_ms, over: [10m]}
+      - {name: last_operator, agg: last, of: operator, over: [1h]}
   prediction: {type: classification, classes: [ok, scratch]}
   labels: {fields: [{name: defect, type: class}]}
   model: {codec: "a:Codec", trainer: "a:Trainer"}
@@ -75,7 +85,7 @@ class Installation:
         self.id = f"default.{name}"
         self.resource = folder / "model.yaml"
         self.resource.write_text(RESOURCE.replace("NAME", name).replace("ENTITY", entity))
-        self.rows = OnlineRows(redis_url, self.id)
+        self.rows = OnlineRows(redis_url, self.id, layout_of(load(self.resource)))
         self.environ = {
             "TIDEMILL_STATE": str(folder / "state"),
             "TIDEMILL_REDIS": redis_url,
@@ -95,12 +105,19 @@ class Installation:
     def read(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         return dict(json.loads(self.run("-c", READ, str(REPOSITORY), json.dumps(rows)).splitlines()[-1]))
 
-    def fill(self, rows: Mapping[str, dict[str, Any]]) -> None:
-        filled = [(entity, Last(1_790_000_000_000, "s", 3, values)) for entity, values in rows.items()]
-        self.rows.rebuild(lambda: Filling({"s": 3}, filled), force=True)
+    def fill(self, rows: Mapping[str, dict[str, Any]], age: timedelta = timedelta(seconds=30)) -> None:
+        at = SystemClock().now() - age
+        fixed = {"source": "s", "event_time": at, "available_at": at}
+        events = [
+            {"entity": entity, "offset": number, **fixed, **values}
+            for number, (entity, values) in enumerate(rows.items())
+        ]
+        frame = pl.DataFrame(events, schema_overrides={"rework": pl.Boolean()})
+        self.rows.rebuild(lambda: Filling({"s": len(events)}, [frame]), force=True)
 
 
 VALUES = {"exposure_ms": 8.5, "shift": 2, "operator": "Mö", "rework": None, "brightness": 0.25}
+WINDOWS = {"seen_10m": 1, "longest_10m": 8.5, "last_operator_1h": "Mö"}
 
 
 @pytest.mark.redis
@@ -111,10 +128,16 @@ def test_feast_knows_the_features_after_apply_and_reads_what_ingest_wrote(
     site.fill({"A": VALUES})
     site.run("-m", "tidemill.features.apply", "--resource", str(site.resource))
     answer = site.read([{"station": "A"}, {"station": "nobody"}])
-    assert answer["values"] == {"station": ["A", "nobody"]} | {name: [value, None] for name, value in VALUES.items()}
+    expected = VALUES | WINDOWS
+    assert answer["values"] == {"station": ["A", "nobody"]} | {name: [value, None] for name, value in expected.items()}
     present, not_found = 1, 3
     assert answer["statuses"]["brightness"] == [present, not_found]
     assert "written by ingest alone" in answer["refused"]
+    site.fill({"A": VALUES}, age=timedelta(hours=2))
+    old = dict.fromkeys(VALUES) | {"seen_10m": 0, "longest_10m": None, "last_operator_1h": None}
+    assert site.read([{"station": "A"}])["values"] == {"station": ["A"]} | {
+        name: [value] for name, value in old.items()
+    }
 
 
 @pytest.mark.redis

@@ -1,30 +1,59 @@
 import random
 from collections.abc import Iterator
+from datetime import timedelta
 from threading import Thread
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 import redis
 
+from tidemill.core.clock import from_ms
 from tidemill.core.errors import Permanent, Unavailable
+from tidemill.features.layout import Layout
 from tidemill.features.online import Filling, OnlineReader, OnlineRow, OnlineRows, RowsLost, Status
-from tidemill.features.rows import Last, OnlineEvent
+from tidemill.features.tiles import tiled
+from tidemill.spec.model import Window
 from tidemill.stack.ports import free_ports
 
 pytestmark = pytest.mark.redis
 
 
-def event(entity: str, offset: int, *, time: int = 0, source: str = "s", **values: float) -> OnlineEvent:
-    return OnlineEvent(entity, source, offset, time or offset, dict(values) or {"x": float(offset)})
+Event = dict[str, Any]
+
+LATENESS = timedelta(seconds=10)
+WINDOWS = (
+    Window.model_validate({"name": "seen", "agg": "count", "over": ["6s"]}),
+    Window.model_validate({"name": "mean", "agg": "mean", "of": "x", "over": ["1m"]}),
+)
+PLAIN = Layout((("x", "float"),))
+WINDOWED = Layout((("x", "float"),), tiled(WINDOWS, LATENESS))
+
+
+def event(entity: str, offset: int, *, time: int = 0, source: str = "s", x: float | None = None) -> Event:
+    at = from_ms(time or offset)
+    value = float(offset) if x is None else x
+    return {"entity": entity, "source": source, "offset": offset, "event_time": at, "available_at": at, "x": value}
+
+
+def frame(*events: Event) -> pl.DataFrame:
+    time = pl.Datetime("us", "UTC")
+    schema = {"entity": pl.String(), "source": pl.String(), "offset": pl.Int64(), "event_time": time}
+    return pl.DataFrame(list(events), schema={**schema, "available_at": time, "x": pl.Float64()})
 
 
 def nothing() -> Filling:
     return Filling({}, ())
 
 
+def filled(fence: int, *events: Event) -> Filling:
+    return Filling({"s": fence}, [frame(*events)])
+
+
 @pytest.fixture
 def rows(redis_url: str, topic_prefix: str) -> Iterator[OnlineRows]:
-    made = OnlineRows(redis_url, topic_prefix)
+    made = OnlineRows(redis_url, topic_prefix, PLAIN)
     made.rebuild(nothing)
     yield made
     made.close()
@@ -45,7 +74,7 @@ def client(redis_url: str) -> Iterator[Any]:
 
 
 def test_rows_are_read_in_the_order_asked_for_with_their_fences(rows: OnlineRows, reader: OnlineReader) -> None:
-    rows.apply([event("a", 3, x=1.5), event("b", 4, x=2.5)])
+    rows.apply(frame(event("a", 3, x=1.5), event("b", 4, x=2.5)))
     assert reader.read(["b", "nobody", "a"]) == [
         OnlineRow(Status.PRESENT, {"x": 2.5}, 4, {"s": 4}),
         OnlineRow(Status.NOT_FOUND),
@@ -54,15 +83,15 @@ def test_rows_are_read_in_the_order_asked_for_with_their_fences(rows: OnlineRows
 
 
 def test_events_below_the_fence_change_nothing(rows: OnlineRows, reader: OnlineReader) -> None:
-    rows.apply([event("a", 5, x=1.0)])
-    rows.apply([event("a", 4, time=99, x=2.0), event("a", 5, time=99, x=3.0)])
+    rows.apply(frame(event("a", 5, x=1.0)))
+    rows.apply(frame(event("a", 4, time=99, x=2.0), event("a", 5, time=99, x=3.0)))
     assert reader.read(["a"]) == [OnlineRow(Status.PRESENT, {"x": 1.0}, 5, {"s": 5})]
 
 
 def test_more_rows_than_fit_into_one_round_trip_are_written_and_read(rows: OnlineRows, reader: OnlineReader) -> None:
-    entities = [f"e{number}" for number in range(1500)]
-    rows.apply(event(entity, offset) for offset, entity in enumerate(entities))
-    assert [row.event_time or 0 for row in reader.read(entities)] == list(range(1500))
+    entities = [f"e{number}" for number in range(5000)]
+    assert rows.apply(frame(*(event(entity, offset) for offset, entity in enumerate(entities)))) == 0
+    assert [row.event_time or 0 for row in reader.read(entities)] == list(range(5000))
 
 
 def test_workers_that_share_entities_lose_and_double_nothing(
@@ -72,11 +101,11 @@ def test_workers_that_share_entities_lose_and_double_nothing(
     refusals = []
 
     def work(source: str) -> None:
-        mine = OnlineRows(redis_url, topic_prefix)
+        mine = OnlineRows(redis_url, topic_prefix, PLAIN)
         chosen = random.Random(source)
         for start in range(0, 300, 3):
             batch = [event(chosen.choice(entities), start + i, source=source) for i in range(3)]
-            refusals.append(mine.apply(batch))
+            refusals.append(mine.apply(frame(*batch)))
         mine.close()
 
     threads = [Thread(target=work, args=[source]) for source in ("s0", "s1", "s2")]
@@ -96,45 +125,44 @@ def test_workers_that_share_entities_lose_and_double_nothing(
 def test_a_lost_store_answers_rebuilding_and_takes_no_events(
     rows: OnlineRows, reader: OnlineReader, client: Any, topic_prefix: str
 ) -> None:
-    rows.apply([event("a", 1)])
+    rows.apply(frame(event("a", 1)))
     client.delete(f"{topic_prefix}:events#generation")
     assert reader.read(["a"]) == [OnlineRow(Status.REBUILDING)]
     assert not rows.ready()
     with pytest.raises(RowsLost):
-        rows.apply([event("a", 2)])
+        rows.apply(frame(event("a", 2)))
 
 
 def test_a_server_that_came_back_with_an_older_copy_is_lost(rows: OnlineRows, client: Any, topic_prefix: str) -> None:
     key = f"{topic_prefix}:events#generation"
-    state, token, _ = client.get(key).decode().split(":")
-    client.set(key, f"{state}:{token}:anotherrunoftheserver")
+    state, token, _, windows = client.get(key).decode().split(":")
+    client.set(key, f"{state}:{token}:anotherrunoftheserver:{windows}")
     assert not rows.ready()
     with pytest.raises(RowsLost):
-        rows.apply([event("a", 2)])
+        rows.apply(frame(event("a", 2)))
 
 
 def test_a_rebuild_fills_the_rows_with_their_fence_and_forgets_what_was_there(
     rows: OnlineRows, reader: OnlineReader, client: Any, topic_prefix: str
 ) -> None:
-    rows.apply([event("a", 9, x=9.0), event("stale", 9)])
+    rows.apply(frame(event("a", 9, x=9.0), event("stale", 9)))
     client.delete(f"{topic_prefix}:events#generation")
-    assert rows.rebuild(lambda: Filling({"s": 7}, [("a", Last(5, "s", 6, {"x": 6.0}))]))
+    assert rows.rebuild(lambda: filled(7, event("a", 6, time=5)))
     assert reader.read(["a", "stale"]) == [
         OnlineRow(Status.PRESENT, {"x": 6.0}, 5, {"s": 7}),
         OnlineRow(Status.NOT_FOUND),
     ]
-    rows.apply([event("a", 7, time=99, x=7.0), event("a", 8, time=99, x=8.0), event("stale", 8, x=1.0)])
+    rows.apply(frame(event("a", 7, time=99, x=7.0), event("a", 8, time=99, x=8.0), event("stale", 9, x=1.0)))
     assert [row.values for row in reader.read(["a", "stale"])] == [{"x": 8.0}, {"x": 1.0}]
 
 
 def test_while_rows_are_filled_a_reader_never_sees_a_part(rows: OnlineRows, reader: OnlineReader) -> None:
     seen = []
 
-    def filling() -> Iterator[tuple[str, Last]]:
-        for number in range(1200):
-            if number % 300 == 0:
-                seen.append(reader.read(["e0"])[0].status)
-            yield f"e{number}", Last(1, "s", 1, {"x": 1.0})
+    def filling() -> Iterator[pl.DataFrame]:
+        for part in range(4):
+            seen.append(reader.read(["e0"])[0].status)
+            yield frame(*(event(f"e{number}", 1) for number in range(300 * part, 300 * part + 300)))
 
     rows.rebuild(lambda: Filling({"s": 1}, filling()), force=True)
     assert set(seen) == {Status.REBUILDING}
@@ -147,13 +175,13 @@ def test_complete_rows_are_filled_again_only_by_force(rows: OnlineRows) -> None:
 
 
 def test_a_second_worker_waits_while_the_first_rebuilds(redis_url: str, topic_prefix: str, rows: OnlineRows) -> None:
-    other = OnlineRows(redis_url, topic_prefix)
+    other = OnlineRows(redis_url, topic_prefix, PLAIN)
 
     def meanwhile() -> Filling:
         with pytest.raises(Unavailable, match="another worker"):
             other.rebuild(nothing)
         with pytest.raises(RowsLost):
-            other.apply([event("a", 1)])
+            other.apply(frame(event("a", 1)))
         return nothing()
 
     rows.rebuild(meanwhile, force=True)
@@ -164,12 +192,12 @@ def test_a_second_worker_waits_while_the_first_rebuilds(redis_url: str, topic_pr
 def test_a_rebuild_that_was_taken_over_writes_nothing_more(
     redis_url: str, topic_prefix: str, rows: OnlineRows, reader: OnlineReader, client: Any
 ) -> None:
-    other = OnlineRows(redis_url, topic_prefix)
+    other = OnlineRows(redis_url, topic_prefix, PLAIN)
 
     def slow() -> Filling:
         client.delete(f"{topic_prefix}:events#generation")  # its time ran out
-        other.rebuild(lambda: Filling({"s": 2}, [("a", Last(2, "s", 2, {"x": 2.0}))]))
-        return Filling({"s": 1}, [("a", Last(1, "s", 1, {"x": 1.0}))])
+        other.rebuild(lambda: filled(2, event("a", 2)))
+        return filled(1, event("a", 1))
 
     with pytest.raises(RowsLost, match="another worker"):
         rows.rebuild(slow, force=True)
@@ -193,4 +221,76 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="does not answer"):
         OnlineReader(f"redis://127.0.0.1:{port}/0", "m").read(["a"])
     with pytest.raises(Unavailable, match="does not answer"):
-        OnlineRows(f"redis://127.0.0.1:{port}/0", "m").apply([event("a", 1)])
+        OnlineRows(f"redis://127.0.0.1:{port}/0", "m", PLAIN).apply(frame(event("a", 1)))
+
+
+def test_windows_are_evaluated_at_the_time_of_the_read(redis_url: str, topic_prefix: str) -> None:
+    rows = OnlineRows(redis_url, topic_prefix, WINDOWED)
+    rows.rebuild(nothing)
+    rows.apply(frame(*(event("a", n, time=1000 * n) for n in range(1, 9))))
+    reader = OnlineReader(redis_url, topic_prefix, layout=WINDOWED)
+    assert reader.read(["a"], 8000)[0].values == {"x": 8.0, "seen_6s": 6, "mean_1m": 4.5}
+    assert reader.read(["a"], 13_000)[0].values == {"x": 8.0, "seen_6s": 1, "mean_1m": 4.5}
+    assert reader.read(["a"], 90_000)[0].values == {"x": 8.0, "seen_6s": 0, "mean_1m": None}
+    assert reader.read(["a"])[0].values == {"x": 8.0}
+    assert reader.read(["nobody"], 8000) == [OnlineRow(Status.NOT_FOUND, {"seen_6s": 0, "mean_1m": None})]
+    for one in (rows, reader):
+        one.close()
+
+
+def test_a_matrix_has_the_numbers_of_the_rows_and_nan_where_there_is_none(redis_url: str, topic_prefix: str) -> None:
+    rows = OnlineRows(redis_url, topic_prefix, WINDOWED)
+    rows.rebuild(nothing)
+    rows.apply(frame(event("a", 1000, x=2.5), {**event("b", 2000), "x": None}))
+    reader = OnlineReader(redis_url, topic_prefix, layout=WINDOWED, ttl_ms=5000)
+    matrix, statuses = reader.read_matrix(["a", "nobody", "b", "a"], ["mean_1m", "x", "seen_6s"], 6000)
+    nan = float("nan")
+    expected = [[2.5, 2.5, 1], [nan, nan, 0], [nan, nan, 1], [2.5, 2.5, 1]]
+    assert np.array_equal(matrix, expected, equal_nan=True)
+    assert statuses == [Status.PRESENT, Status.NOT_FOUND, Status.PRESENT, Status.PRESENT]
+    matrix, statuses = reader.read_matrix(["a", "b"], ["x", "mean_1m"], 6001)
+    assert statuses == [Status.OUTSIDE_MAX_AGE, Status.PRESENT]
+    assert np.array_equal(matrix, [[nan, 2.5], [nan, nan]], equal_nan=True)
+    (old,) = reader.read(["a"], 6001)
+    assert (old.status, old.values) == (Status.OUTSIDE_MAX_AGE, {"x": None, "seen_6s": 1, "mean_1m": 2.5})
+    for one in (rows, reader):
+        one.close()
+
+
+def test_a_new_field_needs_no_stop_old_rows_have_none_of_it_until_their_next_event(
+    redis_url: str, topic_prefix: str, rows: OnlineRows, reader: OnlineReader
+) -> None:
+    rows.apply(frame(event("a", 1), event("b", 2)))
+    newer = OnlineRows(redis_url, topic_prefix, Layout((("x", "float"), ("y", "int"))))
+    assert newer.ready()
+    newer.apply(frame(event("a", 3)).with_columns(y=pl.lit(7)))
+    assert [row.values for row in reader.read(["a", "b"])] == [{"x": 3.0, "y": 7}, {"x": 2.0}]
+    matrix, _ = OnlineReader(redis_url, topic_prefix).read_matrix(["b", "a"], ["y", "x"], 9)
+    assert np.array_equal(matrix, [[float("nan"), 2.0], [7.0, 3.0]], equal_nan=True)
+    newer.close()
+
+
+def test_another_set_of_windows_is_filled_from_the_lake(redis_url: str, topic_prefix: str, rows: OnlineRows) -> None:
+    windowed = OnlineRows(redis_url, topic_prefix, WINDOWED)
+    assert rows.ready()
+    assert not windowed.ready()
+    with pytest.raises(RowsLost):
+        windowed.apply(frame(event("a", 1)))
+    assert windowed.rebuild(lambda: filled(2, event("a", 1000), event("a", 2000)))
+    reader = OnlineReader(redis_url, topic_prefix, layout=WINDOWED)
+    assert reader.read(["a"], 2000)[0].values == {"x": 2000.0, "seen_6s": 2, "mean_1m": 1500.0}
+    for one in (windowed, reader):
+        one.close()
+
+
+def test_a_user_without_rights_is_told_so(redis_url: str, topic_prefix: str, client: Any) -> None:
+    client.acl_setuser(topic_prefix, enabled=True, passwords=["+secret"], keys=[f"{topic_prefix}*"], commands=["+get"])
+    try:
+        refused = redis_url.replace("redis://", f"redis://{topic_prefix}:secret@")
+        with pytest.raises(Permanent, match="refuse"):
+            OnlineReader(refused, topic_prefix).read(["a"])
+        wrong = redis_url.replace("redis://", f"redis://{topic_prefix}:wrong@")
+        with pytest.raises(Permanent, match="Redis refuses this user"):
+            OnlineReader(wrong, topic_prefix).read(["a"])
+    finally:
+        client.acl_deluser(topic_prefix)

@@ -94,7 +94,7 @@ def test_numbers_agree_within_a_billionth(resource: ContinualModel) -> None:
     ("served", "why"),
     [
         (prediction({S: 1}, status="REBUILDING"), "no features were read: REBUILDING"),
-        (prediction({S: 1}, status=None), "no features were read: the version uses none"),
+        (prediction({S: 1}, status=None), "no features were read: there are no windows"),
         (prediction({}, x=1.0), "its record has no fence"),
         (prediction({S: 4}, x=1.0), "the lake is not as far as its fence"),
         (prediction({"another/t/0": 0}, x=1.0), "the lake is not as far as its fence"),

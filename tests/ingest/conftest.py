@@ -12,6 +12,12 @@ from tidemill.spec.model import ContinualModel
 
 Resource = Callable[..., ContinualModel]
 
+WINDOWS = [
+    {"name": "seen", "agg": "count", "over": ["10m", "1h"]},
+    {"name": "exposure", "agg": "sum", "of": "exposure_ms", "over": ["10m"]},
+    {"name": "longest", "agg": "max", "of": "exposure_ms", "over": ["6s"]},
+]
+
 
 def _resource(name: str, features: dict[str, Any] | None = None, **events: Any) -> ContinualModel:
     fields = [
@@ -36,7 +42,7 @@ def _resource(name: str, features: dict[str, Any] | None = None, **events: Any) 
                     "fields": fields,
                     **events,
                 },
-                "features": {"image": ["brightness", "contrast"]} if features is None else features,
+                "features": {"image": ["brightness", "contrast"], "windows": WINDOWS} if features is None else features,
                 "prediction": {"type": "classification", "classes": ["ok", "scratch"]},
                 "labels": {"fields": [{"name": "defect", "type": "class"}]},
                 "model": {"codec": "a:Codec", "trainer": "a:Trainer"},

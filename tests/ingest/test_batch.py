@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from tidemill.events.sources import Source
-from tidemill.ingest.batch import MAX_KEPT_BYTES, Batch, make_batch, online_events
+from tidemill.ingest.batch import MAX_KEPT_BYTES, Batch, make_batch
 from tidemill.ingest.parse import EventParser
-from tidemill.ingest.tables import EVENT_COLUMNS, events_schema, view_columns
+from tidemill.ingest.tables import EVENT_COLUMNS, events_schema
 from tidemill.spec import model
 from tidemill.spec.model import ContinualModel
 
@@ -63,14 +63,6 @@ def test_a_replay_from_quarantine_keeps_its_origin(batch: Callable[..., Batch], 
     headers = [("origin", b"c/t/0@17")]
     found = batch({A: [raw(0, event_json(), headers=headers), raw(1, event_json())]})
     assert found.events["origin"].to_list() == ["c/t/0@17", None]
-
-
-def test_the_online_view_keeps_all_but_pictures(
-    batch: Callable[..., Batch], event_json: EventJson, image: str, resource: ContinualModel
-) -> None:
-    (event,) = online_events(batch({A: [raw(4, event_json(image=image))]}).events, view_columns(resource))
-    assert (event.entity, event.source, event.offset, event.event_time) == ("A", str(A), 4, 1_790_000_000_000)
-    assert list(event.values) == ["exposure_ms", "shift", "operator", "rework", "brightness", "contrast"]
 
 
 def test_no_event_field_can_take_the_name_of_a_fixed_column(make_resource: Callable[..., ContinualModel]) -> None:

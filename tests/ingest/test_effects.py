@@ -4,7 +4,7 @@ The log is a list; the lake is Delta and the online rows are Redis, both real. K
 what is committed) is played by the test, so that each interleaving can be chosen.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,16 +17,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tidemill.core.clock import from_ms, to_ms
 from tidemill.core.errors import Unavailable
 from tidemill.events.records import Record, Sketch, Topics
 from tidemill.events.sources import Source
+from tidemill.features.layout import layout_of
 from tidemill.features.online import OnlineReader, OnlineRows, RowsLost
-from tidemill.features.rows import OnlineEvent, Row, fold
-from tidemill.ingest.batch import make_batch, online_events
+from tidemill.features.tiles import window_values
+from tidemill.ingest.batch import make_batch
 from tidemill.ingest.effects import Effects, Stage
 from tidemill.ingest.parse import EventParser
 from tidemill.ingest.start import start_of
-from tidemill.ingest.tables import events_schema, events_table, quarantine_table, view_columns
+from tidemill.ingest.tables import TIME, events_schema, events_table, quarantine_table
 from tidemill.spec.model import ContinualModel
 
 pytestmark = pytest.mark.redis
@@ -96,7 +98,7 @@ class Worker:
         self.at: Callable[[Stage], None] = lambda stage: None
         self.effects = Effects(
             world.resource,
-            rows=OnlineRows(world.redis_url, world.resource.id),
+            rows=OnlineRows(world.redis_url, world.resource.id, layout_of(world.resource)),
             lake=world.lake,
             writer=world.written,  # type: ignore[arg-type]
             passed=lambda stage: self.at(stage),
@@ -175,17 +177,19 @@ def _offsets(world: World, *, good: bool) -> list[tuple[str, int]]:
 
 def check_rows(world: World) -> None:
     table = events_table(world.lake, world.resource).scan().sort("source", "offset").collect()
-    expected: dict[str, list[OnlineEvent]] = defaultdict(list)
-    for event in online_events(table, view_columns(world.resource)):
-        expected[event.entity].append(event)
+    names = layout_of(world.resource).names
     reader = OnlineReader(world.redis_url, world.resource.id)
-    for entity, events in expected.items():
-        row = fold(Row("", {}), events)
-        (found,) = reader.read([entity])
-        assert row.last is not None
-        assert (found.values, found.event_time) == (row.last.values, row.last.event_time)
+    windows, lateness = world.resource.event_windows, world.resource.spec.events.allowed_lateness
+    for (entity,), events in table.partition_by("entity", as_dict=True).items():
+        (found,) = reader.read([str(entity)], NOW + 1000)
+        last = events.sort("event_time", "source", "offset").row(-1, named=True)
+        rows = pl.DataFrame({"entity": [entity], "at": [from_ms(NOW + 1000)]}, schema_overrides={"at": TIME})
+        tiles = window_values(table, rows, windows, lateness, as_of_fence=True).row(0, named=True)
+        assert found.values == {name: last[name] for name in names} | tiles
+        assert found.event_time == to_ms(last["event_time"])
         # After a rebuild the fence stands at the lake's version, beyond the entity's own last event.
-        assert all(found.fence[source] >= offset for source, offset in row.fence.items())
+        for (source,), own in events.partition_by("source", as_dict=True).items():
+            assert found.fence[str(source)] >= own["offset"].max()  # type: ignore[operator]
     reader.close()
 
 

@@ -135,6 +135,7 @@ def test_whatever_comes_is_a_row_or_a_refusal(instances: list[Any]) -> None:
 
 def fetching_reader(folder: Path) -> RowReader:
     fields = [{"name": "image", "type": "image", "uris": [f"file://{folder}/"]}]
+    fields.append({"name": "exposure_ms", "type": "float"})
     events = {"entity": {"name": "station"}, "id": "event_id", "timestamp": "captured_at", "fields": fields}
     return RowReader(served_resource(events=events))
 
@@ -144,7 +145,7 @@ def test_a_picture_may_be_given_by_an_allowed_uri_or_by_value(tmp_path: Path) ->
     reader = fetching_reader(tmp_path)
     assert (READER.fetches, reader.fetches) == (False, True)
     rows = reader.read([instance(image=f"file://{tmp_path}/a.png"), instance()])
-    assert [row.values for row in rows] == [{"image": picture()}] * 2
+    assert [row.values["image"] for row in rows] == [picture()] * 2
 
 
 @pytest.mark.parametrize("name", ["../a.png", "missing.png"])

@@ -11,18 +11,21 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import pytest
 import yaml
 
 from tidemill.core.clock import SystemClock
 from tidemill.events.kafka import RecordReader, ensure_topics
 from tidemill.events.records import Prediction
+from tidemill.features.images import statistics
+from tidemill.features.layout import layout_of
 from tidemill.features.online import Filling, OnlineRows
-from tidemill.features.rows import Last
 from tidemill.spec.model import ContinualModel
 from tidemill.stack.ports import free_ports
 from tidemill.testing import eventually
@@ -60,7 +63,7 @@ class Server:
         with self.log.open("w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", SERVE, str(file), json.dumps(self.given)],
-                env={**os.environ, "PYTHONPATH": str(code)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(code), os.environ.get("PYTHONPATH", "")])},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -190,7 +193,7 @@ def test_a_picture_that_is_not_base64_is_refused_in_binary_tensors_too(alone: Se
     [
         (instance(image=None), "row 0, field image: is required"),
         (instance(exposure_ms="x"), "row 0, field exposure_ms: Expected `float`, got `str`"),
-        (instance(image=base64.b64encode(b"no picture").decode()), "a row that the codec refuses"),
+        (instance(image=base64.b64encode(b"no picture").decode()), "row 0, field image: no picture"),
         ("row", "row 0: Expected `object`, got `str`"),
     ],
 )
@@ -339,9 +342,13 @@ def test_every_answer_is_in_the_log_with_the_features_it_used(
     topic = f"{resource.id}.predictions"
     ensure_topics(kafka, {topic: 1})
     make_version(tmp_path, resource, "v1")
-    rows = OnlineRows(redis_url, resource.id)
-    last = Last(1, "c/t/0", 41, {"brightness": 0.6, "contrast": 0.2, "exposure_ms": 4.0})
-    rows.rebuild(lambda: Filling(fence={"c/t/0": 41}, rows=[("A", last)]))
+    rows = OnlineRows(redis_url, resource.id, layout_of(resource))
+    at = SystemClock().now() - timedelta(minutes=1)
+    event = {"entity": "A", "source": "c/t/0", "offset": 41, "event_time": at, "available_at": at, "exposure_ms": 8.0}
+    absent = {"shift": None, "note": None, "flash": None, "brightness": 0.6, "contrast": 0.2}
+    kinds = {"shift": pl.Int64(), "note": pl.String(), "flash": pl.Boolean()}
+    filled = pl.DataFrame([event | absent], schema_overrides=kinds)
+    rows.rebuild(lambda: Filling({"c/t/0": 41}, [filled]))
     server = started(tmp_path, code, resource, kafka=kafka, redis=redis_url)
     try:
         eventually(server.is_ready, 60)
@@ -373,9 +380,11 @@ def test_every_answer_is_in_the_log_with_the_features_it_used(
     assert (second.entity, second.event_id, second.request_id) == ("B", None, "r-7")
     assert first.time == second.time >= before
     assert first.output == {"class": "scratch", "confidence": answers[0]["confidence"], "box": [1.0, 2.0, 3.0, 4.0]}
-    assert (first.features, first.fence) == ({"brightness": 0.6, "contrast": 0.2}, {"c/t/0": 41})
+    measured = statistics(picture(), ["brightness", "contrast"])
+    assert first.features == measured | {"seen_10m": 1, "exposure_1h": 8.0}
+    assert (first.fence, second.fence) == ({"c/t/0": 41}, {})
     assert (first.feature_status, second.feature_status) == ("PRESENT", "NOT_FOUND")
-    assert second.features == {"brightness": None, "contrast": None}
+    assert second.features == measured | {"seen_10m": 0, "exposure_1h": None}
     assert len({one.request_id for one in logged[2:]}) == 50
 
 

@@ -14,13 +14,15 @@ from feast.types import Bool, Float64, Int64, String
 from tidemill.core.errors import InvalidInput
 from tidemill.events.lake import table_uri
 from tidemill.features.feast_online import MODEL_TAG, VIEW_TAG
+from tidemill.features.layout import EVENTS, Layout, layout_of
 from tidemill.features.project import project_name
+from tidemill.features.tiles import Tiled
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["VIEW", "definitions"]
 
-VIEW = "events"
-"""Name of the view of an entity's last event."""
+VIEW = EVENTS
+"""Name of the view of an entity's events."""
 
 _TYPES = {"float": Float64, "int": Int64, "string": String, "bool": Bool}
 _KEYS = {"string": (ValueType.STRING, String), "int": (ValueType.INT64, Int64)}
@@ -29,13 +31,14 @@ _KEYS = {"string": (ValueType.STRING, String), "int": (ValueType.INT64, Int64)}
 def definitions(resource: ContinualModel, lake: str) -> list[Any]:
     """What Feast shall know of the model: `[Entity, FeatureView, FeatureService]`.
 
-    The view `events` has each event field that is no picture and each picture statistic of the entity's last event;
-    the service is named as the project is. Raises `InvalidInput` for a model without any such value.
+    The view `events` has each event field that is no picture and each picture statistic of the entity's last event,
+    and the windows over its events; the service is named as the project is. Raises `InvalidInput` for a model without
+    any such value.
     """
-    events = resource.spec.events
+    events, layout = resource.spec.events, layout_of(resource)
     key_type, key_field = _KEYS[events.entity.type]
-    fields = [Field(name=field.name, dtype=_TYPES[field.type]) for field in events.fields if field.type != "image"]
-    fields += [Field(name=name, dtype=Float64) for name in resource.spec.features.image]
+    fields = [Field(name=name, dtype=_TYPES[kind]) for name, kind in layout.fields]
+    fields += [Field(name=window.name, dtype=_window_type(layout, window)) for window in layout.windows]
     if not fields:
         raise InvalidInput(
             f"{resource.id} has no feature: its events have only pictures",
@@ -57,8 +60,15 @@ def definitions(resource: ContinualModel, lake: str) -> list[Any]:
         entities=[entity],
         schema=[Field(name=events.entity.name, dtype=key_field), *fields],
         source=source,
-        ttl=timedelta(0),  # rows do not expire
+        ttl=resource.spec.features.ttl or timedelta(0),  # 0: never
         online=True,
         tags=tags,
     )
     return [entity, view, FeatureService(name=project_name(resource.id), features=[view], tags=tags)]
+
+
+def _window_type(layout: Layout, window: Tiled) -> Any:
+    if window.agg in {"count", "distinct"}:
+        return Int64
+    kind = layout.kind_of(window)
+    return _TYPES[kind] if kind else Float64

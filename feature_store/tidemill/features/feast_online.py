@@ -15,9 +15,9 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.repo_config import FeastConfigBaseModel
 
-from tidemill.core.clock import from_ms
+from tidemill.core.clock import SystemClock, from_ms, to_ms
 from tidemill.core.errors import InvalidInput, Unavailable, Unsupported
-from tidemill.features.online import OnlineReader, OnlineRow, Status
+from tidemill.features.reader import OnlineReader, OnlineRow, Status
 from tidemill.features.rows import Value
 
 __all__ = ["MODEL_TAG", "VIEW_TAG", "TidemillOnlineStore", "TidemillOnlineStoreConfig"]
@@ -38,14 +38,14 @@ class TidemillOnlineStoreConfig(FeastConfigBaseModel):
     )
     """The class that reads the rows."""
     redis_url: str
-    """URL of the rows' Redis."""
+    """URL of the rows' Redis; `rediss://USER:PASSWORD@HOST:PORT/0?ssl_ca_certs=FILE` for TLS and ACL."""
 
 
 class TidemillOnlineStore(OnlineStore):
     """Reads online rows for Feast. While they are being rebuilt a read raises `Unavailable`, never a part."""
 
     def __init__(self) -> None:
-        self._readers: dict[tuple[str, str, str], OnlineReader] = {}
+        self._readers: dict[tuple[str, str, str, int | None], OnlineReader] = {}
 
     def online_read(
         self,
@@ -54,9 +54,13 @@ class TidemillOnlineStore(OnlineStore):
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
     ) -> _Read:
-        """Event time and values of each entity, in order; (None, None) for one without events."""
+        """Event time and values of each entity, in order; (None, None) for one without events.
+
+        Windows are evaluated now. Where the last event is older than the view's ttl, its values are null.
+        """
         names = requested_features or [feature.name for feature in table.features]
-        rows = self._reader(config, table).read([_entity(key) for key in entity_keys])
+        now_ms = to_ms(SystemClock().now())  # Feast's interface has no time
+        rows = self._reader(config, table).read([_entity(key) for key in entity_keys], now_ms)
         return [_read(row, names) for row in rows]
 
     def online_write_batch(
@@ -92,9 +96,10 @@ class TidemillOnlineStore(OnlineStore):
         model, view = table.tags.get(MODEL_TAG), table.tags.get(VIEW_TAG)
         if model is None or view is None:
             raise InvalidInput(f"feature view {table.name} is not one of Tidemill's: it has no tag {MODEL_TAG}")
-        key = (config.online_store.redis_url, model, view)
+        ttl_ms = round(table.ttl.total_seconds() * 1000) if table.ttl else None
+        key = (config.online_store.redis_url, model, view, ttl_ms)
         if key not in self._readers:
-            self._readers[key] = OnlineReader(*key)
+            self._readers[key] = OnlineReader(*key[:3], ttl_ms=ttl_ms)
         return self._readers[key]
 
 

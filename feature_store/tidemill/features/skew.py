@@ -92,7 +92,15 @@ def events_for(events: pl.LazyFrame, served: Sequence[Served], resource: Continu
     Not all: those of the longest window and a day before the first of the predictions. An entity whose last event is
     older than that is not compared.
     """
-    columns = ["source", "offset", "entity", "event_time", "available_at", *_plain(resource)]
+    columns = [
+        "source",
+        "offset",
+        "entity",
+        "event_time",
+        "available_at",
+        *_plain(resource),
+        *resource.spec.features.image,
+    ]
     if not served:
         return events.select(columns).clear().collect()
     since = min(one.at for one in served) - _longest(resource) - timedelta(days=1)
@@ -157,9 +165,8 @@ def compare(served: Sequence[Served], events: pl.DataFrame, upto: Mapping[str, i
 
 
 def _plain(resource: ContinualModel) -> tuple[str, ...]:
-    """Values of an entity's last event, and what windows are of."""
-    fields = tuple(field.name for field in resource.spec.events.fields if field.type != "image")
-    return fields + resource.spec.features.image
+    """Values of an entity's last event. Statistics are not: a prediction's are those of its own picture."""
+    return tuple(field.name for field in resource.spec.events.fields if field.type != "image")
 
 
 def _longest(resource: ContinualModel) -> timedelta:
@@ -169,7 +176,7 @@ def _longest(resource: ContinualModel) -> timedelta:
 
 def _why_not(one: Served, upto: Mapping[str, int]) -> str | None:
     if one.status not in _READ:
-        return f"no features were read: {one.status or 'the version uses none'}"
+        return f"no features were read: {one.status or 'there are no windows'}"
     if not one.fence:
         return "its record has no fence"
     if any(offset > upto.get(source, -1) for source, offset in one.fence.items()):

@@ -44,12 +44,13 @@ def online(
 ) -> None:
     """Fill a model's online rows from the lake again; predictions do without features until they are there."""
     from tidemill.cli.models import find
+    from tidemill.features.layout import layout_of
     from tidemill.features.online import OnlineRows
 
     machine = local()
     resource = find(machine, name).resource
     _has_writer(machine, resource.id, view)
-    rows = OnlineRows(machine.settings.require_redis(), resource.id, view.value)
+    rows = OnlineRows(machine.settings.require_redis(), resource.id, layout_of(resource, view.value), view.value)
     try:
         begun = machine.clock.monotonic()
         forgotten = rows.forget()

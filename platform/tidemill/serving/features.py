@@ -1,22 +1,25 @@
-"""The entity's features for a prediction: read from the online store, or plainly absent.
+"""What a prediction knows besides the event's own fields: statistics of its picture, and its entity's windows.
 
-An answer does not wait for a store that is gone. Rows then have None for each feature, never some of them, and
-the prediction's record says why.
+Statistics are those of the picture that came with the request, as ingest computes them of the event's. Windows are
+read from the online store and evaluated at the request's time. An answer does not wait for a store that is gone: rows
+then have None for each window, never a part of them, and the prediction's record says why.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 from prometheus_client import Counter
 
 from tidemill.core.clock import Clock
-from tidemill.core.errors import TidemillError
+from tidemill.core.errors import InvalidInput, TidemillError
 from tidemill.core.telemetry import REGISTRY, get_logger
-from tidemill.features.online import OnlineRow
+from tidemill.features.images import statistics
+from tidemill.features.reader import OnlineRow
 from tidemill.features.rows import Value
+from tidemill.spec.model import ContinualModel
 
-__all__ = ["FeatureRow", "FeatureSource", "OnlineFeatures"]
+__all__ = ["FeatureRow", "FeatureSource", "OnlineFeatures", "PictureStatistics"]
 
 UNAVAILABLE = "UNAVAILABLE"
 _PAUSE_S = 1.0
@@ -28,19 +31,19 @@ _log = get_logger(__name__)
 
 
 class FeatureRow(msgspec.Struct, frozen=True):
-    """One entity's features: all of them, or None for all of them and a status that says why."""
+    """One entity's windows: all of them, or None for all of them and a status that says why."""
 
     values: dict[str, Value] = {}
     fence: dict[str, int] = {}
     status: str | None = None
-    """`PRESENT`, `NOT_FOUND`, `REBUILDING`, `UNAVAILABLE`; None where the resource has no features."""
+    """`PRESENT`, `NOT_FOUND` (then a count is 0), `REBUILDING`, `UNAVAILABLE`; None where there are no windows."""
 
 
 class FeatureSource(Protocol):
     """Reads online rows, one per entity, in order; raises a `TidemillError` where it cannot."""
 
-    def read(self, entities: Sequence[str]) -> list[OnlineRow]:
-        """The rows."""
+    def read(self, entities: Sequence[str], now_ms: int | None = None) -> list[OnlineRow]:
+        """The rows, their windows as they are at `now_ms`."""
         ...
 
 
@@ -52,14 +55,14 @@ class OnlineFeatures:
         self._not_before = 0.0
         """While the store is out, when it is tried again; 0 while it answers."""
 
-    def of(self, entities: Sequence[str]) -> list[FeatureRow]:
-        """One row of features per entity, in order. Never raises for a store that does not answer."""
+    def of(self, entities: Sequence[str], now_ms: int) -> list[FeatureRow]:
+        """One row of features per entity at a time, in order. Never raises for a store that does not answer."""
         if self._source is None:
             return [FeatureRow() for _ in entities]
         if self._clock.monotonic() < self._not_before:
             return self._absent(entities)
         try:
-            found = self._source.read(list(dict.fromkeys(entities)))
+            found = self._source.read(list(dict.fromkeys(entities)), now_ms)
         except TidemillError as error:
             if not self._not_before:  # an outage is told once
                 _log.warning("answering without features", reason=error.message)
@@ -80,3 +83,24 @@ class OnlineFeatures:
     def _counted(self, row: FeatureRow) -> FeatureRow:
         _READS.labels(row.status).inc()
         return row
+
+
+class PictureStatistics:
+    """The statistics named in the resource, of the picture in a request's row."""
+
+    def __init__(self, resource: ContinualModel) -> None:
+        self._names = resource.spec.features.image
+        self._field = resource.image_field.name if resource.image_field else None
+
+    def of(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Value]]:
+        """One set per row, in order; None for each without a picture. Raises `InvalidInput` for a damaged one."""
+        return [self._measured(number, row) for number, row in enumerate(rows)]
+
+    def _measured(self, number: int, row: Mapping[str, Any]) -> dict[str, Value]:
+        image = row.get(self._field) if self._field else None
+        if image is None or not self._names:
+            return dict.fromkeys(self._names)
+        try:
+            return dict(statistics(image, self._names))
+        except InvalidInput as error:
+            raise InvalidInput(f"row {number}, field {self._field}: {error.message}") from error

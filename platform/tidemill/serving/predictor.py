@@ -11,7 +11,8 @@ from tidemill.core.clock import to_ms
 from tidemill.core.ids import new_id
 from tidemill.core.telemetry import REGISTRY
 from tidemill.events.records import Prediction
-from tidemill.serving.features import FeatureRow, OnlineFeatures
+from tidemill.features.rows import Value
+from tidemill.serving.features import FeatureRow, OnlineFeatures, PictureStatistics
 from tidemill.serving.log import PredictionLog
 from tidemill.serving.rows import RequestRow
 from tidemill.spec.model import ContinualModel
@@ -66,6 +67,7 @@ class Predictor:
         self.version = version
         self._has_box = resource.spec.prediction.type == "detection"
         self._model, self._features, self._log = model, features, log
+        self._pictures = PictureStatistics(resource)
 
     def answer(self, rows: Sequence[RequestRow], *, request_id: str, now: datetime) -> list[Answered]:
         """One answer per row, in order; nothing is logged of a request that fails.
@@ -74,13 +76,15 @@ class Predictor:
         Raises `InvalidInput`, `UserCodeError`.
         """
         with _SECONDS.time():
-            features = self._features.of([row.entity for row in rows])
-            asked = [row.values | found.values for row, found in zip(rows, features, strict=True)]
+            measured = self._pictures.of([row.values for row in rows])
+            found = self._features.of([row.entity for row in rows], to_ms(now))
+            used = [one | other.values for one, other in zip(measured, found, strict=True)]
+            answers = self._model.answers([row.values | values for row, values in zip(rows, used, strict=True)])
             answered = [
                 Answered(prediction_id=new_id(now), version=self.version, output=self._output(answer))
-                for answer in self._model.answers(asked)
+                for answer in answers
             ]
-            records = zip(rows, features, answered, strict=True)
+            records = zip(rows, used, found, answered, strict=True)
             self._log.put([self._record(*one, request_id=request_id, now=now) for one in records])
         _PREDICTIONS.labels(self.version).inc(len(answered))
         return answered
@@ -94,7 +98,14 @@ class Predictor:
         return output
 
     def _record(
-        self, row: RequestRow, features: FeatureRow, answered: Answered, *, request_id: str, now: datetime
+        self,
+        row: RequestRow,
+        used: dict[str, Value],
+        found: FeatureRow,
+        answered: Answered,
+        *,
+        request_id: str,
+        now: datetime,
     ) -> Prediction:
         return Prediction(
             prediction_id=answered.prediction_id,
@@ -104,9 +115,9 @@ class Predictor:
             output=answered.output,
             event_id=row.event_id,
             request_id=request_id,
-            features=features.values,
-            feature_status=features.status,
-            fence=features.fence,
+            features=used,
+            feature_status=found.status,
+            fence=found.fence,
             boot="",  # the log numbers it
             seq=0,
         )

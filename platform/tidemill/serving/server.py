@@ -76,7 +76,7 @@ def run(
         model = _load(artifact, version)
         log = PredictionLog(lambda: _writer(kafka, version), f"{resource.id}.predictions", clock=clock)
         try:
-            features = OnlineFeatures(_feature_source(redis, resource), resource.spec.features.image, clock=clock)
+            features = OnlineFeatures(_feature_source(redis, resource), _window_names(resource), clock=clock)
             predictor = Predictor(resource, version=version, model=model, features=features, log=log)
             _warm_up(resource, model)
             parts, reader = kserve_parts(), RowReader(resource)
@@ -103,12 +103,17 @@ def _writer(kafka: str, version: str) -> PredictionWriter:
     return RecordWriter(kafka, client_id=f"serve-{version}")
 
 
-def _feature_source(redis: str, resource: ContinualModel) -> Any:
-    if not resource.spec.features.image:
-        return None
-    from tidemill.features.online import OnlineReader
+def _window_names(resource: ContinualModel) -> list[str]:
+    return [name for window in resource.event_windows for name in window.features]
 
-    return OnlineReader(redis, resource.id, timeout_s=_READ_TIMEOUT_S)
+
+def _feature_source(redis: str, resource: ContinualModel) -> Any:
+    if not resource.event_windows:
+        return None
+    from tidemill.features.layout import layout_of
+    from tidemill.features.reader import OnlineReader
+
+    return OnlineReader(redis, resource.id, layout=layout_of(resource), timeout_s=_READ_TIMEOUT_S)
 
 
 def _warm_up(resource: ContinualModel, model: Any) -> None:
@@ -124,7 +129,8 @@ def _warm_up(resource: ContinualModel, model: Any) -> None:
         for field in resource.spec.events.fields
     }
     try:
-        model.answers([row | dict.fromkeys(resource.spec.features.image, 0.5)])
+        row |= dict.fromkeys(resource.spec.features.image, 0.5) | dict.fromkeys(_window_names(resource))
+        model.answers([row])
     except TidemillError as error:
         _log.warning("a made-up row was not answered", reason=error.message)
 

@@ -27,6 +27,13 @@ def served_resource(name: str = "phone-inspection", **spec: Any) -> ContinualMod
                 {"name": "flash", "type": "bool", "required": False},
             ],
         },
+        "features": {
+            "image": ["brightness", "contrast"],
+            "windows": [
+                {"name": "seen", "agg": "count", "over": ["10m"]},
+                {"name": "exposure", "agg": "mean", "of": "exposure_ms", "over": ["1h"]},
+            ],
+        },
         "model": {"codec": "served_code:Codec", "trainer": "served_code:Trainer"},
     }
     return example_resource(name, **(content | spec))

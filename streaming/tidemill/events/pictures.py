@@ -180,6 +180,22 @@ def _read_object(uri: str, max_bytes: int) -> bytes:
         return bytes(file.read(max_bytes + 1))
 
 
+def _s3() -> Any:
+    from pyarrow import fs
+
+    # As the lake's tables take it: pyarrow itself does not look for an endpoint in the environment.
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    scheme, _, host = endpoint.partition("://")
+    return fs.S3FileSystem(
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        endpoint_override=host or None,
+        scheme=scheme or None,
+        connect_timeout=_CONNECT_S,
+        request_timeout=_ANSWER_S,
+        allow_delayed_open=True,  # one request for a file, not the three of an upload in parts
+    )
+
+
 _systems: dict[str, Any] = {}
 
 
@@ -194,11 +210,7 @@ def _filesystem(uri: str) -> tuple[Any, str]:
         system, path = fs.FileSystem.from_uri(uri)
         return system, path
     if scheme not in _systems:
-        _systems[scheme] = (
-            fs.S3FileSystem(connect_timeout=_CONNECT_S, request_timeout=_ANSWER_S)
-            if scheme == "s3"
-            else fs.GcsFileSystem(retry_time_limit=timedelta(seconds=_ANSWER_S))
-        )
+        _systems[scheme] = _s3() if scheme == "s3" else fs.GcsFileSystem(retry_time_limit=timedelta(seconds=_ANSWER_S))
     return _systems[scheme], path
 
 

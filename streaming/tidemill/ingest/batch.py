@@ -1,6 +1,6 @@
 """A batch: what one round of polling brought, checked, as the frames and events that the stores take."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,11 +10,10 @@ import polars as pl
 from tidemill.events.pictures import DIGEST_COLUMN
 from tidemill.events.records import Quarantined
 from tidemill.events.sources import Source
-from tidemill.features.rows import OnlineEvent
 from tidemill.ingest.parse import YEAR_10000, Event, EventParser, Rejected
 from tidemill.ingest.tables import QUARANTINE_COLUMNS, TIME
 
-__all__ = ["MAX_KEPT_BYTES", "Batch", "Raw", "make_batch", "online_events"]
+__all__ = ["MAX_KEPT_BYTES", "Batch", "Raw", "make_batch"]
 
 MAX_KEPT_BYTES = 1 << 20
 """A larger value is not copied to quarantine: source and offset point to it."""
@@ -72,14 +71,6 @@ def make_batch(
         quarantine=_quarantine(bad),
         quarantined=bad,
     )
-
-
-def online_events(events: pl.DataFrame, columns: Iterable[str]) -> Iterator[OnlineEvent]:
-    """What rows of the events table mean to the online view, in their order."""
-    names = list(columns)
-    frame = events.select("entity", "source", "offset", pl.col("event_time").dt.epoch("ms"), *names)
-    for entity, source, offset, event_time, *values in frame.iter_rows():
-        yield OnlineEvent(entity, source, offset, event_time, dict(zip(names, values, strict=True)))
 
 
 def _events(good: Sequence[tuple[str, Raw, Event]], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:

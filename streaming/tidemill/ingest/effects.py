@@ -5,6 +5,7 @@ partition meanwhile, after a failure at any line: nothing is lost and nothing is
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import Literal
 
 import polars as pl
@@ -19,10 +20,9 @@ from tidemill.events.sources import Source
 from tidemill.events.upkeep import Policy, Upkeep
 from tidemill.features.freshness import Freshness
 from tidemill.features.online import Filling, OnlineRows, RowsLost
-from tidemill.features.rows import Last
-from tidemill.ingest.batch import Batch, online_events
+from tidemill.ingest.batch import Batch
 from tidemill.ingest.skew import SkewCheck
-from tidemill.ingest.tables import events_table, picture_store, quarantine_table, view_columns
+from tidemill.ingest.tables import events_table, picture_store, quarantine_table
 from tidemill.ingest.telemetry import EVENTS, QUARANTINED, REBUILDS, REFUSALS
 from tidemill.ingest.votes import Voting, sketch
 from tidemill.spec.model import ContinualModel
@@ -36,6 +36,12 @@ Passed = Callable[[Stage], None]
 """Told after each effect; what it raises ends the worker there (tests crash it so)."""
 
 _FLUSH_S = 5.0
+
+_FIXED = ("entity", "source", "offset", "event_time", "available_at")
+"""Columns of the events table that the online rows need besides fields."""
+
+_REBUILT_TOGETHER = 2_000_000
+"""Events that a rebuild folds together."""
 
 _log = get_logger(__name__)
 
@@ -67,9 +73,8 @@ class Effects:
         self._model = resource.id
         self._topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
         self._voting = Voting(resource)
-        self._columns = view_columns(resource)
-        fixed = ("source", "offset", "entity", "event_time", "available_at")
-        self._needed = list(dict.fromkeys((*fixed, *self._columns, *self._voting.features)))
+        self._row_columns = [*_FIXED, *rows.layout.names]
+        self._needed = list(dict.fromkeys((*self._row_columns, *self._voting.features)))
         self.events = events_table(lake, resource)
         self._quarantine = quarantine_table(lake, resource)
         self._pictures = picture_store(lake, resource)
@@ -151,7 +156,7 @@ class Effects:
 
     def _write_rows(self, settled: pl.DataFrame) -> None:
         try:
-            refusals = self._rows.apply(online_events(settled, self._columns))
+            refusals = self._rows.apply(settled)
         except RowsLost as lost:
             _log.warning("the online rows were lost", model=self._model, reason=str(lost))
             self.fill_rows()
@@ -163,18 +168,21 @@ class Effects:
             snapshot = self.events.snapshot()
         except NotFound:
             return Filling({}, ())
-        order = ("event_time", "source", "offset")
-        frame = (
-            snapshot.rows.select("entity", pl.col("event_time").dt.epoch("ms"), "source", "offset", *self._columns)
-            .sort(order)
-            .unique("entity", keep="last")
-            .collect()
-        )
-        rows = (
-            (entity, Last(event_time, source, offset, dict(zip(self._columns, values, strict=True))))
-            for entity, event_time, source, offset, *values in frame.iter_rows()
-        )
-        return Filling(snapshot.upto, rows)
+        rows = snapshot.rows.select(self._row_columns)
+        last = rows.sort("event_time", "source", "offset").unique("entity", keep="last").collect()
+        recent = self._in_windows(rows, last)
+        both = pl.concat([last, recent]).unique(["source", "offset"])
+        parts = max(1, both.height // _REBUILT_TOGETHER)
+        return Filling(snapshot.upto, (both.filter(pl.col("entity").hash() % parts == part) for part in range(parts)))
+
+    def _in_windows(self, rows: pl.LazyFrame, last: pl.DataFrame) -> pl.DataFrame:
+        """The events that a window may still ask for: no time from the newest arrival on reaches further back."""
+        reach = max((window.step * window.ring for window in self._rows.layout.windows), default=0)
+        newest = rows.select(pl.col("available_at").max()).collect().item() if reach else None
+        if newest is None:
+            return last.clear()
+        since = newest - timedelta(microseconds=reach)
+        return rows.filter(pl.col("available_at") >= since).collect()
 
     def _lake_rows(self, source: Source, first: int, last: int) -> pl.DataFrame:
         found = self.events.scan().filter(_within(source, first, last)).select(self._needed)

@@ -1,4 +1,4 @@
-"""The tables that ingest writes, and which of an event's values the online view keeps."""
+"""The tables that ingest writes."""
 
 import polars as pl
 
@@ -14,7 +14,6 @@ __all__ = [
     "events_table",
     "picture_store",
     "quarantine_table",
-    "view_columns",
 ]
 
 TIME = pl.Datetime("us", "UTC")
@@ -61,12 +60,6 @@ def events_schema(resource: ContinualModel) -> dict[str, pl.DataType]:
     fields = {field.name: _TYPES[field.type] for field in resource.spec.events.fields}
     statistics: dict[str, pl.DataType] = {name: pl.Float64() for name in resource.spec.features.image}
     return {**EVENT_COLUMNS, **fields, **statistics}
-
-
-def view_columns(resource: ContinualModel) -> tuple[str, ...]:
-    """What the online view `events` keeps of an entity's last event: all but pictures."""
-    plain = tuple(field.name for field in resource.spec.events.fields if field.type != "image")
-    return plain + resource.spec.features.image
 
 
 def events_table(lake: str, resource: ContinualModel) -> LakeTable:

@@ -25,6 +25,7 @@ from tidemill.events.sources import Source
 from tidemill.events.upkeep import Policy
 from tidemill.events.waiting import Stopped, Waiting
 from tidemill.features.freshness import Freshness
+from tidemill.features.layout import layout_of
 from tidemill.features.online import OnlineRows
 from tidemill.ingest.batch import Raw, make_batch
 from tidemill.ingest.effects import Effects, Passed
@@ -134,7 +135,7 @@ class _Worker:
             topics = Topics(self._resource.id, self._topic, self._resource.labels_topic)
             until_done(lambda: ensure_topics(self._kafka, {topics.sketches: 1, topics.quarantine: 1}))
             until_done(lambda: self._cluster.sources(self._topic), (Transient, NotFound))
-            rows = OnlineRows(self._redis, self._resource.id)
+            rows = OnlineRows(self._redis, self._resource.id, layout_of(self._resource))
             warning = until_done(rows.check)
             if warning:
                 _log.warning(warning, model=self._resource.id)

@@ -1,0 +1,190 @@
+"""What both sides of the online rows share: the connection, the keys, the generation, the names.
+
+Errors of Redis stop here. URLs are those of redis-py: `redis://`, `rediss://USER:PASSWORD@HOST:PORT/0?ssl_ca_certs=FILE`
+for TLS and ACL, `unix://`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, cast
+
+import numpy as np
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from tidemill.core.errors import Corrupt, Permanent, Unavailable
+from tidemill.features.layout import Layout
+from tidemill.features.packing import Rows, layout_ids, tokens, unpack
+from tidemill.features.partials import Ints
+from tidemill.features.rows import source_id
+
+__all__ = [
+    "READY",
+    "REBUILDING",
+    "Found",
+    "Generation",
+    "Keys",
+    "Names",
+    "connect",
+    "failures",
+    "token_word",
+    "unpacked",
+]
+
+READY, REBUILDING = "ready", "rebuilding"
+"""States of a generation; it may also be missing."""
+
+_PASSES = (  # a failover or a full memory ends; other refusals are our mistake or a missing right
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+)
+
+
+class Keys(NamedTuple):
+    """The keys of a model's view."""
+
+    model_id: str
+    view: str
+
+    @property
+    def generation(self) -> str:
+        """Which filling counts."""
+        return f"{self.model_id}:{self.view}#generation"
+
+    @property
+    def names(self) -> str:
+        """What rows name."""
+        return f"{self.model_id}:{self.view}#names"
+
+    def row(self, entity: str) -> str:
+        """An entity's row."""
+        return f"{self.model_id}:{self.view}:{entity}"
+
+
+class Generation(NamedTuple):
+    """What the key of the generation says."""
+
+    state: str
+    token: str = ""
+    run_id: str = ""
+    windows: str = ""
+    raw: str = ""
+
+    @classmethod
+    def parse(cls, raw: bytes | None) -> "Generation":
+        """Of the key's value; None where there is none."""
+        if raw is None:
+            return cls("missing")
+        text = raw.decode(errors="replace")
+        state, token, run_id, windows, *_ = [*text.split(":"), "", "", ""]
+        return cls(state, token, run_id, windows, text)
+
+    @property
+    def word(self) -> int:
+        """The token as rows have it."""
+        return token_word(self.token)
+
+    def seen_by(self, run_id: str, layout: Layout) -> "Generation":
+        """A server that was started again may have come back with an older copy; other windows are not in the rows."""
+        fits = self.run_id == run_id and self.windows == layout.windows_id
+        return self if fits or self.state != READY else self._replace(state="missing")
+
+
+class Names:
+    """What the layouts and sources are that rows name. Learnt when a row names one that is not known yet."""
+
+    def __init__(self, client: "redis.Redis", key: str) -> None:
+        self.layouts: dict[int, Layout] = {}
+        self.sources: dict[int, str] = {}
+        self._client, self._key = client, key
+        self._told: tuple[str, set[int]] = ("", set())
+
+    def tell(self, generation: str, layout: Layout, sources: Iterable[str]) -> None:
+        """Write down what rows are going to name, unless that was done in this generation."""
+        known = {source_id(source): source for source in sources}
+        self.sources |= known
+        self.layouts[layout.id] = layout
+        wanted = {layout.id: b"L" + layout.encoded} | {one: b"S" + name.encode() for one, name in known.items()}
+        told = self._told[1] if self._told[0] == generation else set()
+        if wanted.keys() - told:
+            with failures():
+                self._client.hset(self._key, mapping={_field(one): name for one, name in wanted.items()})
+            self._told = (generation, told | wanted.keys())
+
+    def learn(self, layouts: Iterable[int], sources: Iterable[int] = ()) -> None:
+        """Know these; raises `Corrupt` where they were never written down."""
+        if self._knows(layouts, sources):
+            return
+        with failures():
+            found = cast("dict[bytes, bytes]", self._client.hgetall(self._key))
+        for field, name in found.items():
+            number = int.from_bytes(field, "little", signed=True)
+            if name[:1] == b"L":
+                self.layouts[number] = Layout.decode(name[1:])
+            else:
+                self.sources[number] = name[1:].decode()
+        if not self._knows(layouts, sources):
+            raise Corrupt("an online row has a layout or source that nobody wrote down")
+
+    def _knows(self, layouts: Iterable[int], sources: Iterable[int]) -> bool:
+        return self.layouts.keys() >= set(layouts) and self.sources.keys() >= set(sources)
+
+
+class Found(NamedTuple):
+    """What a read brought: rows by their layout, with their positions among what was asked for."""
+
+    generation: Generation
+    groups: list[tuple[Layout, Ints, Rows]]
+
+
+def unpacked(names: Names, generation: Generation, found: Sequence[bytes | None]) -> list[tuple[Layout, Ints, Rows]]:
+    """The rows of this generation by layout, with their positions."""
+    at = [position for position, row in enumerate(found) if row is not None]
+    packed = [row for row in found if row is not None]
+    if not packed:
+        return []
+    ids = layout_ids(packed)
+    mine = tokens(packed) == generation.word
+    groups = []
+    for number in set(ids[mine].tolist()):
+        which = np.flatnonzero(mine & (ids == number)).tolist()
+        names.learn([number])
+        rows = unpack(names.layouts[number], [packed[position] for position in which])
+        names.learn([number], set(rows.fences.source.tolist()))
+        groups.append((names.layouts[number], np.array([at[position] for position in which]), rows))
+    return groups
+
+
+def token_word(token: str) -> int:
+    """The token as rows have it."""
+    return int.from_bytes(bytes.fromhex(token), "little", signed=True)
+
+
+def _field(number: int) -> bytes:
+    return number.to_bytes(8, "little", signed=True)
+
+
+def connect(url: str, timeout_s: float) -> "redis.Redis":
+    """A client that waits at most so long for each answer."""
+    # No silent retries: a connection that broke may lead to a server that has forgotten everything.
+    return redis.Redis.from_url(
+        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+    )
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turns what Redis raises into `Unavailable`, or `Permanent` where waiting cannot help."""
+    try:
+        yield
+    except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
+        raise Permanent(f"Redis refuses this user: {error}") from error
+    except redis.ResponseError as error:
+        if isinstance(error, _PASSES) or str(error).startswith(("BUSY", "MISCONF")):
+            raise Unavailable(f"Redis cannot take it now: {error}") from error
+        raise Permanent(f"Redis refuses: {error}") from error
+    except (redis.RedisError, OSError) as error:
+        raise Unavailable(f"Redis does not answer: {error}", hint="is it running? `tidemill status` tells") from error

@@ -1,0 +1,305 @@
+"""Rows as columns, and as the bytes that are kept of them (`tidemill.features.layout`). One call for any number."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from tidemill.core.errors import Corrupt
+from tidemill.features.layout import LAST_WORDS, Layout
+from tidemill.features.partials import COLUMNS, KEYED, Entries, Ints
+from tidemill.features.sketches import KEY_BITS
+from tidemill.features.tiles import Tiled
+
+__all__ = ["NEVER", "Fences", "Rows", "header_bytes", "layout_ids", "pack", "tokens", "unpack"]
+
+NEVER = np.iinfo(np.int64).min
+"""Event time of a row without events."""
+
+_HEADER = 3
+"""Words before the sources."""
+
+
+@dataclass(frozen=True)
+class Fences:
+    """Up to which offset of which source each row goes, by row and source."""
+
+    owner: Ints
+    source: Ints
+    offset: Ints
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The state of entities 0, 1, …, as columns."""
+
+    fences: Fences
+    event_time: Ints
+    """Of the last event, in microseconds; `NEVER` where there is none."""
+    source: Ints
+    offset: Ints
+    present: npt.NDArray[np.bool_]
+    """Entities by fields."""
+    words: Ints
+    """Entities by fields; 0 where there is no value, and for strings."""
+    windows: tuple[Entries, ...]
+    """Of each window, by owner, tile and key. `last` has `LAST_WORDS` columns; its strings are objects."""
+    texts: npt.NDArray[np.object_]
+    """Entities by fields that are strings."""
+
+    def __len__(self) -> int:
+        """How many entities."""
+        return len(self.event_time)
+
+    @classmethod
+    def empty(cls, layout: Layout, count: int) -> "Rows":
+        """Rows of entities that have seen nothing."""
+        none, zeros = np.zeros(0, np.int64), np.zeros(count, np.int64)
+        width = len(layout.fields)
+        return cls(
+            Fences(none, none, none),
+            np.full(count, NEVER),
+            zeros,
+            zeros,
+            np.zeros((count, width), np.bool_),
+            np.zeros((count, width), np.int64),
+            tuple(Entries(none, none, none, _columns(layout, window, none)) for window in layout.windows),
+            np.full((count, len(layout.strings)), None, np.object_),
+        )
+
+    def take(self, which: Ints) -> "Rows":
+        """The entities at these positions (each once), in their order."""
+        place = np.full(len(self), -1, np.int64)
+        place[which] = np.arange(len(which))
+        kept = place[self.fences.owner]
+        fences = Fences(kept[kept >= 0], self.fences.source[kept >= 0], self.fences.offset[kept >= 0])
+        return Rows(
+            _by_owner(fences),
+            self.event_time[which],
+            self.source[which],
+            self.offset[which],
+            self.present[which],
+            self.words[which],
+            tuple(_renumbered(one, place) for one in self.windows),
+            self.texts[which],
+        )
+
+
+def layout_ids(rows: Sequence[bytes]) -> Ints:
+    """The id of each packed row's layout. Raises `Corrupt`."""
+    if any(len(row) < 8 * _HEADER or len(row) % 8 for row in rows):
+        raise Corrupt("an online row cannot be read: it is no row of words")
+    return np.frombuffer(b"".join([row[8:16] for row in rows]), "<i8")
+
+
+def tokens(rows: Sequence[bytes]) -> Ints:
+    """The token of the filling that each packed row belongs to; of rows that `layout_ids` took."""
+    return np.frombuffer(b"".join([row[:8] for row in rows]), "<i8")
+
+
+def header_bytes(row: bytes) -> bytes:
+    """The bytes of a packed row that change exactly when its token, layout or fence does."""
+    return row[: 8 * (_HEADER + 2 * int.from_bytes(row[16:24], "little"))]
+
+
+def pack(layout: Layout, token: int, rows: Rows) -> list[bytes]:
+    """Each row as bytes, with the token of the filling that it belongs to."""
+    count = len(rows)
+    sources = np.bincount(rows.fences.owner, minlength=count)
+    counts = [np.bincount(one.owner, minlength=count) for one in rows.windows]
+    sizes = [layout.entry_words(window) for window in layout.windows]
+    texts = _pack_texts(layout, rows, counts)
+    text_bytes = np.fromiter(map(len, texts), np.int64, count) if texts else np.zeros(count, np.int64)
+
+    length = _HEADER + 2 * sources + layout.body_words
+    for size, counted in zip(sizes, counts, strict=True):
+        length = length + size * counted
+    start = np.cumsum(length) - length
+    out = np.zeros(int(length.sum()), np.int64)
+    out[start], out[start + 1], out[start + 2] = token, layout.id, sources
+    where = start[rows.fences.owner] + _HEADER + 2 * _within(sources)
+    out[where], out[where + 1] = rows.fences.source, rows.fences.offset
+
+    where = start + _HEADER + 2 * sources
+    body = np.column_stack(
+        [
+            rows.event_time,
+            rows.source,
+            rows.offset,
+            _bits(rows.present, layout.mask_words),
+            rows.words,
+            *counts,
+            text_bytes,
+        ]
+    )
+    out[where[:, None] + np.arange(layout.body_words)] = body
+    begin = where + layout.body_words
+    for window, one, counted, size in zip(layout.windows, rows.windows, counts, sizes, strict=True):
+        where = begin[one.owner] + size * _within(counted)
+        out[where] = one.tile << KEY_BITS | one.key if window.agg in KEYED else one.tile
+        for number, column in enumerate(one.columns, start=1):
+            out[where + number] = 0 if column.dtype == np.object_ else column.view(np.int64)
+        begin = begin + size * counted
+
+    data, bounds = out.tobytes(), (8 * np.append(start, len(out))).tolist()
+    packed = [data[first:last] for first, last in pairwise(bounds)]
+    if not texts:
+        return packed
+    return [row + text + bytes(-len(text) % 8) for row, text in zip(packed, texts, strict=True)]
+
+
+def unpack(layout: Layout, packed: Sequence[bytes]) -> Rows:
+    """The rows in `packed`, all of this layout. Raises `Corrupt` on anything that `pack` did not write."""
+    try:
+        return _unpacked(layout, packed)
+    except (ValueError, IndexError, OverflowError, MemoryError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Corrupt(f"an online row cannot be read: {error}") from error
+
+
+def _unpacked(layout: Layout, packed: Sequence[bytes]) -> Rows:
+    words = np.frombuffer(b"".join(packed), "<i8")
+    length = np.fromiter(map(len, packed), np.int64, len(packed)) // 8
+    end = np.cumsum(length)
+    start = end - length
+    sources = words[start + 2]
+    if ((sources < 0) | (_HEADER + 2 * sources + layout.body_words > length)).any():
+        raise ValueError("it is shorter than its header says")
+    where = start + _HEADER + 2 * sources
+    body = words[where[:, None] + np.arange(layout.body_words)]
+    fields = 3 + layout.mask_words
+    windows = fields + len(layout.fields)
+    counts = body[:, windows:-1].T
+    _check(layout, counts, body[:, -1], end - where - layout.body_words)
+    fence = words[_spread(start + _HEADER, 2 * sources)].reshape(-1, 2)
+    begin = where + layout.body_words
+    entries = []
+    for window, counted in zip(layout.windows, counts, strict=True):
+        size = layout.entry_words(window)
+        entries.append(_entries(window, words[_spread(begin, size * counted)].reshape(-1, size), counted))
+        begin = begin + size * counted
+    rows = Rows(
+        Fences(np.repeat(np.arange(len(packed)), sources), fence[:, 0], fence[:, 1]),
+        body[:, 0],
+        body[:, 1],
+        body[:, 2],
+        _mask(body[:, 3:fields], len(layout.fields)),
+        body[:, fields:windows],
+        tuple(entries),
+        np.full((len(packed), len(layout.strings)), None, np.object_),
+    )
+    if layout.strings or layout.text_windows:
+        return _with_texts(
+            layout,
+            rows,
+            counts,
+            [
+                row[8 * first : 8 * first + size]
+                for row, first, size in zip(packed, (begin - start).tolist(), body[:, -1].tolist(), strict=True)
+            ],
+        )
+    return rows
+
+
+def _check(layout: Layout, counts: Ints, text_bytes: Ints, left: Ints) -> None:
+    """Whether the rest of each row is as long as its numbers say."""
+    if (counts < 0).any() or (counts > left).any() or (text_bytes < 0).any() or (text_bytes > 8 * left).any():
+        raise ValueError("its numbers of entries cannot be")
+    used = -(-text_bytes // 8)
+    for window, counted in zip(layout.windows, counts, strict=True):
+        used = used + layout.entry_words(window) * counted
+    if (used != left).any():
+        raise ValueError("it is not as long as its numbers say")
+
+
+def _entries(window: Tiled, words: Ints, counted: Ints) -> Entries:
+    at, owner = words[:, 0], np.repeat(np.arange(len(counted)), counted)
+    columns = tuple(words[:, number].copy().view(kind) for number, kind in enumerate(_kinds(window), start=1))
+    if window.agg in KEYED:
+        return Entries(owner, at >> KEY_BITS, at & ((1 << KEY_BITS) - 1), columns)
+    return Entries(owner, at, np.zeros(len(at), np.int64), columns)
+
+
+def _kinds(window: Tiled) -> tuple[str, ...]:
+    return ("i8",) * LAST_WORDS if window.agg == "last" else COLUMNS[window.agg]
+
+
+def _columns(layout: Layout, window: Tiled, none: Ints) -> tuple[npt.NDArray[Any], ...]:
+    columns = tuple(none.view(kind) for kind in _kinds(window))
+    return (*columns[:-1], none.astype(np.object_)) if layout.kind_of(window) == "string" else columns
+
+
+def _pack_texts(layout: Layout, rows: Rows, counts: Sequence[Ints]) -> list[bytes]:
+    if not layout.strings and not layout.text_windows:
+        return []
+    texts = rows.texts.tolist()
+    for at in layout.text_windows:
+        upto = np.cumsum(counts[at]).tolist()
+        values = rows.windows[at].columns[-1].tolist()
+        for row, first, last in zip(texts, [0, *upto], upto, strict=False):
+            row += values[first:last]
+    return [msgspec.msgpack.encode(row) for row in texts]
+
+
+_text_decoder = msgspec.msgpack.Decoder(list[str | None])
+
+
+def _with_texts(layout: Layout, rows: Rows, counts: Sequence[Ints], packed: Sequence[bytes]) -> Rows:
+    texts = [_text_decoder.decode(text) for text in packed]
+    wanted = len(layout.strings) + sum((counts[at] for at in layout.text_windows), np.zeros(len(texts), np.int64))
+    if [len(text) for text in texts] != wanted.tolist():
+        raise ValueError("it has not as many strings as it should")
+    used = np.full(len(texts), len(layout.strings))
+    windows = list(rows.windows)
+    for at in layout.text_windows:
+        bounds = zip(texts, used.tolist(), (used + counts[at]).tolist(), strict=True)
+        found = [value for text, first, last in bounds for value in text[first:last]]
+        one = windows[at]
+        windows[at] = Entries(one.owner, one.tile, one.key, (*one.columns[:-1], _objects(found)))
+        used = used + counts[at]
+    if layout.strings:
+        rows.texts[:] = [text[: len(layout.strings)] for text in texts]
+    return replace(rows, windows=tuple(windows))
+
+
+def _objects(values: list[Any]) -> npt.NDArray[np.object_]:
+    made = np.empty(len(values), np.object_)
+    made[:] = values
+    return made
+
+
+def _bits(present: npt.NDArray[np.bool_], words: int) -> Ints:
+    """Presence as bits of `words` words a row, the first field lowest."""
+    padded = np.zeros((len(present), 64 * words), np.bool_)
+    padded[:, : present.shape[1]] = present
+    return np.packbits(padded, axis=1, bitorder="little").view(np.int64).reshape(len(present), words)
+
+
+def _mask(words: Ints, fields: int) -> npt.NDArray[np.bool_]:
+    bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, count=fields, bitorder="little")
+    return bits.view(np.bool_)
+
+
+def _within(counts: Ints) -> Ints:
+    """0, 1, … for each owner's entries, which stand together."""
+    begin = np.cumsum(counts) - counts
+    return np.arange(int(counts.sum())) - np.repeat(begin, counts)
+
+
+def _spread(start: Ints, counts: Ints) -> Ints:
+    """All positions of ranges that begin at `start`."""
+    return np.repeat(start, counts) + _within(counts)
+
+
+def _renumbered(entries: Entries, place: Ints) -> Entries:
+    kept = place[entries.owner]
+    entries = entries.take(kept >= 0).of(kept[kept >= 0])
+    return entries.take(np.argsort(entries.owner, kind="stable"))
+
+
+def _by_owner(fences: Fences) -> Fences:
+    order = np.argsort(fences.owner, kind="stable")
+    return Fences(fences.owner[order], fences.source[order], fences.offset[order])
