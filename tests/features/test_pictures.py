@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tidemill.core.errors import InvalidInput, Unavailable
+from tidemill.core.errors import InvalidInput
 from tidemill.events.pictures import PictureStore
 from tidemill.features.images import statistics
 from tidemill.features.pictures import INLINE_BYTES, PictureIntake, Taken, picture_file
@@ -74,16 +74,3 @@ def test_without_a_store_all_pictures_stay_in_their_rows(shelf: str) -> None:
 def test_a_uri_is_refused_where_the_resource_allows_none(shelf: str) -> None:
     with pytest.raises(InvalidInput, match="allows none"):
         picture_file(f"{shelf}small.png", ())
-
-
-def test_of_many_each_is_taken_or_refused_in_its_place(store: PictureStore, shelf: str) -> None:
-    texts = [f"{shelf}small.png", f"{shelf}missing.png", text(LARGE), f"{shelf}note.txt", "no base64!"]
-    found = PictureIntake((shelf,), (), store).take_all([(one, DAY) for one in texts])
-    assert [isinstance(one, Taken) for one in found] == [True, False, True, False, False]
-    assert next(str(one) for one in found if not isinstance(one, Taken)) == "there is no such file"
-
-
-def test_nothing_is_taken_while_a_store_does_not_answer(store: PictureStore, tmp_path: Path) -> None:
-    gone = f"file://{tmp_path}/gone/"
-    with pytest.raises(Unavailable):
-        PictureIntake((gone,), (), store).take_all([(text(SMALL), DAY), (f"{gone}a.png", DAY)])

@@ -55,6 +55,21 @@ def test_a_picture_that_is_not_there_is_quarantined_with_the_reason(
     assert (bad.offset, bad.field, bad.reason) == (1, "image", "there is no such file")
 
 
+def test_of_many_pictures_each_is_taken_or_refused_in_its_place(
+    batch: Callable[..., Batch], event_json: EventJson, tmp_path: Path
+) -> None:
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    for number in range(40):
+        (shelf / f"{number}.png").write_bytes(b"none" if number % 4 == 3 else picture(number))
+    found = batch(*(event_json(image=f"file://{shelf}/{number}.png") for number in range(40)))
+    assert found.events["offset"].to_list() == [number for number in range(40) if number % 4 != 3]
+    assert found.events["brightness"].to_list() == pytest.approx(
+        [number / 255 for number in range(40) if number % 4 != 3]
+    )
+    assert [bad.offset for bad in found.quarantined] == list(range(3, 40, 4))
+
+
 def test_no_row_is_quarantined_for_a_store_that_does_not_answer(
     batch: Callable[..., Batch], event_json: EventJson, tmp_path: Path
 ) -> None:

@@ -8,7 +8,6 @@ batch of a few thousand URIs would not fit into memory.
 import binascii
 from base64 import b64decode
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import NamedTuple
 
@@ -20,9 +19,6 @@ __all__ = ["INLINE_BYTES", "PictureIntake", "Taken", "picture_file"]
 
 INLINE_BYTES = 64 << 10
 """Largest picture that stays in its row: a request to an object store costs more than so many bytes in Parquet."""
-
-_AT_ONCE = 8
-"""Pictures fetched at once; each may take `MAX_PICTURE_BYTES` of memory and as much again as its pixels need."""
 
 
 class Taken(NamedTuple):
@@ -64,6 +60,8 @@ class PictureIntake:
         self._uris = tuple(uris)
         self._names = tuple(names)
         self._store = store
+        self.fetches = bool(uris)
+        """Whether a picture may be somewhere else, so that taking it may take seconds."""
 
     def take(self, text: str, day: date, *, max_bytes: int = MAX_PICTURE_BYTES) -> Taken:
         """What an event of `day` has of its picture; raises as `picture_file` does, and `InvalidInput` for no picture.
@@ -75,19 +73,3 @@ class PictureIntake:
         if self._store is None or (len(file) <= INLINE_BYTES and "://" not in text):
             return Taken(file, None, measured)
         return Taken(None, self._store.put(file, day), measured)
-
-    def take_all(self, pictures: Sequence[tuple[str, date]]) -> list[Taken | InvalidInput]:
-        """`take` for each, URIs a few at once; what is wrong with a picture stands in its place.
-
-        Raises `Unavailable` where a store does not answer: nothing of the batch is taken then.
-        """
-        if not any("://" in text for text, _ in pictures):
-            return [self._tried(one) for one in pictures]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return list(pool.map(self._tried, pictures))
-
-    def _tried(self, picture: tuple[str, date]) -> Taken | InvalidInput:
-        try:
-            return self.take(*picture)
-        except InvalidInput as error:
-            return error

@@ -59,11 +59,11 @@ def make_batch(
     bad: list[Quarantined] = []
     for source, raws in records.items():
         name = str(source)
-        for raw in raws:
-            try:
-                good.append((name, raw, parser.parse(raw.value, raw.timestamp)))
-            except Rejected as error:
-                bad.append(_quarantined(name, raw, error))
+        for raw, found in zip(raws, parser.parse_all([(raw.value, raw.timestamp) for raw in raws]), strict=True):
+            if isinstance(found, Rejected):
+                bad.append(_quarantined(name, raw, found))
+            else:
+                good.append((name, raw, found))
     return Batch(
         begin={source: begin[source] for source, raws in records.items() if raws},
         upto={source: raws[-1].offset for source, raws in records.items() if raws},
