@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,8 +98,10 @@ class Local:
 
     def ingest(self, resource: ContinualModel, stop: threading.Event) -> None:
         """Run the ingest worker until `stop`."""
+        from tidemill.events.upkeep import Policy
         from tidemill.ingest.worker import run
 
+        days = self.settings.lake_retention_days
         run(
             resource,
             kafka=self.settings.require_kafka(),
@@ -106,10 +109,17 @@ class Local:
             lake=self.settings.lake_uri,
             clock=self.clock,
             stop=stop,
+            linger_s=self.settings.ingest_linger_ms / 1000,
+            batch_records=self.settings.ingest_batch_records,
+            policy=Policy(
+                keep=None if days is None else timedelta(days=days),
+                vacuum=timedelta(hours=self.settings.lake_vacuum_hours),
+            ),
         )
 
     def outcomes(self, resource: ContinualModel, stop: threading.Event) -> None:
         """Run the outcomes worker until `stop`."""
+        from tidemill.events.upkeep import Policy
         from tidemill.outcomes.worker import run
 
         run(
@@ -119,6 +129,8 @@ class Local:
             lake=self.settings.lake_uri,
             clock=self.clock,
             stop=stop,
+            # What was predicted and came true is small, and what reports and training refer to: it stays.
+            policy=Policy(vacuum=timedelta(hours=self.settings.lake_vacuum_hours)),
         )
 
     def watch(self, resource: ContinualModel, stop: threading.Event) -> None:

@@ -12,9 +12,18 @@ from tests.architecture.test_layout import MODULES, ROOT
 
 # Each vendor's client and the modules that may import it: adapters, named after it or after what it is there for.
 VENDORS = {
-    "kafka": {"events.kafka", "events.cluster", "stack.kafka", "ingest.worker", "outcomes.kafka"},
+    "kafka": {
+        "events.kafka",
+        "events.cluster",
+        "events.unpack",
+        "stack.kafka",
+        "ingest.consumer",
+        "ingest.replay",
+        "ingest.worker",
+        "outcomes.kafka",
+    },
     "redis": {"features.connection", "stack.redis", "outcomes.state"},
-    "deltalake": {"events.lake", "watch.store"},
+    "deltalake": {"events.lake", "events.upkeep", "watch.store"},
     "feast": {"features.apply", "features.definitions", "features.feast_online"},
     "mlflow": {"registry.mlflow", "registry.mlflow_client"},
     "kfp": {"retrain.pipeline", "retrain.local", "retrain.components"},

@@ -2,6 +2,7 @@
 
 import base64
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,3 +131,28 @@ json_values = st.recursive(
 def test_whatever_comes_is_a_row_or_a_refusal(instances: list[Any]) -> None:
     with suppress(InvalidInput):
         assert len(READER.read(instances)) == len(instances)
+
+
+def fetching_reader(folder: Path) -> RowReader:
+    fields = [{"name": "image", "type": "image", "uris": [f"file://{folder}/"]}]
+    fields.append({"name": "exposure_ms", "type": "float"})
+    events = {"entity": {"name": "station"}, "id": "event_id", "timestamp": "captured_at", "fields": fields}
+    return RowReader(served_resource(events=events))
+
+
+def test_a_picture_may_be_given_by_an_allowed_uri_or_by_value(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture())
+    reader = fetching_reader(tmp_path)
+    assert (READER.fetches, reader.fetches) == (False, True)
+    rows = reader.read([instance(image=f"file://{tmp_path}/a.png"), instance()])
+    assert [row.values["image"] for row in rows] == [picture()] * 2
+
+
+@pytest.mark.parametrize("name", ["../a.png", "missing.png"])
+def test_a_picture_that_may_not_be_fetched_is_refused_with_row_and_field(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidInput, match="row 1, field image: "):
+        fetching_reader(tmp_path).read([instance(), instance(image=f"file://{tmp_path}/{name}")])
+
+
+def test_a_uri_is_no_picture_where_the_resource_allows_none() -> None:
+    assert "row 0, field image" in refused(instance(image="s3://pictures/a.png"))

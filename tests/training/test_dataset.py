@@ -1,6 +1,7 @@
 """Which rows a run learns from."""
 
-from datetime import timedelta
+from datetime import date, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.core.clock import to_ms
+from tidemill.events.pictures import PictureStore
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.training import START, events_frame, labels_frame, tiny_resource
 from tidemill.training.dataset import MIN_TRAIN_ROWS, Known, content, labelled, reference_rows, split
@@ -166,16 +168,31 @@ def test_content_is_that_of_the_same_event(resource: ContinualModel) -> None:
     events = events_frame(50)
     parts = split(rows_of(resource, events, labels_frame(events)), fresh_rows=5, known=None, seed=1)
     wanted = parts.filter(pl.col("offset") % 7 == 0)
-    found = content(events.lazy(), wanted, resource)
+    found = content(events.lazy(), wanted, resource, PictureStore("none"))
     assert found["offset"].to_list() == wanted["offset"].to_list()
     assert found["image"].to_list() == events.filter(pl.col("offset") % 7 == 0)["image"].to_list()
     assert {"image", "brightness", "contrast", "label", "part"} <= set(found.columns)
 
 
+def test_a_picture_in_the_store_is_content_like_one_in_its_row(resource: ContinualModel, tmp_path: Path) -> None:
+    events, store = events_frame(20), PictureStore(str(tmp_path))
+    day = date(2026, 11, 25)
+    digests = [store.put(image, day) if offset % 2 else None for offset, image in events[["offset", "image"]].rows()]
+    away = events.with_columns(
+        pl.Series("picture_sha256", digests),
+        pl.lit(day).alias("event_date"),
+        image=pl.when(pl.Series(digests).is_null()).then(pl.col("image")),
+    )
+    wanted = split(rows_of(resource, away, labels_frame(events)), fresh_rows=5, known=None, seed=1)
+    found = content(away.lazy(), wanted, resource, store)
+    assert found.columns == content(events.lazy(), wanted, resource, store).columns
+    assert found["image"].to_list() == events["image"].to_list()
+
+
 def test_no_rows_have_no_content(resource: ContinualModel) -> None:
     events = events_frame(3)
     none = split(rows_of(resource, events, labels_frame(events)), fresh_rows=0, known=None, seed=1).clear()
-    assert content(events.lazy(), none, resource).height == 0
+    assert content(events.lazy(), none, resource, PictureStore("none")).height == 0
 
 
 def test_the_reference_is_every_event_of_the_rows_newest_time_labelled_or_not(resource: ContinualModel) -> None:

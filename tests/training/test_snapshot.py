@@ -9,6 +9,7 @@ import pytest
 
 from tidemill.core.clock import to_ms
 from tidemill.core.errors import Corrupt, InvalidInput, NotFound
+from tidemill.events.pictures import PictureStore
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.training import START, events_frame, labels_frame, tiny_resource
 from tidemill.training.checks import check, complaints
@@ -29,7 +30,7 @@ LATER = to_ms(START + timedelta(days=1))
 def frame_of(resource: ContinualModel, count: int = 200, fresh: int = 60) -> pl.DataFrame:
     events = events_frame(count)
     rows, _ = labelled(events.lazy(), labels_frame(events).lazy(), resource, as_of=LATER)
-    return content(events.lazy(), split(rows, fresh_rows=fresh, known=None, seed=1), resource)
+    return content(events.lazy(), split(rows, fresh_rows=fresh, known=None, seed=1), resource, PictureStore("none"))
 
 
 def record_of(frame: pl.DataFrame, **changes: object) -> SnapshotRecord:

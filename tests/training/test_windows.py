@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tidemill.core.clock import to_ms
 from tidemill.events.lake import LakeTable, table_uri
+from tidemill.events.pictures import PictureStore
 from tidemill.features.tiles import window_values
 from tidemill.outcomes.tables import PREDICTIONS
 from tidemill.spec.model import ContinualModel
@@ -30,6 +31,7 @@ FEATURES = {
 NAMES = ["seen_1m", "seen_1h", "light_1m", "newest_1m"]
 SERVED = {"seen_1m": 41, "seen_1h": 42, "light_1m": 0.5, "newest_1m": None, "brightness": 0.1}
 LATER = to_ms(START + timedelta(days=1))
+NO_PICTURES = PictureStore("none")
 
 
 @pytest.fixture(scope="module")
@@ -133,12 +135,12 @@ def test_the_codec_gets_the_windows_by_name_beside_fields_and_statistics(resourc
     events = events_frame(60)
     found, _ = labelled(events.lazy(), labels_frame(events).lazy(), resource, as_of=LATER)
     parts = split(found, fresh_rows=20, known=None, seed=1)
-    frame = content(events.lazy(), parts, resource, predictions=predictions_frame({}).lazy(), as_of=LATER)
+    frame = content(events.lazy(), parts, resource, NO_PICTURES, predictions=predictions_frame({}).lazy(), as_of=LATER)
     rows, _ = rows_and_labels(frame, resource)
     assert {tuple(sorted(row)) for row in rows} == {tuple(sorted(["image", "brightness", "contrast", *NAMES]))}
     assert [rows[4][name] for name in NAMES] == [SERVED[name] for name in NAMES]
     assert rows[4]["brightness"] == 0.3  # the event's own picture, whatever the log has under this name
-    assert content(events.lazy(), parts.clear(), resource).columns == frame.columns
+    assert content(events.lazy(), parts.clear(), resource, NO_PICTURES).columns == frame.columns
     assert window_names(resource) == NAMES
 
 

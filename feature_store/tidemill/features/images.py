@@ -1,6 +1,8 @@
 """Statistics of a picture: five numbers that move when light, focus or colour of a camera move.
 
 Luma is ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B) as Pillow computes it, in 8 bits. All results lie in [0, 1].
+
+OpenCV, made for this, takes three times as many pictures a second, for 150 MB in every image and a second decoder.
 """
 
 import math

@@ -136,6 +136,17 @@ class OnlineRows:
         """Whether the rows are complete: no rebuild is needed or going on."""
         return self._generation().state == READY
 
+    def forget(self) -> bool:
+        """Have the rows filled anew by their writer; readers get REBUILDING until then. False: they are not complete.
+
+        Nothing is filled while no writer runs.
+        """
+        if not self.ready():
+            return False
+        with failures():
+            self._redis.delete(self._keys.generation)
+        return True
+
     def apply(self, events: pl.DataFrame) -> int:
         """Bring each entity's row up to its events; what a row has already is left out.
 

@@ -8,6 +8,7 @@ from tidemill.artifacts import local_folder, verify
 from tidemill.core.clock import from_ms, to_ms
 from tidemill.core.errors import InvalidInput, NotFound
 from tidemill.events.lake import LakeTable, table_uri
+from tidemill.ingest.tables import picture_store
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
 from tidemill.training.checks import check
@@ -54,7 +55,9 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
     )
     folder = snapshots_folder(place.version_folder(grant.run))
     reference = reference_rows(events, parts, resource, since=since)
-    rows_seen = content(events, parts, resource, predictions=predictions, as_of=as_of)
+    rows_seen = content(
+        events, parts, resource, picture_store(place.lake, resource), predictions=predictions, as_of=as_of
+    )
     written = write_snapshot(folder, rows_seen, reference, record)
     print(f"snapshot {written.digest}: {record.rows}, reference of {reference.height} events", flush=True)
     return written

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from tidemill.events.pictures import DIGEST_COLUMN, PictureStore
 from tidemill.spec.model import ContinualModel
 from tidemill.training.labels import parse_label
 from tidemill.training.windows import with_windows
@@ -141,6 +142,7 @@ def content(
     events: pl.LazyFrame,
     rows: pl.DataFrame,
     resource: ContinualModel,
+    pictures: PictureStore,
     *,
     predictions: pl.LazyFrame | None = None,
     as_of: int | None = None,
@@ -151,23 +153,31 @@ def content(
         events: the lake's events.
         rows: from `split`.
         resource: for the names.
+        pictures: has those that are not in their rows.
         predictions: the lake's predictions, whose logged window features are preferred.
         as_of: milliseconds since the epoch; predictions that arrived later are not seen.
+
+    Raises:
+        NotFound: a picture is not in the store.
+        Corrupt: it is there and is another.
     """
     columns = [field.name for field in resource.spec.events.fields] + list(resource.spec.features.image)
+    stored = [name for name in ("event_date", DIGEST_COLUMN) if name in events.collect_schema()]
     if rows.is_empty():
-        found = events.select(_ROW + columns).clear().collect()
+        found = events.select(_ROW + columns + stored).clear().collect()
     else:
         found = (
             events.filter(
                 pl.col("event_time").is_between(rows["event_time"].min(), rows["event_time"].max())
                 & (pl.col("offset").is_between(rows["offset"].min(), rows["offset"].max()))
             )
-            .select(_ROW + columns)
+            .select(_ROW + columns + stored)
             .join(rows.lazy().select(_ROW), on=_ROW, how="semi")
             .collect()
         )
-    seen = rows.join(found, on=_ROW, how="inner", maintain_order="left")
+    if resource.image_field is not None:
+        found = pictures.fill(found, resource.image_field.name)
+    seen = rows.join(found.select(_ROW + columns), on=_ROW, how="inner", maintain_order="left")
     return with_windows(seen, events, resource, predictions=predictions, as_of=as_of)
 
 

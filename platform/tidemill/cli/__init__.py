@@ -32,6 +32,8 @@ COMMANDS = {
     "rollout": "models",
     "delete": "models",
     "quarantine": "quarantine",
+    "rebuild": "keeping",
+    "skew": "keeping",
     "ingest": "roles",
     "outcomes": "roles",
     "watch": "roles",

@@ -11,6 +11,7 @@ from rich.text import Text
 from tidemill.cli.output import Output, OutputOption, emit, say, table
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import Conflict
+from tidemill.core.exposition import metrics_addresses
 from tidemill.core.settings import Settings, load_settings, masked
 from tidemill.stack.running import StackFile, start_detached, stop, wait_for_other, what_runs
 from tidemill.stack.wanted import FileSupervisor
@@ -87,9 +88,13 @@ def status(output: OutputOption = Output.TABLE) -> None:
         emit({"running": False, "processes": []}, output, Text(f"no stack runs under {settings.state}"))
         raise typer.Exit(3)
     seen = FileSupervisor(settings.state / "processes").observe()
-    rows = [(one.name, one.state, one.pid, one.restarts, one.exit_status, one.log) for one in seen]
-    columns = ("process", "state", "pid", "restarts", "last exit", "log")
-    data = {"running": True, "pid": stack.pid, "settings": _masked(stack), "processes": seen}
+    addresses = metrics_addresses(settings.state)
+    metrics = {one.name: found for one in seen if (found := addresses.get((one.name, one.pid or 0)))}
+    rows = [
+        (one.name, one.state, one.pid, one.restarts, one.exit_status, metrics.get(one.name), one.log) for one in seen
+    ]
+    columns = ("process", "state", "pid", "restarts", "last exit", "metrics", "log")
+    data = {"running": True, "pid": stack.pid, "settings": _masked(stack), "processes": seen, "metrics": metrics}
     emit(data, output, _addresses(stack, settings), "", table(columns, rows))
     if any(one.state == "failing" or (one.state == "starting" and one.restarts) for one in seen):
         raise typer.Exit(1)

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from tidemill.core.exposition import serve_metrics
 from tidemill.core.settings import load_settings
-from tidemill.core.telemetry import setup_logging
+from tidemill.core.telemetry import REGISTRY, setup_logging
 from tidemill.spec.load import load
 from tidemill.spec.model import ContinualModel
 from tidemill.wiring import Local, local
@@ -57,13 +58,17 @@ def control() -> None:
     """Role: run the loop of every model: decide, and make it so."""
     settings, _ = load_settings()
     setup_logging(settings, "control")
+    serve_metrics(settings, "control", REGISTRY)
     local(settings).control(_stop_event())
 
 
 def _begin(role: str, file: Path) -> tuple[Local, ContinualModel]:
     settings, _ = load_settings()
     setup_logging(settings, role)
-    return local(settings), load(file)
+    model = load(file)
+    if role != "serve":  # KServe tells them with its own
+        serve_metrics(settings, f"{model.id}-{role}", REGISTRY)
+    return local(settings), model
 
 
 def _stop_event() -> threading.Event:

@@ -14,9 +14,9 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tidemill.core.errors import InvalidInput, Unavailable
 from tidemill.core.files import is_locked
@@ -52,6 +52,18 @@ class Settings(BaseModel):
     """Base URL of Envoy's admin interface (one machine)."""
     envoy_port: int = 0
     """Port of predict requests on one machine; 0: a free one is chosen."""
+    lake_retention_days: int | None = Field(default=None, ge=1)
+    """Age at which the lake's events, quarantined records and pictures are deleted, a day at a time; none: never.
+    Predictions, labels and outcomes stay."""
+    lake_vacuum_hours: int = Field(default=24, ge=1)
+    """How long the lake can show an older version of a table; files that only older ones need are removed."""
+    ingest_linger_ms: int = Field(default=150, ge=1, le=60_000)
+    """How long a batch of events gathers before it is committed."""
+    ingest_batch_records: int = Field(default=20_000, ge=1, le=1_000_000)
+    """Most events of a batch."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | Literal["off"] = 0
+    """Port on the loopback interface at which each role tells its metrics; 0: a free one is chosen (`tidemill status`
+    shows it); `off`: none. Roles that share a machine need 0."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is logged."""
     log_format: Literal["text", "json"] = "text"

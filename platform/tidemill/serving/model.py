@@ -44,12 +44,15 @@ class Requests:
         is_v2 = isinstance(payload, self.parts.InferRequest)
         request_id = (payload.id if is_v2 else None) or (headers or {}).get("x-request-id") or new_id(now)
 
-        def work() -> list[Answered]:
-            rows = _rows_of_v2(payload, self.reader) if is_v2 else _rows_of_v1(payload, self.reader)
-            return self._predictor.answer(rows, request_id=request_id, now=now)
+        def read() -> list[RequestRow]:
+            return _rows_of_v2(payload, self.reader) if is_v2 else _rows_of_v1(payload, self.reader)
+
+        def work(rows: list[RequestRow] | None) -> list[Answered]:
+            return self._predictor.answer(read() if rows is None else rows, request_id=request_id, now=now)
 
         try:
-            answered = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            rows = await asyncio.to_thread(read) if self.reader.fetches else None  # others are not to wait for it
+            answered = await asyncio.get_running_loop().run_in_executor(self._thread, work, rows)
         except InvalidInput as error:
             raise self.parts.InvalidInput(error.message) from error
         except Exception as error:

@@ -2,6 +2,7 @@
 
     {"instances": [{"station": "A", "event_id": "17", "image": "<base64>", "exposure_ms": 4.0}]}
 
+An image is the base64 of its file or, where the resource allows it (`uris`), the file's URI, under ingest's rules.
 Each row is checked against the resource's fields; what does not fit is `InvalidInput` naming row and field.
 Fields that the resource does not declare are ignored, as ingest ignores them.
 """
@@ -14,14 +15,14 @@ from typing import Annotated, Any
 import msgspec
 
 from tidemill.core.errors import InvalidInput
+from tidemill.events.pictures import MAX_PICTURE_BYTES
+from tidemill.features.pictures import picture_file
 from tidemill.spec.model import ContinualModel, EventField
 
 __all__ = ["MAX_ROWS", "RequestRow", "RowReader"]
 
 MAX_ROWS = 1000
 """Rows in one request; they are answered together, and others wait."""
-_MAX_IMAGE_BYTES = 4 << 20
-"""As ingest takes them."""
 _MAX_KEY = 512
 _AT = re.compile(r" - at `\$\[(\d+)\](?:\.(\w+))?.*`$")
 _TYPES: dict[str, Any] = {"float": float, "int": int, "string": str, "bool": bool, "image": bytes}
@@ -48,6 +49,8 @@ class RowReader:
             *(field.name for field in events.fields),
         )
         """The names that a row may have."""
+        self.fetches = any(field.uris for field in events.fields)
+        """Whether a row may name a picture that is somewhere else, so that reading it may take seconds."""
         key = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_KEY)]
         declared: list[tuple[str, Any] | tuple[str, Any, Any]] = [
             (events.entity.name, int if events.entity.type == "int" else key)
@@ -58,7 +61,10 @@ class RowReader:
         self._rows = list[msgspec.defstruct("Row", declared, kw_only=True)]  # type: ignore[misc]
 
     def read(self, instances: Any) -> list[RequestRow]:
-        """The rows of `instances`, a list of objects. Raises `InvalidInput`."""
+        """The rows of `instances`, a list of objects.
+
+        Raises `InvalidInput`, and `Unavailable` where the store of a picture does not answer.
+        """
         if not isinstance(instances, list) or not instances:
             raise InvalidInput('the request must hold "instances": a list of at least one row')
         if len(instances) > MAX_ROWS:
@@ -79,13 +85,13 @@ class RowReader:
         return self.read([{name: columns[name][number] for name in known} for number in range(count)])
 
     def _row(self, number: int, row: Any) -> RequestRow:
-        values = {field.name: getattr(row, field.name) for field in self._fields}
+        values = {field.name: _value(number, field, getattr(row, field.name)) for field in self._fields}
         for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise InvalidInput(f"row {number}, field {name}: {value} is no number")
-            if isinstance(value, bytes) and len(value) > _MAX_IMAGE_BYTES:
+            if isinstance(value, bytes) and len(value) > MAX_PICTURE_BYTES:
                 raise InvalidInput(
-                    f"row {number}, field {name}: {len(value)} bytes; at most {_MAX_IMAGE_BYTES} are taken"
+                    f"row {number}, field {name}: {len(value)} bytes; at most {MAX_PICTURE_BYTES} are taken"
                 )
         event_id = getattr(row, self._id) if self._id else None
         return RequestRow(
@@ -95,8 +101,17 @@ class RowReader:
         )
 
 
+def _value(number: int, field: EventField, found: Any) -> Any:
+    if not field.uris or found is None:
+        return found
+    try:
+        return picture_file(found, field.uris)
+    except InvalidInput as error:
+        raise InvalidInput(f"row {number}, field {field.name}: {error.message}") from error
+
+
 def _declared(field: EventField) -> tuple[str, Any] | tuple[str, Any, Any]:
-    kind = _TYPES[field.type]
+    kind = str if field.uris else _TYPES[field.type]
     if field.min is not None or field.max is not None:
         kind = Annotated[kind, msgspec.Meta(ge=_bound(field, field.min), le=_bound(field, field.max))]
     return (field.name, kind) if field.required else (field.name, kind | None, None)

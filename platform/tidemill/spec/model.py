@@ -46,7 +46,10 @@ __all__ = [
 
 SHORTEST_TICK = timedelta(milliseconds=100)
 IMAGE_STATISTICS = ("brightness", "contrast", "sharpness", "saturation", "clipping")
-EVENT_COLUMNS = ("source", "offset", "entity", "event_id", "event_time", "available_at", "event_date", "origin")
+EVENT_COLUMNS = (
+    *("source", "offset", "entity", "event_id", "event_time", "available_at", "event_date", "origin"),
+    "picture_sha256",
+)
 """Columns that each events table has besides the event's fields, which cannot bear these names."""
 Aggregation = Literal["count", "sum", "mean", "min", "max", "std", "last", "distinct", "quantile"]
 AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)

@@ -87,6 +87,14 @@ class Cluster:
         """The offset after the last committed record of each partition (read_committed)."""
         return self._offsets(topic, partitions, OffsetSpec.LATEST)
 
+    def members(self, group: str) -> int:
+        """How many members a consumer group has now; 0 for one that there is not, or that no broker looks after."""
+        with kafka_failures(f"group {group} at {self.bootstrap}"):
+            try:
+                return len(self._admin.describe_groups([group])[group]["members"])
+            except (kafka_errors.GroupIdNotFoundError, kafka_errors.CoordinatorNotAvailableError):
+                return 0
+
     def _offsets(self, topic: str, partitions: Iterable[int], spec: OffsetSpec) -> dict[int, int]:
         wanted = {TopicPartition(topic, number): spec for number in partitions}
         if not wanted:

@@ -30,7 +30,7 @@ from tidemill.core.errors import Conflict, InvalidInput, NotFound, TidemillError
 from tidemill.core.telemetry import get_logger
 from tidemill.events.sources import Source
 
-__all__ = ["LakeTable", "Snapshot", "Span", "table_uri"]
+__all__ = ["COMPACT_EVERY", "LakeTable", "Snapshot", "Span", "table_uri"]
 
 _T = TypeVar("_T")
 _log = get_logger(__name__)
@@ -38,8 +38,10 @@ _log = get_logger(__name__)
 _ATTEMPTS = 8
 """Each lost race means that someone else got on, so a handful is plenty; more points to a broken store."""
 
-_COMPACT_EVERY = 64
+COMPACT_EVERY = 64
 """Commits between compactions: a commit of many small files gets slower with their number (3 ms at 1, 30 at 300)."""
+_FULL_BYTES = 64 << 20
+"""Files of this size are left alone by compaction."""
 
 _FOREIGN = (delta_errors.DeltaError, delta_errors.TableNotFoundError, OSError, pl.exceptions.PolarsError)
 
@@ -70,6 +72,8 @@ class LakeTable:
         schema: columns with their Polars types, made on first use; None to read only.
         pipeline: who appends; with the source it makes the transaction id, so that two pipelines never meet.
         partition_by: columns that split the files.
+        compacts: whether it merges small files itself, every 64 commits and before the append returns; False for a
+            table that has someone to do so beside the appends (`tidemill.events.upkeep`).
 
     Columns that an existing table lacks are added; a column of another type raises `InvalidInput`.
     """
@@ -81,6 +85,7 @@ class LakeTable:
         *,
         pipeline: str = "",
         partition_by: Sequence[str] = (),
+        compacts: bool = True,
     ) -> None:
         self.uri = uri
         self._schema = pl.Schema(schema) if schema is not None else None
@@ -88,7 +93,9 @@ class LakeTable:
         self._partition_by = list(partition_by)
         self._table: DeltaTable | None = None
         self._versions: dict[str, int | None] = {}
-        self._commits = 0
+        self._compacts = compacts
+        self.commits = 0
+        """How many this handle made."""
 
     @property
     def exists(self) -> bool:
@@ -194,10 +201,31 @@ class LakeTable:
 
         self._retrying(attempt)
 
-    def compact(self) -> None:
-        """Merge small files; readers and appends go on meanwhile. Raises `Unavailable`."""
-        with self._failures("compacting"):
-            DeltaTable(self.uri).optimize.compact(target_size=64 << 20)
+    def compact(self, *, at_least: int = 2) -> int:
+        """Merge small files of each partition that has `at_least` so many; returns how many there were.
+
+        Readers and appends go on meanwhile. Raises `Unavailable`.
+        """
+        with self.opened("compacting") as table:
+            files = pl.DataFrame(table.get_add_actions(flatten=True))
+            days = [name for name in files.columns if name.startswith("partition.")]
+            small = files.filter(pl.col("size_bytes") < _FULL_BYTES)
+            counts = small.group_by(days).len() if days else small.select(pl.len())
+            merged = 0
+            for *values, count in counts.filter(pl.col("len") >= at_least).iter_rows():
+                named = zip(days, values, strict=True)
+                filters = [(name.removeprefix("partition."), "=", str(value)) for name, value in named]
+                table.optimize.compact(
+                    partition_filters=filters or None, target_size=_FULL_BYTES, max_concurrent_tasks=1
+                )
+                merged += count
+        return merged
+
+    @contextmanager
+    def opened(self, doing: str) -> Iterator[DeltaTable]:
+        """The newest version, for what is no append; raises `NotFound` where there is no table, or `Unavailable`."""
+        with self._failures(doing):
+            yield DeltaTable(self.uri)
 
     def _retrying(self, attempt: Callable[[], _T], before: Callable[[], None] | None = None) -> _T:
         for last in range(_ATTEMPTS - 1, -1, -1):
@@ -229,8 +257,8 @@ class LakeTable:
         )
         # The handle has now seen what others committed of other sources: of those nothing may be remembered.
         self._versions = dict(versions)
-        self._commits += 1
-        if self._commits % _COMPACT_EVERY == 0:
+        self.commits += 1
+        if self._compacts and self.commits % COMPACT_EVERY == 0:
             try:
                 self.compact()
             except TidemillError as error:  # the rows are in; the files are merged another time
@@ -276,7 +304,13 @@ class LakeTable:
     def _transaction(self, name: str) -> int | None:
         """A transaction's version in the handle; a look-up takes a millisecond, a handle is asked several times."""
         if name not in self._versions:
-            self._versions[name] = self._handle().transaction_version(name)
+            handle = self._handle()
+            try:
+                with self._failures("reading"):
+                    self._versions[name] = handle.transaction_version(name)
+            except Unavailable:  # the handle may be older than what is kept of the log
+                self.refresh()
+                raise
         return self._versions[name]
 
     def _app(self, source: Source | str) -> str:

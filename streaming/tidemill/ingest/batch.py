@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from tidemill.events.pictures import DIGEST_COLUMN, PictureStore
 from tidemill.events.records import Quarantined
 from tidemill.events.sources import Source
 from tidemill.ingest.columns import ColumnReader, Raw, typed
@@ -52,15 +53,23 @@ class Batch:
 
 
 class BatchReader:
-    """Checks records and sorts each into its table: columns where it surely is good, else by the row parser."""
+    """Checks records and sorts each into its table: columns where it surely is good, else by the row parser.
 
-    def __init__(self, resource: ContinualModel) -> None:
+    Args:
+        resource: the model.
+        pictures: where large pictures go; None: all stay in their rows.
+    """
+
+    def __init__(self, resource: ContinualModel, pictures: PictureStore | None = None) -> None:
         self._schema = events_schema(resource)
-        self._parser = EventParser(resource)
+        self._parser = EventParser(resource, pictures)
         self._columns = ColumnReader(resource, self._schema)
 
     def read(self, records: Mapping[Source, Sequence[Raw]], begin: Mapping[Source, int]) -> Batch:
-        """The batch of these records, each source's in offset order, where reading of it began at `begin`."""
+        """The batch of these records, each source's in offset order, where reading of it began at `begin`.
+
+        Raises `Unavailable` where the store of a picture does not answer.
+        """
         frames: list[pl.DataFrame] = []
         bad: list[Quarantined] = []
         for source, raws in records.items():
@@ -79,11 +88,13 @@ class BatchReader:
         frame, others = self._columns.read(raws)
         good: list[tuple[Raw, Event]] = []
         bad: list[Quarantined] = []
-        for raw in sorted(others, key=lambda raw: raw.offset):
-            try:
-                good.append((raw, self._parser.parse(raw.value, raw.timestamp)))
-            except Rejected as error:
-                bad.append(_quarantined(source, raw, error))
+        others.sort(key=lambda raw: raw.offset)
+        parsed = self._parser.parse_all([(raw.value, raw.timestamp) for raw in others])
+        for raw, found in zip(others, parsed, strict=True):
+            if isinstance(found, Rejected):
+                bad.append(_quarantined(source, raw, found))
+            else:
+                good.append((raw, found))
         if good:
             frame = pl.concat([frame, _events(good, frame.schema)]).sort("offset")
         origins = {raw.offset: origin for raw in raws if raw.headers and (origin := origin_of(raw.headers)) is not None}
@@ -105,6 +116,7 @@ def _events(good: Sequence[tuple[Raw, Event]], schema: Mapping[str, pl.DataType]
         "event_time": [event.event_time for _, event in good],
         "available_at": [raw.timestamp for raw, _ in good],
     }
+    columns[DIGEST_COLUMN] = [event.picture_sha256 for _, event in good]
     for name in schema.keys() - columns.keys():
         columns[name] = [event.values[name] if name in event.values else event.images[name] for _, event in good]
     return _frame(columns, schema)

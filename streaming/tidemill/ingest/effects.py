@@ -11,15 +11,19 @@ from typing import Literal
 
 import polars as pl
 
+from tidemill.core.clock import Clock
 from tidemill.core.errors import NotFound
 from tidemill.core.telemetry import get_logger
 from tidemill.events.kafka import RecordWriter
 from tidemill.events.lake import Span
 from tidemill.events.records import Topics
 from tidemill.events.sources import Source
+from tidemill.events.upkeep import Policy, Upkeep
+from tidemill.features.freshness import Freshness
 from tidemill.features.online import Filling, OnlineRows, RowsLost
 from tidemill.ingest.batch import Batch
-from tidemill.ingest.tables import events_table, quarantine_table
+from tidemill.ingest.skew import SkewCheck
+from tidemill.ingest.tables import events_table, picture_store, quarantine_table
 from tidemill.ingest.telemetry import EVENTS, QUARANTINED, REBUILDS, REFUSALS, REPEATED
 from tidemill.ingest.votes import Voting, sketch
 from tidemill.spec.model import ContinualModel
@@ -51,13 +55,21 @@ class Effects:
         rows: its online rows.
         lake: folder or URI of the lake.
         writer: for sketches and quarantined records.
+        freshness: told what the online rows have.
         passed: told after each effect.
 
     Methods raise `Transient` errors where a store does not answer; calling again is safe.
     """
 
     def __init__(
-        self, resource: ContinualModel, *, rows: OnlineRows, lake: str, writer: RecordWriter, passed: Passed
+        self,
+        resource: ContinualModel,
+        *,
+        rows: OnlineRows,
+        lake: str,
+        writer: RecordWriter,
+        passed: Passed,
+        freshness: Freshness | None = None,
     ) -> None:
         self._model = resource.id
         self._topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
@@ -66,9 +78,12 @@ class Effects:
         self._needed = list(dict.fromkeys((*self._row_columns, *self._voting.features)))
         self.events = events_table(lake, resource)
         self._quarantine = quarantine_table(lake, resource)
+        self._pictures = picture_store(lake, resource)
+        self._skew = SkewCheck(lake, resource)
         self._rows = rows
         self._writer = writer
         self._passed = passed
+        self._freshness = freshness
         self._announced: dict[Source, int] = {}
 
     def take(self, batch: Batch) -> None:
@@ -81,6 +96,9 @@ class Effects:
         self._passed("events")
         settled = self._settled(batch, spans)
         self._write_rows(settled)
+        if self._freshness is not None and not settled.is_empty():
+            newest, arrived = settled.select(pl.max("event_time"), pl.min("available_at")).row(0)
+            self._freshness.wrote(newest=newest, arrived=arrived)
         self._passed("rows")
         self.announce(sources, settled, batch.begin)
         self._passed("sketches")
@@ -108,6 +126,11 @@ class Effects:
         if written:
             self._writer.flush(_FLUSH_S)
             self._announced.update(written)
+
+    def upkeep(self, policy: Policy, clock: Clock) -> Upkeep:
+        """Who keeps the tables small, beside the effects."""
+        tables = (self.events, self._quarantine)
+        return Upkeep(tables, policy, clock, sweeps=[self._pictures.sweep], checks=[self._skew.check])
 
     def fill_rows(self, *, force: bool = False) -> None:
         """Fill the online rows from the lake if they were lost (`force`: in any case)."""

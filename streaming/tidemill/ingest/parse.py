@@ -1,16 +1,16 @@
 """An event's JSON to typed values, or the reason why not. Whatever bytes arrive, nothing else comes out."""
 
-import binascii
-from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from tidemill.core.clock import to_ms
+from tidemill.core.clock import from_ms, to_ms
 from tidemill.core.errors import InvalidInput
-from tidemill.features.images import statistics
+from tidemill.events.pictures import MAX_PICTURE_BYTES, PictureStore
+from tidemill.features.pictures import PictureIntake, Taken
 from tidemill.features.rows import Value
 from tidemill.spec.model import ContinualModel, EventField
 
@@ -26,8 +26,10 @@ __all__ = [
     "time_of",
 ]
 
-MAX_IMAGE_BYTES = 4 << 20
-"""Largest picture file; what fits into a record of 8 MiB as base64, with room for other fields."""
+MAX_IMAGE_BYTES = MAX_PICTURE_BYTES
+
+_FETCHERS = 8
+"""Pictures fetched at once: an object store takes 10 to 50 ms for each, however many are asked for."""
 
 MAX_KEY = 512
 """Longest entity or event id in characters: they become keys in Redis and Kafka."""
@@ -59,24 +61,35 @@ class Event(msgspec.Struct, frozen=True):
     values: dict[str, Value]
     """Each field that is no picture, then each picture statistic; None where absent."""
     images: dict[str, bytes | None]
-    """Each picture field's file."""
+    """The picture field's file, unless it lies in the picture store."""
+    picture_sha256: str | None = None
+    """Digest of the picture in the store."""
 
 
 class EventParser:
-    """Checks events against the resource: required fields, types, ranges, time, pictures."""
+    """Checks events against the resource: required fields, types, ranges, time, pictures.
 
-    def __init__(self, resource: ContinualModel) -> None:
+    Args:
+        resource: the model.
+        pictures: where large pictures go; None: all stay in their rows.
+    """
+
+    def __init__(self, resource: ContinualModel, pictures: PictureStore | None = None) -> None:
         events = resource.spec.events
         self._entity = events.entity
         self._id = events.id
         self._timestamp = events.timestamp
         self._max_future_ms = round(events.max_future.total_seconds() * 1000)
         self._plain = tuple((field, _CHECKS[field.type]) for field in events.fields if field.type != "image")
-        self._image_fields = tuple(field for field in events.fields if field.type == "image")
+        self._image = resource.image_field
         self._statistics = resource.spec.features.image
+        self._pictures = PictureIntake(self._image.uris if self._image else (), self._statistics, pictures)
 
     def parse(self, value: bytes | None, available_at: int) -> Event:
-        """The event in a record's value that arrived at `available_at` (ms); raises `Rejected` and nothing else."""
+        """The event in a record's value that arrived at `available_at` (ms); raises `Rejected`.
+
+        And `Unavailable` where the store of a picture does not answer; nothing else.
+        """
         if not 0 <= available_at < YEAR_10000:
             raise Rejected(f"the record's timestamp {available_at} is not in the years 1970 to 9999")
         data = _object(value)
@@ -87,9 +100,23 @@ class EventParser:
             ahead = (event_time - available_at) / 1000
             raise Rejected(f"lies {ahead:g} s after its arrival, more than maxFuture", self._timestamp)
         values: dict[str, Value] = {field.name: _checked(field, check, data) for field, check in self._plain}
-        images = {field.name: _image(field, data) for field in self._image_fields}
-        values.update(self._measure(images))
-        return Event(entity, event_id, event_time, values, images)
+        taken = self._take_picture(data, event_time)
+        values.update(taken.statistics if taken else dict.fromkeys(self._statistics))
+        images = {} if self._image is None else {self._image.name: taken.file if taken else None}
+        return Event(entity, event_id, event_time, values, images, taken.digest if taken else None)
+
+    def parse_all(self, records: Sequence[tuple[bytes | None, int]]) -> list[Event | Rejected]:
+        """`parse` of each value and arrival, in order; several at once where their pictures may have to be fetched."""
+        if not self._pictures.fetches:
+            return [self._tried(one) for one in records]
+        with ThreadPoolExecutor(_FETCHERS) as pool:
+            return list(pool.map(self._tried, records))
+
+    def _tried(self, record: tuple[bytes | None, int]) -> Event | Rejected:
+        try:
+            return self.parse(*record)
+        except Rejected as error:
+            return error
 
     def _read_entity(self, data: dict[str, Any]) -> str:
         name, found = self._entity.name, data.get(self._entity.name)
@@ -99,18 +126,18 @@ class EventParser:
             raise Rejected(_expected("a string", found), name)
         return _key(found, name, "string")
 
-    def _measure(self, images: dict[str, bytes | None]) -> dict[str, Value]:
-        """Decode every picture; the first field's statistics are features."""
-        measured: dict[str, Value] = dict.fromkeys(self._statistics)
-        for position, (name, image) in enumerate(images.items()):
-            if image is None:
-                continue
-            try:
-                found = statistics(image, self._statistics if position == 0 else ())
-            except InvalidInput as error:
-                raise Rejected(error.message, name) from error
-            measured.update(found)
-        return measured
+    def _take_picture(self, data: dict[str, Any], event_time: int) -> Taken | None:
+        field = self._image
+        if field is None or (found := data.get(field.name)) is None:
+            if field is not None and field.required:
+                raise Rejected("is required", field.name)
+            return None
+        if not isinstance(found, str):
+            raise Rejected(_expected("the base64 of a picture", found), field.name)
+        try:
+            return self._pictures.take(found, from_ms(event_time).date(), max_bytes=MAX_IMAGE_BYTES)
+        except InvalidInput as error:
+            raise Rejected(error.message, field.name) from error
 
 
 def _object(value: bytes | None) -> dict[str, Any]:
@@ -200,23 +227,6 @@ def time_of(found: Any, name: str) -> int:
     if not 0 <= milliseconds < YEAR_10000:
         raise Rejected(f"{milliseconds} ms since 1970 is not in the years 1970 to 9999", name)
     return milliseconds
-
-
-def _image(field: EventField, data: dict[str, Any]) -> bytes | None:
-    found = data.get(field.name)
-    if found is None:
-        if field.required:
-            raise Rejected("is required", field.name)
-        return None
-    if not isinstance(found, str):
-        raise Rejected(_expected("the base64 of a picture", found), field.name)
-    try:
-        image = b64decode(found, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise Rejected(f"is not base64: {error}", field.name) from error
-    if len(image) > MAX_IMAGE_BYTES:
-        raise Rejected(f"has {len(image)} bytes; at most {MAX_IMAGE_BYTES} are taken", field.name)
-    return image
 
 
 def _expected(what: str, found: Any) -> str:

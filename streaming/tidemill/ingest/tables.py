@@ -3,6 +3,7 @@
 import polars as pl
 
 from tidemill.events.lake import LakeTable, table_uri
+from tidemill.events.pictures import DIGEST_COLUMN, PictureStore
 from tidemill.spec.model import ContinualModel
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "TIME",
     "events_schema",
     "events_table",
+    "picture_store",
     "quarantine_table",
 ]
 
@@ -26,6 +28,7 @@ EVENT_COLUMNS = {
     "available_at": TIME,
     "event_date": pl.Date(),
     "origin": pl.String(),
+    DIGEST_COLUMN: pl.String(),
 }
 """Columns of every events table; `origin` is the source/offset of a record that is a replay from quarantine."""
 
@@ -63,10 +66,15 @@ def events_schema(resource: ContinualModel) -> dict[str, pl.DataType]:
 def events_table(lake: str, resource: ContinualModel) -> LakeTable:
     """Where events are kept, as ingest appends to it."""
     uri = table_uri(lake, resource.id, "events")
-    return LakeTable(uri, events_schema(resource), pipeline="ingest", partition_by=("event_date",))
+    return LakeTable(uri, events_schema(resource), pipeline="ingest", partition_by=("event_date",), compacts=False)
 
 
 def quarantine_table(lake: str, resource: ContinualModel) -> LakeTable:
     """Where records are kept that could not be taken in."""
     uri = table_uri(lake, resource.id, "quarantine")
-    return LakeTable(uri, QUARANTINE_COLUMNS, pipeline="ingest", partition_by=("available_date",))
+    return LakeTable(uri, QUARANTINE_COLUMNS, pipeline="ingest", partition_by=("available_date",), compacts=False)
+
+
+def picture_store(lake: str, resource: ContinualModel) -> PictureStore:
+    """Where a model's large pictures are kept."""
+    return PictureStore(table_uri(lake, resource.id, "pictures"))

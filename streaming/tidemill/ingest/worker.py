@@ -23,7 +23,9 @@ from tidemill.events.kafka import RecordWriter
 from tidemill.events.records import Topics
 from tidemill.events.sources import Source
 from tidemill.events.unpack import unpack_by_batch
+from tidemill.events.upkeep import Policy
 from tidemill.events.waiting import Stopped, Waiting
+from tidemill.features.freshness import Freshness
 from tidemill.features.layout import layout_of
 from tidemill.features.online import OnlineRows
 from tidemill.ingest.batch import BatchReader, Raw
@@ -31,6 +33,7 @@ from tidemill.ingest.effects import Effects, Passed
 from tidemill.ingest.guard import Guard, Stop
 from tidemill.ingest.lag import LagMeter
 from tidemill.ingest.start import start_of
+from tidemill.ingest.tables import picture_store
 from tidemill.ingest.telemetry import LOST, STOPPED
 from tidemill.spec.model import ContinualModel
 
@@ -71,6 +74,7 @@ def run(
     stop: Event,
     linger_s: float = 0.15,
     batch_records: int = 20_000,
+    policy: Policy | None = None,
     passed: Passed = lambda stage: None,
 ) -> None:
     """Take in a model's events until `stop` is set; the batch at hand is finished or dropped whole.
@@ -84,6 +88,7 @@ def run(
         stop: set by whoever wants the end.
         linger_s: how long a batch gathers: five commits a second at most keep the lake's files few, sketches fresh.
         batch_records: most records of a batch; as many come only while there is a backlog.
+        policy: what the lake keeps, and for how long (default: everything).
         passed: told after each effect (`Stage`); what it raises ends the worker there.
 
     Raises:
@@ -91,7 +96,8 @@ def run(
     """
     try:
         waiting = Waiting(f"{resource.id}.ingest", stop)
-        _Worker(resource, kafka, redis, lake, clock, waiting, passed, linger_s, batch_records).run()
+        worker = _Worker(resource, kafka, redis, lake, clock, waiting, passed, linger_s, batch_records)
+        worker.run(policy or Policy())
     except Stopped:
         _log.info("stopped while waiting; the batch at hand was dropped whole", model=resource.id)
 
@@ -118,7 +124,7 @@ class _Worker:
         self._waiting = waiting
         self._passed = passed
         self._linger_s = linger_s
-        self._reader = BatchReader(resource)
+        self._reader = BatchReader(resource, picture_store(lake, resource))
         self._guard = Guard(resource.spec.events.quarantine.stop_above)
         watched = 0 if resource.spec.triggers.drift is None else len(resource.watched_features)
         self._max_records = max(1, min(batch_records, _MAX_VOTES // max(1, watched)))
@@ -132,7 +138,7 @@ class _Worker:
         self._stopped: dict[TopicPartition, float] = {}
         """Partitions that are mostly bad, and when to try them again."""
 
-    def run(self) -> None:
+    def run(self, policy: Policy) -> None:
         until_done = self._waiting.until_done
         self._cluster = until_done(lambda: Cluster(self._kafka, timeout_s=_ANSWER_S))
         try:
@@ -145,13 +151,24 @@ class _Worker:
                 _log.warning(warning, model=self._resource.id)
             client = f"{self._resource.id}.ingest"
             with until_done(lambda: RecordWriter(self._kafka, client_id=client, max_block_s=_ANSWER_S)) as writer:
-                self._effects = Effects(self._resource, rows=rows, lake=self._lake, writer=writer, passed=self._passed)
+                self._effects = Effects(
+                    self._resource,
+                    rows=rows,
+                    lake=self._lake,
+                    writer=writer,
+                    passed=self._passed,
+                    freshness=Freshness(
+                        self._resource.id, "events", self._resource.spec.features.freshness, self._clock
+                    ),
+                )
+                self._upkeep = self._effects.upkeep(policy, self._clock)
                 self._consumer = until_done(self._connect)
                 try:
                     with LagMeter(self._cluster, self._resource.id, self._topic, self._positions):
                         self._loop()
                 finally:
                     self._go_on(tuple(self._stopped))
+                    self._upkeep.close()
                     self._consumer.close(autocommit=False, timeout_ms=round(_ANSWER_S * 1000))
                     rows.close()
         finally:
@@ -162,6 +179,8 @@ class _Worker:
         heard = self._clock.monotonic()
         while not self._waiting.stop.is_set():
             self._try_again()
+            if any(tp.partition == 0 for tp in self._sources):  # of several workers, the one that has it
+                self._upkeep.begin_if_due()
             records = self._gather()
             if self._unplaced:
                 self._waiting.until_done(self._place, (Transient, NotFound))
@@ -212,10 +231,10 @@ class _Worker:
     def _take(self, records: dict[TopicPartition, list[Raw]]) -> None:
         if not self._waiting.until_done(self._still_the_same, (Transient, NotFound)):
             return
-        batch = self._reader.read(
-            {self._sources[tp]: raws for tp, raws in records.items()},
-            {self._sources[tp]: self._next[tp] for tp in records},
-        )
+        by_source = {self._sources[tp]: raws for tp, raws in records.items()}
+        begin = {self._sources[tp]: self._next[tp] for tp in records}
+        # Pictures may have to be fetched: a store that does not answer is waited for, never taken for a bad event.
+        batch = self._waiting.until_done(lambda: self._reader.read(by_source, begin))
         stops = self._guard.judge(batch)
         partitions = {source: tp for tp, source in self._sources.items() if source in batch.upto}
         for source, stop in stops.items():

@@ -19,6 +19,7 @@ from tidemill.core.clock import Clock
 from tidemill.core.errors import Transient
 from tidemill.core.telemetry import get_logger
 from tidemill.events.records import Topics
+from tidemill.events.upkeep import Policy, Upkeep
 from tidemill.outcomes.kafka import KafkaLog
 from tidemill.outcomes.session import Session
 from tidemill.outcomes.state import RedisState
@@ -36,7 +37,16 @@ _SLACK = timedelta(days=1)
 _log = get_logger(__name__)
 
 
-def run(resource: ContinualModel, *, kafka: str, redis: str, lake: str, clock: Clock, stop: threading.Event) -> None:
+def run(
+    resource: ContinualModel,
+    *,
+    kafka: str,
+    redis: str,
+    lake: str,
+    clock: Clock,
+    stop: threading.Event,
+    policy: Policy | None = None,
+) -> None:
     """Serve one model until `stop` is set. Brokers, Redis or lake that do not answer are waited for.
 
     Args:
@@ -46,6 +56,7 @@ def run(resource: ContinualModel, *, kafka: str, redis: str, lake: str, clock: C
         lake: folder or URI of the Delta tables.
         clock: measures pauses; what is judged depends on the log's times alone.
         stop: ends the worker after the step at work, with everything written that was taken in.
+        policy: what the lake keeps, and for how long (default: everything).
 
     Raises:
         Conflict: another worker of this model took over, or the offsets up to which was judged are gone.
@@ -55,7 +66,7 @@ def run(resource: ContinualModel, *, kafka: str, redis: str, lake: str, clock: C
     while not stop.is_set():
         began = clock.monotonic()
         try:
-            _live(resource, kafka, redis, lake, clock, stop)
+            _live(resource, kafka, redis, lake, clock, stop, policy or Policy())
         except Transient as error:
             if clock.monotonic() - began > _LONGEST_S:
                 pause = _FIRST_S
@@ -64,18 +75,30 @@ def run(resource: ContinualModel, *, kafka: str, redis: str, lake: str, clock: C
             pause = min(2 * pause, _LONGEST_S)
 
 
-def _live(resource: ContinualModel, kafka: str, redis: str, lake: str, clock: Clock, stop: threading.Event) -> None:
+def _live(
+    resource: ContinualModel,
+    kafka: str,
+    redis: str,
+    lake: str,
+    clock: Clock,
+    stop: threading.Event,
+    policy: Policy,
+) -> None:
     keep = resource.spec.labels.maturity.horizon + _SLACK
     topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
     log = KafkaLog(kafka, topics, keep_ms=round(keep.total_seconds() * 1000))
     try:
         state = RedisState(redis, resource.id, ttl_s=round(keep.total_seconds()))
         try:
-            session = Session(resource, log, state, Tables(lake, resource.id), clock)
+            tables = Tables(lake, resource.id)
+            upkeep = Upkeep([one.table for one in (tables.predictions, tables.labels, tables.outcomes)], policy, clock)
+            session = Session(resource, log, state, tables, clock)
             _log.info("taking in predictions and labels", model=resource.id)
             while not stop.is_set():
                 session.step()
+                upkeep.begin_if_due()
             session.flush()
+            upkeep.close()
         finally:
             state.close()
     finally:
