@@ -36,6 +36,7 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
     parts = split(
         rows, fresh_rows=resource.spec.gates.fresh.rows, known=before.record.seen() if before else None, seed=seed
     )
+    frame, service = _with_service(place, content(events, parts, resource))
     since = None if grant.since is None else from_ms(grant.since)
     record = SnapshotRecord(
         model=resource.id,
@@ -48,11 +49,12 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
         since=grant.since,
         seed=seed,
         rows={part: parts.filter(pl.col("part") == part).height for part in ("new", "replay", "fresh")},
+        service=service,
         invalid_labels=invalid,
     )
     folder = snapshots_folder(place.version_folder(grant.run))
     reference = reference_rows(events, parts, resource, since=since)
-    written = write_snapshot(folder, content(events, parts, resource), reference, record)
+    written = write_snapshot(folder, frame, reference, record)
     print(f"snapshot {written.digest}: {record.rows}, reference of {reference.height} events", flush=True)
     return written
 
@@ -93,6 +95,19 @@ def _read(place: Place, name: str) -> tuple[pl.LazyFrame, TableRead]:
     frame = table.scan(version)
     offsets = frame.group_by("source").agg(pl.col("offset").max()).sort("source").collect()
     return frame, TableRead(uri=table.uri, delta_version=version, offsets=dict(offsets.iter_rows()))
+
+
+def _with_service(place: Place, frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The rows with the features of the user's FeatureService, and their names; only with one is Feast imported."""
+    if place.resource.spec.features.service is None:
+        return frame, ()
+    from tidemill.features.service import open_service
+    from tidemill.training.service_values import with_service
+
+    service = open_service(place.resource, place.feast_repo)
+    frame, logged = with_service(frame, service, _predictions(place), entity=place.resource.spec.events.entity.name)
+    print(f"features of {place.resource.spec.features.service}: {logged} of {frame.height} rows as served", flush=True)
+    return frame, service.names
 
 
 def _predictions(place: Place) -> pl.LazyFrame | None:

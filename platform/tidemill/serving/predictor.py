@@ -11,7 +11,7 @@ from tidemill.core.clock import to_ms
 from tidemill.core.ids import new_id
 from tidemill.core.telemetry import REGISTRY
 from tidemill.events.records import Prediction
-from tidemill.serving.features import FeatureRow, OnlineFeatures
+from tidemill.serving.features import FeatureRow, OnlineFeatures, RowFeatures
 from tidemill.serving.log import PredictionLog
 from tidemill.serving.rows import RequestRow
 from tidemill.spec.model import ContinualModel
@@ -52,6 +52,7 @@ class Predictor:
         model: the model.
         features: the online features.
         log: the prediction log.
+        service: the features of the user's own FeatureService, where the resource names one.
     """
 
     def __init__(
@@ -62,10 +63,11 @@ class Predictor:
         model: Answers,
         features: OnlineFeatures,
         log: PredictionLog,
+        service: RowFeatures | None = None,
     ) -> None:
         self.version = version
         self._has_box = resource.spec.prediction.type == "detection"
-        self._model, self._features, self._log = model, features, log
+        self._model, self._features, self._log, self._service = model, features, log, service
 
     def answer(self, rows: Sequence[RequestRow], *, request_id: str, now: datetime) -> list[Answered]:
         """One answer per row, in order; nothing is logged of a request that fails.
@@ -74,7 +76,7 @@ class Predictor:
         Raises `InvalidInput`, `UserCodeError`.
         """
         with _SECONDS.time():
-            features = self._features.of([row.entity for row in rows])
+            features = self._features_of(rows)
             asked = [row.values | found.values for row, found in zip(rows, features, strict=True)]
             answered = [
                 Answered(prediction_id=new_id(now), version=self.version, output=self._output(answer))
@@ -84,6 +86,12 @@ class Predictor:
             self._log.put([self._record(*one, request_id=request_id, now=now) for one in records])
         _PREDICTIONS.labels(self.version).inc(len(answered))
         return answered
+
+    def _features_of(self, rows: Sequence[RequestRow]) -> list[FeatureRow]:
+        features = self._features.of([row.entity for row in rows])
+        if self._service is None:
+            return features
+        return [own.joined(other) for own, other in zip(features, self._service.of(rows), strict=True)]
 
     def _output(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """What the spec declares of an answer, in plain numbers: NumPy's have no JSON."""
@@ -106,6 +114,7 @@ class Predictor:
             request_id=request_id,
             features=features.values,
             feature_status=features.status,
+            feature_statuses=features.statuses,
             fence=features.fence,
             boot="",  # the log numbers it
             seq=0,
