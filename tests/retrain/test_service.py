@@ -41,7 +41,7 @@ fill("labels", LABELS, labels_frame(rows))
 served = {"hours": 9.5, "maker": "as served", "exposure_s": 9.5, "exposure_per_year": 9.5}
 logged = {
     "source": "c/predictions/0", "offset": 0, "prediction_id": "p", "entity": "A", "event_id": "e3",
-    "predicted_at": START, "features": json.dumps(served),
+    "predicted_at": START, "available_at": START, "features": json.dumps(served),
 }
 fill("predictions", PREDICTIONS, pl.DataFrame([logged], schema=PREDICTIONS))
 place = Place(

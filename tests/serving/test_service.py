@@ -157,7 +157,7 @@ assert _service(served_resource(), None, None) is None
 from types import SimpleNamespace
 from tidemill.retrain.data import _with_service
 from tidemill.testing.serving import served_resource
-assert _with_service(SimpleNamespace(resource=served_resource()), "frame") == ("frame", ())
+assert _with_service(SimpleNamespace(resource=served_resource()), "frame", None, 0) == ("frame", ())
 """,
     }[role]
     run = subprocess.run(

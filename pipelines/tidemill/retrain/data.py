@@ -36,7 +36,7 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
     parts = split(
         rows, fresh_rows=resource.spec.gates.fresh.rows, known=before.record.seen() if before else None, seed=seed
     )
-    frame, service = _with_service(place, content(events, parts, resource))
+    frame, service = _with_service(place, content(events, parts, resource), _predictions(place), as_of)
     since = None if grant.since is None else from_ms(grant.since)
     record = SnapshotRecord(
         model=resource.id,
@@ -97,16 +97,19 @@ def _read(place: Place, name: str) -> tuple[pl.LazyFrame, TableRead]:
     return frame, TableRead(uri=table.uri, delta_version=version, offsets=dict(offsets.iter_rows()))
 
 
-def _with_service(place: Place, frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+def _with_service(
+    place: Place, frame: pl.DataFrame, predictions: pl.LazyFrame | None, as_of: int
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """The rows with the features of the user's FeatureService, and their names; only with one is Feast imported."""
-    if place.resource.spec.features.service is None:
+    name, entity = place.resource.spec.features.service, place.resource.spec.events.entity.name
+    if name is None:
         return frame, ()
     from tidemill.features.service import open_service
     from tidemill.training.service_values import with_service
 
     service = open_service(place.resource, place.feast_repo)
-    frame, logged = with_service(frame, service, _predictions(place), entity=place.resource.spec.events.entity.name)
-    print(f"features of {place.resource.spec.features.service}: {logged} of {frame.height} rows as served", flush=True)
+    frame, logged = with_service(frame, service, predictions, entity=entity, as_of=as_of)
+    print(f"features of {name}: {logged} of {frame.height} rows as served", flush=True)
     return frame, service.names
 
 

@@ -1,7 +1,8 @@
 """What the user's FeatureService had of each row: as it was served where that is known, else as of the event's time.
 
 The values that a prediction was made with stand in the prediction log, and nothing is more like serving than what was
-served. An event that was never predicted, or while the service's store did not answer, gets the historical values.
+served. Of several predictions of one event it is the first: a later one may know what came of the event. An event
+that was never predicted, or while the service's store did not answer, gets the historical values.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from typing import Any, Protocol
 
 import msgspec
 import polars as pl
+
+from tidemill.core.clock import from_ms
 
 __all__ = ["ServiceHistory", "with_service"]
 
@@ -36,7 +39,12 @@ class ServiceHistory(Protocol):
 
 
 def with_service(
-    frame: pl.DataFrame, service: ServiceHistory, predictions: pl.LazyFrame | None, *, entity: str
+    frame: pl.DataFrame,
+    service: ServiceHistory,
+    predictions: pl.LazyFrame | None,
+    *,
+    entity: str,
+    as_of: int | None = None,
 ) -> tuple[pl.DataFrame, int]:
     """The rows with the service's features, and how many of them have the values that were served.
 
@@ -45,8 +53,9 @@ def with_service(
         service: the service.
         predictions: the lake's predictions, if there are any.
         entity: name of the resource's entity, whose key is the column `entity`.
+        as_of: milliseconds since the epoch; predictions that arrived later are not seen (None: all are).
     """
-    logged = _logged(frame, service.types, predictions)
+    logged = _logged(frame, service.types, predictions, as_of)
     is_logged = frame.join(logged, on=_KEY, how="left", maintain_order="left")["logged"].is_not_null()
     served = frame.filter(is_logged).join(logged.drop("logged"), on=_KEY, how="left", maintain_order="left")
     other = frame.filter(~is_logged)
@@ -59,15 +68,19 @@ def with_service(
     return both.sort("event_time", "source", "offset"), served.height
 
 
-def _logged(frame: pl.DataFrame, types: Mapping[str, Any], predictions: pl.LazyFrame | None) -> pl.DataFrame:
-    """Columns entity, event_id, logged (true) and the features, of each event whose last prediction knew them all."""
+def _logged(
+    frame: pl.DataFrame, types: Mapping[str, Any], predictions: pl.LazyFrame | None, as_of: int | None
+) -> pl.DataFrame:
+    """Columns entity, event_id, logged (true) and the features, of each event whose first prediction knew them all."""
     rows: list[dict[str, Any]] = []
     if predictions is not None and "feature_statuses" in predictions.collect_schema():
+        if as_of is not None:
+            predictions = predictions.filter(pl.col("available_at") <= from_ms(as_of))
         events = frame.lazy().filter(pl.col("event_id").is_not_null()).select(_KEY)
         found = (
             predictions.join(events, on=_KEY, how="semi")
-            .sort("predicted_at", "prediction_id")
-            .unique(_KEY, keep="last", maintain_order=True)
+            .sort("predicted_at", "source", "offset")
+            .unique(_KEY, keep="first", maintain_order=True)
             .select(*_KEY, "features", "feature_statuses")
             .collect()
         )
