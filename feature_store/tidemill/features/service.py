@@ -25,10 +25,11 @@ from tidemill.features.rows import Value
 from tidemill.features.service_views import OnDemand, Plan, View, plan
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["RepositoryService", "ServiceRow", "open_service"]
+__all__ = ["PRESENT", "RepositoryService", "ServiceRow", "open_service"]
 
-PRESENT, NULL_VALUE, NOT_FOUND, OUTSIDE_MAX_AGE = "PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE"
-"""Feast's statuses of a value."""
+PRESENT = "PRESENT"
+"""Feast's status of a value that is there; the others say why it is None."""
+NULL_VALUE, NOT_FOUND, OUTSIDE_MAX_AGE = "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE"
 _STATUSES = {1: PRESENT, 2: NULL_VALUE, 3: NOT_FOUND, 4: OUTSIDE_MAX_AGE}
 _ROW, _TIME = "tidemill_row", "event_timestamp"
 

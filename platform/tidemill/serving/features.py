@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from tidemill.core.clock import Clock
 from tidemill.core.errors import TidemillError
 from tidemill.core.telemetry import REGISTRY, get_logger
-from tidemill.features.online import OnlineRow, Status
+from tidemill.features.online import OnlineRow
 from tidemill.features.rows import Value
 from tidemill.serving.rows import RequestRow
 
@@ -41,7 +41,7 @@ class FeatureRow(msgspec.Struct, frozen=True):
 
     def joined(self, other: "FeatureRow") -> "FeatureRow":
         """This row and a FeatureService's; the status is the one that says why something is absent."""
-        status = other.status if self.status in {None, Status.PRESENT} else self.status
+        status = other.status if self.status in {None, "PRESENT"} else self.status
         return FeatureRow(self.values | other.values, self.fence, status, self.statuses | other.statuses)
 
 

@@ -13,8 +13,7 @@ from prometheus_client import Counter
 from tidemill.core.clock import Clock
 from tidemill.core.errors import TidemillError
 from tidemill.core.telemetry import REGISTRY, get_logger
-from tidemill.features.online import Status
-from tidemill.features.service import ServiceRow
+from tidemill.features.service import PRESENT, ServiceRow
 from tidemill.serving.features import UNAVAILABLE, FeatureRow
 from tidemill.serving.rows import RequestRow
 from tidemill.spec.model import Entity
@@ -98,5 +97,5 @@ class ServiceFeatures:
 def _row(found: ServiceRow) -> FeatureRow:
     for status in found.statuses.values():
         _READS.labels(status).inc()
-    absent = {name: status for name, status in found.statuses.items() if status != Status.PRESENT}
-    return FeatureRow(found.values, {}, str(Status.PRESENT), absent)
+    absent = {name: status for name, status in found.statuses.items() if status != PRESENT}
+    return FeatureRow(found.values, {}, PRESENT, absent)
