@@ -157,6 +157,7 @@ class Local:
             kafka=self.settings.require_kafka(),
             redis=self.settings.require_redis(),
             clock=self.clock,
+            feast_repo=self.settings.feast_repo,
         )
 
     def loop(self, stored: StoredModel) -> Loop:

@@ -33,6 +33,7 @@ from tidemill.testing.serving import instance, make_version, picture, served_res
 
 SERVE = """
 import json, sys
+from pathlib import Path
 sys.modules["torch"] = None  # importing it fails
 import yaml
 from tidemill.core.clock import SystemClock
@@ -41,6 +42,8 @@ from tidemill.serving.server import run
 from tidemill.spec.model import ContinualModel
 
 file, given = sys.argv[1], json.loads(sys.argv[2])
+if "feast_repo" in given:
+    given["feast_repo"] = Path(given["feast_repo"])
 try:
     run(ContinualModel.model_validate(yaml.safe_load(open(file).read())), clock=SystemClock(), **given)
 except TidemillError as error:

@@ -29,8 +29,11 @@ def feature_store(resource: ContinualModel, settings: Settings) -> Any:
 def apply(resource: ContinualModel, settings: Settings) -> None:
     """Register the model's entity, view and service. What else the project has stays; doing it again changes nothing.
 
-    Raises `Unavailable` where the registry does not answer.
+    Nothing is done to the user's own repository, where the resource names a FeatureService of one. Raises
+    `Unavailable` where the registry does not answer.
     """
+    if resource.spec.features.service is not None and not _has_values(resource):
+        return  # all features are the service's
     from sqlalchemy.exc import SQLAlchemyError
 
     from tidemill.features.definitions import definitions
@@ -40,6 +43,10 @@ def apply(resource: ContinualModel, settings: Settings) -> None:
         feature_store(resource, settings).apply(definitions(resource, settings.lake_uri), partial=True)
     except SQLAlchemyError as error:
         raise Unavailable(f"Feast's registry does not take {resource.id}: {error}") from error
+
+
+def _has_values(resource: ContinualModel) -> bool:
+    return bool(resource.spec.features.image) or any(field.type != "image" for field in resource.spec.events.fields)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -38,6 +38,9 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
     parts = split(
         rows, fresh_rows=resource.spec.gates.fresh.rows, known=before.record.seen() if before else None, seed=seed
     )
+    pictures = picture_store(place.lake, resource)
+    seen = content(events, parts, resource, pictures, predictions=predictions, as_of=as_of)
+    frame, service = _with_service(place, seen, predictions, as_of)
     since = None if grant.since is None else from_ms(grant.since)
     record = SnapshotRecord(
         model=resource.id,
@@ -51,14 +54,12 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
         since=grant.since,
         seed=seed,
         rows={part: parts.filter(pl.col("part") == part).height for part in ("new", "replay", "fresh")},
+        service=service,
         invalid_labels=invalid,
     )
     folder = snapshots_folder(place.version_folder(grant.run))
     reference = reference_rows(events, parts, resource, since=since)
-    rows_seen = content(
-        events, parts, resource, picture_store(place.lake, resource), predictions=predictions, as_of=as_of
-    )
-    written = write_snapshot(folder, rows_seen, reference, record)
+    written = write_snapshot(folder, frame, reference, record)
     print(f"snapshot {written.digest}: {record.rows}, reference of {reference.height} events", flush=True)
     return written
 
@@ -99,6 +100,22 @@ def _read(place: Place, name: str) -> tuple[pl.LazyFrame, TableRead]:
     frame = table.scan(version)
     offsets = frame.group_by("source").agg(pl.col("offset").max()).sort("source").collect()
     return frame, TableRead(uri=table.uri, delta_version=version, offsets=dict(offsets.iter_rows()))
+
+
+def _with_service(
+    place: Place, frame: pl.DataFrame, predictions: pl.LazyFrame | None, as_of: int
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The rows with the features of the user's FeatureService, and their names; only with one is Feast imported."""
+    name, entity = place.resource.spec.features.service, place.resource.spec.events.entity.name
+    if name is None:
+        return frame, ()
+    from tidemill.features.service import open_service
+    from tidemill.training.service_values import with_service
+
+    service = open_service(place.resource, place.feast_repo)
+    frame, logged = with_service(frame, service, predictions, entity=entity, as_of=as_of)
+    print(f"features of {name}: {logged} of {frame.height} rows as served", flush=True)
+    return frame, service.names
 
 
 def _predictions(place: Place) -> tuple[pl.LazyFrame | None, TableRead | None]:

@@ -39,6 +39,8 @@ class Place:
     """Ask control; the seconds within which it must answer."""
     registry: Callable[[], Registry]
     """The registry, made when it is first asked for: its import takes seconds."""
+    feast_repo: Path | None = None
+    """Folder of the user's own Feast repository, where the resource names a service of it."""
 
     def version_uri(self, version: str) -> str:
         """Where a version of the model has its place."""
@@ -68,4 +70,5 @@ def here(model: str, environ: Mapping[str, str] = os.environ) -> Place:
         clock=wiring.clock,
         ask=lambda request, deadline_s: wiring.ask(resource, request, deadline_s=deadline_s),
         registry=lambda: wiring.registry,
+        feast_repo=wiring.settings.feast_repo,
     )

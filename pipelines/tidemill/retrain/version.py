@@ -33,7 +33,7 @@ def train(place: Place, grant: Grant, snapshot: Snapshot, *, checkpoint: Path | 
         return known
     codec, trainer = load_codec(resource.spec.model.codec), load_trainer(resource.spec.model.trainer)
     frame = snapshot.frame().filter(pl.col("part") != "fresh")
-    rows, labels = rows_and_labels(frame, resource)
+    rows, labels = rows_and_labels(frame, resource, snapshot.record.service)
     weights, warm_from = _champion_weights(place, grant)
     print(f"training on {len(rows)} rows, from {warm_from or 'scratch'}", flush=True)
     fitted = fit(
@@ -72,7 +72,8 @@ def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
     from tidemill.training.predictor import OnnxModel
 
     resource = place.resource
-    rows, labels = rows_and_labels(snapshot.frame().filter(pl.col("part") == "fresh"), resource)
+    fresh = snapshot.frame().filter(pl.col("part") == "fresh")
+    rows, labels = rows_and_labels(fresh, resource, snapshot.record.service)
 
     def scores(folder: Path) -> Scores:
         model = OnnxModel(folder, threads=_THREADS)

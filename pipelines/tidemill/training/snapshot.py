@@ -12,7 +12,7 @@ see, and replays from the lake what lies before that.
 import hashlib
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +69,8 @@ class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     rows: dict[str, int]
     """Rows by part: new, replay, fresh."""
+    service: tuple[str, ...] = ()
+    """Features of the user's FeatureService, columns of the rows, too."""
     invalid_labels: int = 0
     """Labels that do not fit the resource and were left out."""
     files: dict[str, str] = {}
@@ -138,10 +140,15 @@ def open_snapshot(folder: Path, digest: str) -> Snapshot:
     return Snapshot(msgspec.json.decode(content, type=SnapshotRecord), digest, path.parent)
 
 
-def rows_and_labels(frame: pl.DataFrame, resource: ContinualModel) -> tuple[list[Row], list[Mapping[str, Any]]]:
-    """The rows as the Codec takes them (fields and features by name), and their label values."""
+def rows_and_labels(
+    frame: pl.DataFrame, resource: ContinualModel, service: Sequence[str] = ()
+) -> tuple[list[Row], list[Mapping[str, Any]]]:
+    """The rows as the Codec takes them (fields and features by name), and their label values.
+
+    `service` names the features of the user's FeatureService (`SnapshotRecord.service`).
+    """
     columns = [field.name for field in resource.spec.events.fields] + list(resource.spec.features.image)
-    columns += window_names(resource)
+    columns += [*window_names(resource), *service]
     rows: list[Row] = list(frame.select(columns).iter_rows(named=True))
     return rows, [parse_label(text, resource) or {} for text in frame["label"]]
 

@@ -46,6 +46,7 @@ def validate(
     """Check a ContinualModel: every problem with its file, line, path and what was expected. Exit status 2 if any."""
     resource = load(file)
     _check_code(resource, file.resolve().parent)
+    _check_service(resource, local())
     emit({"model": resource.id, "valid": True}, output, f"{file} is valid: it declares {resource.id}")
 
 
@@ -58,6 +59,7 @@ def apply(
     code = file.resolve().parent
     _check_code(resource, code)
     machine = local()
+    _check_service(resource, machine)
     before = _stored(machine, resource.id)
     machine.store.put(resource, code=str(code))
     result = "created" if before is None else "changed"
@@ -143,6 +145,15 @@ def _document(stored: StoredModel) -> dict[str, Any]:
     content: dict[str, Any] = stored.resource.model_dump(mode="json", by_alias=True, exclude_unset=True)
     status = known_status(stored)
     return content | {"status": None if status is None else msgspec.to_builtins(status, str_keys=True)}
+
+
+def _check_service(resource: ContinualModel, machine: Local) -> None:
+    """Raise a `TidemillError` where the FeatureService that the resource names cannot be used. Imports Feast then."""
+    if resource.spec.features.service is None:
+        return
+    from tidemill.features.service import open_service
+
+    open_service(resource, machine.settings.feast_repo)
 
 
 def _check_code(resource: ContinualModel, folder: Path) -> None:

@@ -25,6 +25,7 @@ __all__ = ["Settings", "environment", "load_settings", "masked"]
 
 PREFIX = "TIDEMILL_"
 FILE = "tidemill.toml"
+_FOLDERS = ("state", "feast_repo")
 
 
 class Settings(BaseModel):
@@ -46,6 +47,8 @@ class Settings(BaseModel):
     """MLflow tracking URI; default SQLite in `<state>`."""
     feast_registry: str | None = None
     """Feast's SQL registry; default SQLite in `<state>`."""
+    feast_repo: Path | None = None
+    """Folder of your own feature_store.yaml, where a resource's `features.service` is found."""
     endpoint: str | None = None
     """Base URL of predict requests."""
     envoy_admin: str | None = None
@@ -117,7 +120,7 @@ def load_settings(
 
     def take(found: Mapping[str, Any], origin: str, relative_to: Path) -> None:
         for name, value in found.items():
-            values[name] = relative_to / str(value) if name == "state" else value
+            values[name] = relative_to / str(value) if name in _FOLDERS else value
             origins[name] = origin
 
     path = next((p / FILE for p in (folder, *folder.parents) if (p / FILE).is_file()), None)

@@ -17,11 +17,13 @@ from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.features.images import statistics
 from tidemill.features.reader import OnlineRow
 from tidemill.features.rows import Value
+from tidemill.serving.rows import RequestRow
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["FeatureRow", "FeatureSource", "OnlineFeatures", "PictureStatistics"]
+__all__ = ["UNAVAILABLE", "FeatureRow", "FeatureSource", "OnlineFeatures", "PictureStatistics", "RowFeatures"]
 
 UNAVAILABLE = "UNAVAILABLE"
+"""Status of a feature whose store did not answer in time."""
 _PAUSE_S = 1.0
 """After a failed read, none is tried for this long: requests must not queue up behind a store that hangs."""
 
@@ -36,7 +38,22 @@ class FeatureRow(msgspec.Struct, frozen=True):
     values: dict[str, Value] = {}
     fence: dict[str, int] = {}
     status: str | None = None
-    """`PRESENT`, `NOT_FOUND` (then a count is 0), `REBUILDING`, `UNAVAILABLE`; None where there are no windows."""
+    """`PRESENT`, `NOT_FOUND` (then a count is 0), `REBUILDING`, `UNAVAILABLE`; None where nothing is read."""
+    statuses: dict[str, str] = {}
+    """Of a FeatureService's features, those that are not `PRESENT`, each with Feast's status or `UNAVAILABLE`."""
+
+    def joined(self, other: "FeatureRow") -> "FeatureRow":
+        """This row and a FeatureService's; the status is the one that says why something is absent."""
+        status = other.status if self.status in {None, "PRESENT"} else self.status
+        return FeatureRow(self.values | other.values, self.fence, status, self.statuses | other.statuses)
+
+
+class RowFeatures(Protocol):
+    """Features that take a row's own fields, too; `tidemill.serving.service.ServiceFeatures` is one."""
+
+    def of(self, rows: Sequence[RequestRow]) -> list[FeatureRow]:
+        """One row of features per row, in order. Never raises for a store that does not answer."""
+        ...
 
 
 class FeatureSource(Protocol):

@@ -12,7 +12,7 @@ from tidemill.core.ids import new_id
 from tidemill.core.telemetry import REGISTRY
 from tidemill.events.records import Prediction
 from tidemill.features.rows import Value
-from tidemill.serving.features import FeatureRow, OnlineFeatures, PictureStatistics
+from tidemill.serving.features import FeatureRow, OnlineFeatures, PictureStatistics, RowFeatures
 from tidemill.serving.log import PredictionLog
 from tidemill.serving.rows import RequestRow
 from tidemill.spec.model import ContinualModel
@@ -53,6 +53,7 @@ class Predictor:
         model: the model.
         features: the online features.
         log: the prediction log.
+        service: the features of the user's own FeatureService, where the resource names one.
     """
 
     def __init__(
@@ -63,10 +64,11 @@ class Predictor:
         model: Answers,
         features: OnlineFeatures,
         log: PredictionLog,
+        service: RowFeatures | None = None,
     ) -> None:
         self.version = version
         self._has_box = resource.spec.prediction.type == "detection"
-        self._model, self._features, self._log = model, features, log
+        self._model, self._features, self._log, self._service = model, features, log, service
         self._pictures = PictureStatistics(resource)
 
     def answer(self, rows: Sequence[RequestRow], *, request_id: str, now: datetime) -> list[Answered]:
@@ -77,7 +79,7 @@ class Predictor:
         """
         with _SECONDS.time():
             measured = self._pictures.of([row.values for row in rows])
-            found = self._features.of([row.entity for row in rows], to_ms(now))
+            found = self._features_of(rows, to_ms(now))
             used = [one | other.values for one, other in zip(measured, found, strict=True)]
             answers = self._model.answers([row.values | values for row, values in zip(rows, used, strict=True)])
             answered = [
@@ -88,6 +90,12 @@ class Predictor:
             self._log.put([self._record(*one, request_id=request_id, now=now) for one in records])
         _PREDICTIONS.labels(self.version).inc(len(answered))
         return answered
+
+    def _features_of(self, rows: Sequence[RequestRow], now_ms: int) -> list[FeatureRow]:
+        features = self._features.of([row.entity for row in rows], now_ms)
+        if self._service is None:
+            return features
+        return [own.joined(other) for own, other in zip(features, self._service.of(rows), strict=True)]
 
     def _output(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """What the spec declares of an answer, in plain numbers: NumPy's have no JSON."""
@@ -117,6 +125,7 @@ class Predictor:
             request_id=request_id,
             features=used,
             feature_status=found.status,
+            feature_statuses=found.statuses,
             fence=found.fence,
             boot="",  # the log numbers it
             seq=0,

@@ -10,6 +10,7 @@ import signal
 import socket
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -20,12 +21,12 @@ from tidemill.core.clock import Clock
 from tidemill.core.errors import Corrupt, TidemillError, Unavailable
 from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.serving.body_limit import BodyLimit
-from tidemill.serving.features import OnlineFeatures
+from tidemill.serving.features import OnlineFeatures, RowFeatures
 from tidemill.serving.kserve_import import kserve_parts
 from tidemill.serving.log import PredictionLog, PredictionWriter
 from tidemill.serving.model import Requests, make_model
 from tidemill.serving.predictor import Predictor
-from tidemill.serving.rows import RowReader
+from tidemill.serving.rows import RequestRow, RowReader
 from tidemill.spec.model import ContinualModel
 from tidemill.spec.paths import served_name
 
@@ -51,6 +52,7 @@ def run(
     kafka: str,
     redis: str,
     clock: Clock,
+    feast_repo: Path | None = None,
     host: str = "127.0.0.1",
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests in flight are answered, and what was predicted is logged.
@@ -63,12 +65,14 @@ def run(
         kafka: bootstrap servers, for the prediction log. The server answers without them, too.
         redis: URL, for online features. Likewise.
         clock: the time.
+        feast_repo: folder of the user's own Feast repository, where the resource names a service of it.
         host: interface to listen on.
 
     Raises:
         NotFound, Corrupt: there is no such artifact, or its files are not the ones that were written.
         UserCodeError: the codec cannot be loaded.
-        Unavailable: the port is taken.
+        InvalidInput, NotFound: the resource names a FeatureService that cannot be used.
+        Unavailable: the port is taken, or the registry of the user's Feast repository cannot be read.
     """
     started = clock.monotonic()
     # Bound first and heard last: a taken port shows before seconds are spent, and nobody connects too early.
@@ -77,8 +81,9 @@ def run(
         log = PredictionLog(lambda: _writer(kafka, version), f"{resource.id}.predictions", clock=clock)
         try:
             features = OnlineFeatures(_feature_source(redis, resource), _window_names(resource), clock=clock)
-            predictor = Predictor(resource, version=version, model=model, features=features, log=log)
-            _warm_up(resource, model)
+            service = _service(resource, feast_repo, clock)
+            predictor = Predictor(resource, version=version, model=model, features=features, log=log, service=service)
+            _warm_up(resource, model, service)
             parts, reader = kserve_parts(), RowReader(resource)
             requests = Requests(parts, name=served_name(resource), reader=reader, predictor=predictor, clock=clock)
             app = _application(parts, make_model(requests), port)
@@ -116,7 +121,17 @@ def _feature_source(redis: str, resource: ContinualModel) -> Any:
     return OnlineReader(redis, resource.id, layout=layout_of(resource), timeout_s=_READ_TIMEOUT_S)
 
 
-def _warm_up(resource: ContinualModel, model: Any) -> None:
+def _service(resource: ContinualModel, repository: Path | None, clock: Clock) -> RowFeatures | None:
+    """The features of the user's own FeatureService; only then is Feast imported."""
+    if resource.spec.features.service is None:
+        return None
+    from tidemill.features.service import open_service
+    from tidemill.serving.service import ServiceFeatures
+
+    return ServiceFeatures(lambda: open_service(resource, repository), resource.spec.events.entity, clock=clock)
+
+
+def _warm_up(resource: ContinualModel, model: Any, service: RowFeatures | None) -> None:
     """Answer a made-up row, so that the first real one does not pay for what is loaded late.
 
     A codec may rightly refuse a grey picture; that is no reason not to serve.
@@ -130,6 +145,9 @@ def _warm_up(resource: ContinualModel, model: Any) -> None:
     }
     try:
         row |= dict.fromkeys(resource.spec.features.image, 0.5) | dict.fromkeys(_window_names(resource))
+        if service is not None:
+            entity = "0" if resource.spec.events.entity.type == "int" else ""
+            row |= service.of([RequestRow(entity=entity, event_id=None, values=row)])[0].values
         model.answers([row])
     except TidemillError as error:
         _log.warning("a made-up row was not answered", reason=error.message)
