@@ -36,6 +36,12 @@ __all__ = [
 READY, REBUILDING = "ready", "rebuilding"
 """States of a generation; it may also be missing."""
 
+_REFUSED = (
+    redis.AuthenticationError,
+    redis.exceptions.AuthorizationError,
+    redis.exceptions.NoPermissionError,
+)
+
 _PASSES = (  # a failover or a full memory ends; other refusals are our mistake or a missing right
     redis.exceptions.ReadOnlyError,
     redis.exceptions.OutOfMemoryError,
@@ -197,7 +203,7 @@ def failures() -> Iterator[None]:
     """Turns what Redis raises into `Unavailable`, or `Permanent` where waiting cannot help."""
     try:
         yield
-    except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as error:
+    except _REFUSED as error:
         raise Permanent(f"Redis refuses this user: {error}") from error
     except redis.ResponseError as error:
         if isinstance(error, _PASSES) or str(error).startswith(("BUSY", "MISCONF")):
