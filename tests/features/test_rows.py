@@ -95,7 +95,7 @@ def logs(draw: st.DrawFn) -> dict[str, list[Event]]:
         for _ in range(draw(st.integers(0, 10))):
             offset += draw(st.integers(1, 3))
             arrival += draw(st.integers(0, 12_000))
-            event_time = arrival - draw(st.one_of(st.integers(-2, 2), st.integers(0, 40_000)))
+            event_time = arrival - draw(st.one_of(st.integers(-2, 2), st.integers(-5000, 40_000)))
             values = [draw(st.none() | kind) for kind in (NUMBERS, st.integers(-9, 9), st.booleans())]
             words = [draw(st.none() | st.sampled_from(["a", "ü", "", "ccc"])) for _ in range(2)]
             made[source].append((source, offset, draw(st.sampled_from(ENTITIES)), event_time, arrival, *values, *words))
