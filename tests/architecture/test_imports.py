@@ -12,7 +12,15 @@ from tests.architecture.test_layout import MODULES, ROOT
 
 # Each vendor's client and the modules that may import it: adapters, named after it or after what it is there for.
 VENDORS = {
-    "kafka": {"events.kafka", "events.cluster", "stack.kafka", "ingest.worker", "outcomes.kafka"},
+    "kafka": {
+        "events.kafka",
+        "events.cluster",
+        "events.replay",
+        "events.unpack",
+        "stack.kafka",
+        "ingest.worker",
+        "outcomes.kafka",
+    },
     "redis": {"features.online", "stack.redis", "outcomes.state"},
     "deltalake": {"events.lake", "watch.store"},
     "feast": {"features.apply", "features.definitions", "features.feast_online"},

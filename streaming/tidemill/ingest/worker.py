@@ -27,10 +27,11 @@ from tidemill.events.waiting import Stopped, Waiting
 from tidemill.features.online import OnlineRows
 from tidemill.ingest.batch import BatchReader, Raw
 from tidemill.ingest.effects import Effects, Passed
-from tidemill.ingest.guard import Guard, Stop
+from tidemill.ingest.guard import Guard
+from tidemill.ingest.halts import Halts
 from tidemill.ingest.lag import LagMeter
 from tidemill.ingest.start import start_of
-from tidemill.ingest.telemetry import LOST, STOPPED
+from tidemill.ingest.telemetry import LOST
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["run"]
@@ -48,8 +49,6 @@ _MAX_BYTES = 32 << 20
 _IDLE_S = 5.0
 """After so much silence the stores are asked whether they are there, and whether the rows still are."""
 _ANSWER_S = 5.0
-_TRY_AGAIN_S = 15.0
-"""How long a source that was mostly bad is left alone; then its share is taken again, with what came meanwhile."""
 
 _FENCED = (
     kafka_errors.CommitFailedError,
@@ -128,8 +127,6 @@ class _Worker:
         """Partitions were taken or given since the batch at hand was begun."""
         self._sources: dict[TopicPartition, Source] = {}
         self._next: dict[TopicPartition, int] = {}
-        self._stopped: dict[TopicPartition, float] = {}
-        """Partitions that are mostly bad, and when to try them again."""
 
     def run(self) -> None:
         until_done = self._waiting.until_done
@@ -146,11 +143,12 @@ class _Worker:
             with until_done(lambda: RecordWriter(self._kafka, client_id=client, max_block_s=_ANSWER_S)) as writer:
                 self._effects = Effects(self._resource, rows=rows, lake=self._lake, writer=writer, passed=self._passed)
                 self._consumer = until_done(self._connect)
+                self._halts = Halts(self._consumer, self._resource.id, self._clock)
                 try:
                     with LagMeter(self._cluster, self._resource.id, self._topic, self._positions):
                         self._loop()
                 finally:
-                    self._go_on(tuple(self._stopped))
+                    self._halts.end()
                     self._consumer.close(autocommit=False, timeout_ms=round(_ANSWER_S * 1000))
                     rows.close()
         finally:
@@ -160,7 +158,8 @@ class _Worker:
         self._consumer.subscribe([self._topic], listener=_Listener(self))
         heard = self._clock.monotonic()
         while not self._waiting.stop.is_set():
-            self._try_again()
+            self._halts.keep_only(self._assigned)
+            self._halts.try_again()
             records = self._gather()
             if self._unplaced:
                 self._waiting.until_done(self._place, (Transient, NotFound))
@@ -218,45 +217,16 @@ class _Worker:
         stops = self._guard.judge(batch)
         partitions = {source: tp for tp, source in self._sources.items() if source in batch.upto}
         for source, stop in stops.items():
-            self._stop(partitions.pop(source), stop)
+            tp = partitions.pop(source)
+            self._halts.stop(tp, self._next[tp], stop)
         if not partitions:
             return
         batch = batch.without(stops) if stops else batch
         self._waiting.until_done(lambda: self._effects.take(batch))
         self._guard.took(batch)
         self._next |= {tp: batch.upto[source] + 1 for source, tp in partitions.items()}
-        self._go_on(self._stopped.keys() & partitions.values())
+        self._halts.end(partitions.values())
         self._commit(partitions.values())
-
-    def _stop(self, tp: TopicPartition, why: Stop) -> None:
-        """Leave a partition that is mostly bad where it is: nothing of it is written."""
-        self._consumer.pause(tp)
-        self._consumer.seek(tp, self._next[tp])
-        if tp not in self._stopped:
-            _log.error(
-                f"stopped reading: {why.share:.0%} of the newest {why.of} records are bad, more than "
-                "events.quarantine.stopAbove; change the resource, or what is sent",
-                model=self._resource.id,
-                partition=tp.partition,
-                offset=self._next[tp],
-                most=why.reason,
-            )
-            STOPPED.labels(self._resource.id, str(tp.partition)).set(1)
-        self._stopped[tp] = self._clock.monotonic() + _TRY_AGAIN_S
-
-    def _try_again(self) -> None:
-        self._go_on(self._stopped.keys() - self._assigned)
-        now = self._clock.monotonic()
-        due = [tp for tp, at in self._stopped.items() if at <= now and tp in self._consumer.paused()]
-        if due:
-            self._consumer.resume(*due)
-
-    def _go_on(self, partitions: Iterable[TopicPartition]) -> None:
-        """These are not stopped any more, or are another worker's."""
-        for tp in tuple(partitions):
-            del self._stopped[tp]
-            STOPPED.remove(self._resource.id, str(tp.partition))
-            _log.info("reading goes on, or ends here", model=self._resource.id, partition=tp.partition)
 
     def _positions(self) -> dict[int, int]:
         return {tp.partition: at for tp, at in self._next.copy().items() if tp in self._assigned}
@@ -309,7 +279,7 @@ class _Worker:
             )
             for tp, source in sources.items()
         }
-        self._go_on(tuple(self._stopped))
+        self._halts.end()
         self._effects.fill_rows(force=any(start.rebuild for start in starts.values()))
         self._effects.announce(sources.values())
         for tp, start in starts.items():
