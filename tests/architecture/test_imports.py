@@ -18,6 +18,7 @@ VENDORS = {
         "events.replay",
         "events.unpack",
         "stack.kafka",
+        "ingest.consumer",
         "ingest.worker",
         "outcomes.kafka",
     },

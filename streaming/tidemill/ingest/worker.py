@@ -1,18 +1,20 @@
 """The worker: poll → validate → lake → online rows → sketches → commit.
 
-One thread. A batch is what a short while of polling brought; it has all its effects before the group's offsets move,
-or none that matters: after a rebalance what was gathered is dropped whole, because whoever has the partition now
-reads it again. Where to begin in a partition is worked out on assignment (`tidemill.ingest.start`), never by Kafka's
-reset. While a broker or store does not answer the worker waits, tries again and loses nothing.
+A batch is what a short while of polling brought; it has all its effects before the group's offsets move, or none that
+matters: after a rebalance what was gathered is dropped whole, because whoever has the partition now reads it again.
+While a batch has its effects, on a thread of their own, the next one is read; there it waits until they are done.
+Where to begin in a partition is worked out on assignment (`tidemill.ingest.start`), never by Kafka's reset. While a
+broker or store does not answer the worker waits, tries again and loses nothing.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Event
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
 from tidemill.core.clock import Clock
@@ -22,10 +24,10 @@ from tidemill.events.cluster import Cluster, ensure_topics, kafka_failures
 from tidemill.events.kafka import RecordWriter
 from tidemill.events.records import Topics
 from tidemill.events.sources import Source
-from tidemill.events.unpack import unpack_by_batch
 from tidemill.events.waiting import Stopped, Waiting
 from tidemill.features.online import OnlineRows
 from tidemill.ingest.batch import BatchReader, Raw
+from tidemill.ingest.consumer import FENCED, connect
 from tidemill.ingest.effects import Effects, Passed
 from tidemill.ingest.guard import Guard
 from tidemill.ingest.halts import Halts
@@ -49,14 +51,6 @@ _MAX_BYTES = 32 << 20
 _IDLE_S = 5.0
 """After so much silence the stores are asked whether they are there, and whether the rows still are."""
 _ANSWER_S = 5.0
-
-_FENCED = (
-    kafka_errors.CommitFailedError,
-    kafka_errors.IllegalGenerationError,
-    kafka_errors.RebalanceInProgressError,
-    kafka_errors.UnknownMemberIdError,
-    kafka_errors.FencedInstanceIdError,
-)
 
 
 def run(
@@ -127,6 +121,11 @@ class _Worker:
         """Partitions were taken or given since the batch at hand was begun."""
         self._sources: dict[TopicPartition, Source] = {}
         self._next: dict[TopicPartition, int] = {}
+        """Offset to read next; what lies below it has had its effects, or is about to."""
+        self._done: dict[TopicPartition, int] = {}
+        """Offset below which everything has had its effects."""
+        self._pending: tuple[Future[None], dict[TopicPartition, int]] | None = None
+        """The batch that is having its effects while the next one is read, and what to commit after that."""
 
     def run(self) -> None:
         until_done = self._waiting.until_done
@@ -142,10 +141,13 @@ class _Worker:
             client = f"{self._resource.id}.ingest"
             with until_done(lambda: RecordWriter(self._kafka, client_id=client, max_block_s=_ANSWER_S)) as writer:
                 self._effects = Effects(self._resource, rows=rows, lake=self._lake, writer=writer, passed=self._passed)
-                self._consumer = until_done(self._connect)
+                self._consumer = until_done(lambda: connect(self._kafka, f"{self._resource.id}.ingest"))
                 self._halts = Halts(self._consumer, self._resource.id, self._clock)
                 try:
-                    with LagMeter(self._cluster, self._resource.id, self._topic, self._positions):
+                    with (
+                        LagMeter(self._cluster, self._resource.id, self._topic, self._positions),
+                        ThreadPoolExecutor(1, f"{self._resource.id}.effects") as self._thread,
+                    ):
                         self._loop()
                 finally:
                     self._halts.end()
@@ -157,26 +159,35 @@ class _Worker:
     def _loop(self) -> None:
         self._consumer.subscribe([self._topic], listener=_Listener(self))
         heard = self._clock.monotonic()
-        while not self._waiting.stop.is_set():
-            self._halts.keep_only(self._assigned)
-            self._halts.try_again()
-            records = self._gather()
-            if self._unplaced:
-                self._waiting.until_done(self._place, (Transient, NotFound))
-            elif records:
-                self._take(records)
-            elif self._clock.monotonic() - heard < _IDLE_S:
-                continue
-            else:
-                self._waiting.until_done(self._look)
-            heard = self._clock.monotonic()
+        try:
+            while not self._waiting.stop.is_set():
+                self._halts.keep_only(self._assigned)
+                self._halts.try_again()
+                records = self._gather()
+                if records:
+                    self._take(records)
+                else:
+                    self._finish()
+                if self._unplaced:
+                    self._finish()
+                    self._waiting.until_done(self._place, (Transient, NotFound))
+                elif not records and self._clock.monotonic() - heard < _IDLE_S:
+                    continue
+                elif not records:
+                    self._waiting.until_done(self._look)
+                heard = self._clock.monotonic()
+            self._finish()
+        except BaseException:
+            self._waiting.stop.set()  # else the effects might wait for a store for ever
+            raise
 
     def _gather(self) -> dict[TopicPartition, list[Raw]]:
         """What a short while of polling brings; nothing if partitions were taken or given meanwhile."""
         self._moved = False
         gathered: dict[TopicPartition, list[Raw]] = defaultdict(list)
         count = size = 0
-        wait_s, deadline, latest = 0.5, None, 0.0
+        # What had its effects is committed soon, also where nothing follows it.
+        wait_s, deadline, latest = 0.5 if self._pending is None else _PAUSE_S, None, 0.0
         while wait_s > 0 and count < self._max_records and size < _MAX_BYTES and not self._waiting.stop.is_set():
             found = self._waiting.until_done(partial(self._poll, wait_s, self._max_records - count))
             if self._moved:
@@ -222,14 +233,25 @@ class _Worker:
         if not partitions:
             return
         batch = batch.without(stops) if stops else batch
-        self._waiting.until_done(lambda: self._effects.take(batch))
+        self._finish()
+        if self._moved:  # the commit may have told of it
+            return
         self._guard.took(batch)
         self._next |= {tp: batch.upto[source] + 1 for source, tp in partitions.items()}
         self._halts.end(partitions.values())
-        self._commit(partitions.values())
+        offsets = {tp: self._next[tp] for tp in partitions.values()}
+        self._pending = self._thread.submit(self._waiting.until_done, lambda: self._effects.take(batch)), offsets
+
+    def _finish(self) -> None:
+        """Wait until the batch before has had its effects, and commit it; what ended them ends the worker."""
+        if self._pending is not None:
+            (effects, offsets), self._pending = self._pending, None
+            effects.result()
+            self._done |= offsets
+            self._commit(offsets)
 
     def _positions(self) -> dict[int, int]:
-        return {tp.partition: at for tp, at in self._next.copy().items() if tp in self._assigned}
+        return {tp.partition: at for tp, at in self._done.copy().items() if tp in self._assigned}
 
     def _still_the_same(self) -> bool:
         """Whether the topic that was polled is the one the offsets belong to: ids are never given twice."""
@@ -240,12 +262,12 @@ class _Worker:
             self.given(self._consumer.assignment())
         return same
 
-    def _commit(self, partitions: Iterable[TopicPartition]) -> None:
+    def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         # The source goes along: a commit of a topic that is gone must not be taken for one of its successor.
-        offsets = {tp: OffsetAndMetadata(self._next[tp], str(self._sources[tp]), -1) for tp in partitions}
+        committed = {tp: OffsetAndMetadata(at, str(self._sources[tp]), -1) for tp, at in offsets.items()}
         try:
-            self._consumer.commit(offsets, timeout_ms=round(_ANSWER_S * 1000))
-        except _FENCED as error:
+            self._consumer.commit(committed, timeout_ms=round(_ANSWER_S * 1000))
+        except FENCED as error:
             _log.info("another worker has the partitions now", model=self._resource.id, reason=str(error))
         except kafka_errors.KafkaError as error:
             # All effects are there; the next commit covers this one, and a restart reads again what it leaves out.
@@ -290,6 +312,7 @@ class _Worker:
             self._consumer.resume(tp)
         self._sources = sources
         self._next = {tp: start.offset for tp, start in starts.items()}
+        self._done = dict(self._next)
         self._unplaced = set()
 
     def _committed(self, tp: TopicPartition, source: Source) -> int | None:
@@ -305,30 +328,7 @@ class _Worker:
         self._effects.fill_rows()
         # Behind the last record there may be a transaction's marker, which is no lag.
         self._next |= {tp: self._consumer.position(tp) for tp in self._next if tp in self._assigned}
-
-    def _connect(self) -> Any:
-        with kafka_failures(f"Kafka at {self._kafka}"):
-            consumer = KafkaConsumer(
-                bootstrap_servers=self._kafka.split(","),
-                client_id=f"{self._resource.id}.ingest",
-                group_id=f"{self._resource.id}.ingest",
-                isolation_level="read_committed",
-                auto_offset_reset="none",
-                enable_auto_commit=False,
-                allow_auto_create_topics=False,
-                session_timeout_ms=10_000,
-                heartbeat_interval_ms=2_000,
-                # A commit waits behind a fetch on the same connection, so the fetch must not wait long.
-                fetch_max_wait_ms=100,
-                fetch_max_bytes=16 << 20,
-                max_partition_fetch_bytes=8 << 20,
-                metadata_max_age_ms=30_000,
-                reconnect_backoff_max_ms=1000,
-                bootstrap_timeout_ms=round(_ANSWER_S * 1000),
-            )
-        if not unpack_by_batch(consumer):
-            _log.warning("this version of kafka-python unpacks records one by one, which takes longer")
-        return consumer
+        self._done = dict(self._next)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
