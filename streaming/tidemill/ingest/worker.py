@@ -26,7 +26,7 @@ from tidemill.events.records import Topics
 from tidemill.events.sources import Source
 from tidemill.events.waiting import Stopped, Waiting
 from tidemill.features.online import OnlineRows
-from tidemill.ingest.batch import BatchReader, Raw
+from tidemill.ingest.batch import Batch, BatchReader, Raw
 from tidemill.ingest.consumer import FENCED, connect
 from tidemill.ingest.effects import Effects, Passed
 from tidemill.ingest.guard import Guard
@@ -124,7 +124,7 @@ class _Worker:
         """Offset to read next; what lies below it has had its effects, or is about to."""
         self._done: dict[TopicPartition, int] = {}
         """Offset below which everything has had its effects."""
-        self._pending: tuple[Future[None], dict[TopicPartition, int]] | None = None
+        self._pending: tuple[Future[bool], dict[TopicPartition, int]] | None = None
         """The batch that is having its effects while the next one is read, and what to commit after that."""
 
     def run(self) -> None:
@@ -219,8 +219,6 @@ class _Worker:
             return dict(found)
 
     def _take(self, records: dict[TopicPartition, list[Raw]]) -> None:
-        if not self._waiting.until_done(self._still_the_same, (Transient, NotFound)):
-            return
         batch = self._reader.read(
             {self._sources[tp]: raws for tp, raws in records.items()},
             {self._sources[tp]: self._next[tp] for tp in records},
@@ -234,21 +232,31 @@ class _Worker:
             return
         batch = batch.without(stops) if stops else batch
         self._finish()
-        if self._moved:  # the commit may have told of it
+        if self._moved:
             return
         self._guard.took(batch)
         self._next |= {tp: batch.upto[source] + 1 for source, tp in partitions.items()}
         self._halts.end(partitions.values())
         offsets = {tp: self._next[tp] for tp in partitions.values()}
-        self._pending = self._thread.submit(self._waiting.until_done, lambda: self._effects.take(batch)), offsets
+        self._pending = self._thread.submit(self._waiting.until_done, lambda: self._attempt(batch)), offsets
+
+    def _attempt(self, batch: Batch) -> bool:
+        """All effects of a batch, unless its topic is gone; asked each time, on the thread of the effects."""
+        if not self._waiting.until_done(self._still_the_same, (Transient, NotFound)):
+            return False
+        self._effects.take(batch)
+        return True
 
     def _finish(self) -> None:
         """Wait until the batch before has had its effects, and commit it; what ended them ends the worker."""
         if self._pending is not None:
             (effects, offsets), self._pending = self._pending, None
-            effects.result()
-            self._done |= offsets
-            self._commit(offsets)
+            if effects.result():
+                self._done |= offsets
+                self._commit(offsets)
+            else:
+                _log.warning("the topic was made anew; reading the new one", topic=self._topic)
+                self.given(self._consumer.assignment())
 
     def _positions(self) -> dict[int, int]:
         return {tp.partition: at for tp, at in self._done.copy().items() if tp in self._assigned}
@@ -256,11 +264,7 @@ class _Worker:
     def _still_the_same(self) -> bool:
         """Whether the topic that was polled is the one the offsets belong to: ids are never given twice."""
         now = self._cluster.sources(self._topic)
-        same = all(now.get(tp.partition) == source for tp, source in self._sources.items())
-        if not same:
-            _log.warning("the topic was made anew; reading the new one", topic=self._topic)
-            self.given(self._consumer.assignment())
-        return same
+        return all(now.get(tp.partition) == source for tp, source in self._sources.items())
 
     def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         # The source goes along: a commit of a topic that is gone must not be taken for one of its successor.
