@@ -20,8 +20,8 @@ from tidemill.core.telemetry import REGISTRY
 from tidemill.events.cluster import Cluster
 from tidemill.events.kafka import ensure_topics
 from tidemill.events.records import Quarantined
+from tidemill.ingest import halts
 from tidemill.ingest import lag as lag_module
-from tidemill.ingest import worker as worker_module
 from tidemill.ingest.effects import Stage
 from tidemill.ingest.guard import NEWEST
 from tidemill.ingest.tables import events_table
@@ -154,7 +154,7 @@ def test_a_source_that_is_mostly_bad_stops_before_it_is_drained_and_goes_on_with
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lag_module, "_EVERY_S", 0.2)
-    monkeypatch.setattr(worker_module, "_TRY_AGAIN_S", 0.5)
+    monkeypatch.setattr(halts, "TRY_AGAIN_S", 0.5)
     site.send_values([("A", site.event_json(event_id=f"e{n}", exposure_ms=2000 + n)) for n in range(NEWEST)])
     with site.worker():
         eventually(lambda: stopped(site) and lag(site) == NEWEST, 40)
@@ -175,15 +175,14 @@ def test_a_source_that_is_mostly_bad_stops_before_it_is_drained_and_goes_on_with
 def test_a_stopped_source_goes_on_by_itself_when_its_share_of_bad_events_falls(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "_TRY_AGAIN_S", 0.5)
+    monkeypatch.setattr(halts, "TRY_AGAIN_S", 0.5)
     site.send_values([("A", site.event_json(event_id=f"e{n}", exposure_ms=2000)) for n in range(NEWEST)])
     with site.worker():
         eventually(lambda: stopped(site), 40)
         site.send_values([("D", site.event_json(event_id="d", station="D"))])  # another partition is read as ever
         eventually(lambda: site.ids() == ["d"], 40, every_s=0.2)
         site.send_values([("A", site.event_json(event_id=f"f{n:03}")) for n in range(NEWEST)])
-        eventually(lambda: len(site.ids()) == NEWEST + 1, 40, every_s=0.2)
-        assert not stopped(site)
+        eventually(lambda: len(site.ids()) == NEWEST + 1 and not stopped(site), 40, every_s=0.2)
     assert len({record.offset for record in site.read("quarantine", Quarantined)}) == NEWEST
 
 

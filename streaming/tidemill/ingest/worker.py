@@ -1,18 +1,20 @@
 """The worker: poll → validate → lake → online rows → sketches → commit.
 
-One thread. A batch is what a short while of polling brought; it has all its effects before the group's offsets move,
-or none that matters: after a rebalance what was gathered is dropped whole, because whoever has the partition now
-reads it again. Where to begin in a partition is worked out on assignment (`tidemill.ingest.start`), never by Kafka's
-reset. While a broker or store does not answer the worker waits, tries again and loses nothing.
+A batch is what a short while of polling brought; it has all its effects before the group's offsets move, or none that
+matters: after a rebalance what was gathered is dropped whole, because whoever has the partition now reads it again.
+While a batch has its effects, on a thread of their own, the next one is read; there it waits until they are done.
+Where to begin in a partition is worked out on assignment (`tidemill.ingest.start`), never by Kafka's reset. While a
+broker or store does not answer the worker waits, tries again and loses nothing.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Event
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
 from tidemill.core.clock import Clock
@@ -22,19 +24,20 @@ from tidemill.events.cluster import Cluster, ensure_topics, kafka_failures
 from tidemill.events.kafka import RecordWriter
 from tidemill.events.records import Topics
 from tidemill.events.sources import Source
-from tidemill.events.unpack import unpack_by_batch
 from tidemill.events.upkeep import Policy
 from tidemill.events.waiting import Stopped, Waiting
 from tidemill.features.freshness import Freshness
 from tidemill.features.layout import layout_of
 from tidemill.features.online import OnlineRows
-from tidemill.ingest.batch import BatchReader, Raw
+from tidemill.ingest.batch import Batch, BatchReader, Raw
+from tidemill.ingest.consumer import FENCED, connect
 from tidemill.ingest.effects import Effects, Passed
-from tidemill.ingest.guard import Guard, Stop
+from tidemill.ingest.guard import Guard
+from tidemill.ingest.halts import Halts
 from tidemill.ingest.lag import LagMeter
 from tidemill.ingest.start import start_of
 from tidemill.ingest.tables import picture_store
-from tidemill.ingest.telemetry import LOST, STOPPED
+from tidemill.ingest.telemetry import LOST
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["run"]
@@ -52,16 +55,6 @@ _MAX_BYTES = 32 << 20
 _IDLE_S = 5.0
 """After so much silence the stores are asked whether they are there, and whether the rows still are."""
 _ANSWER_S = 5.0
-_TRY_AGAIN_S = 15.0
-"""How long a source that was mostly bad is left alone; then its share is taken again, with what came meanwhile."""
-
-_FENCED = (
-    kafka_errors.CommitFailedError,
-    kafka_errors.IllegalGenerationError,
-    kafka_errors.RebalanceInProgressError,
-    kafka_errors.UnknownMemberIdError,
-    kafka_errors.FencedInstanceIdError,
-)
 
 
 def run(
@@ -135,8 +128,11 @@ class _Worker:
         """Partitions were taken or given since the batch at hand was begun."""
         self._sources: dict[TopicPartition, Source] = {}
         self._next: dict[TopicPartition, int] = {}
-        self._stopped: dict[TopicPartition, float] = {}
-        """Partitions that are mostly bad, and when to try them again."""
+        """Offset to read next; what lies below it has had its effects, or is about to."""
+        self._done: dict[TopicPartition, int] = {}
+        """Offset below which everything has had its effects."""
+        self._pending: tuple[Future[bool], dict[TopicPartition, int]] | None = None
+        """The batch that is having its effects while the next one is read, and what to commit after that."""
 
     def run(self, policy: Policy) -> None:
         until_done = self._waiting.until_done
@@ -162,13 +158,17 @@ class _Worker:
                     ),
                 )
                 self._upkeep = self._effects.upkeep(policy, self._clock)
-                self._consumer = until_done(self._connect)
+                self._consumer = until_done(lambda: connect(self._kafka, f"{self._resource.id}.ingest"))
+                self._halts = Halts(self._consumer, self._resource.id, self._clock)
                 try:
-                    with LagMeter(self._cluster, self._resource.id, self._topic, self._positions):
+                    with (
+                        LagMeter(self._cluster, self._resource.id, self._topic, self._positions),
+                        ThreadPoolExecutor(1, f"{self._resource.id}.effects") as self._thread,
+                    ):
                         self._loop()
                 finally:
-                    self._go_on(tuple(self._stopped))
                     self._upkeep.close()
+                    self._halts.end()
                     self._consumer.close(autocommit=False, timeout_ms=round(_ANSWER_S * 1000))
                     rows.close()
         finally:
@@ -177,27 +177,37 @@ class _Worker:
     def _loop(self) -> None:
         self._consumer.subscribe([self._topic], listener=_Listener(self))
         heard = self._clock.monotonic()
-        while not self._waiting.stop.is_set():
-            self._try_again()
-            if any(tp.partition == 0 for tp in self._sources):  # of several workers, the one that has it
-                self._upkeep.begin_if_due()
-            records = self._gather()
-            if self._unplaced:
-                self._waiting.until_done(self._place, (Transient, NotFound))
-            elif records:
-                self._take(records)
-            elif self._clock.monotonic() - heard < _IDLE_S:
-                continue
-            else:
-                self._waiting.until_done(self._look)
-            heard = self._clock.monotonic()
+        try:
+            while not self._waiting.stop.is_set():
+                self._halts.keep_only(self._assigned)
+                self._halts.try_again()
+                if any(tp.partition == 0 for tp in self._sources):  # of several workers, the one that has it
+                    self._upkeep.begin_if_due()
+                records = self._gather()
+                if records:
+                    self._take(records)
+                else:
+                    self._finish()
+                if self._unplaced:
+                    self._finish()
+                    self._waiting.until_done(self._place, (Transient, NotFound))
+                elif not records and self._clock.monotonic() - heard < _IDLE_S:
+                    continue
+                elif not records:
+                    self._waiting.until_done(self._look)
+                heard = self._clock.monotonic()
+            self._finish()
+        except BaseException:
+            self._waiting.stop.set()  # else the effects might wait for a store for ever
+            raise
 
     def _gather(self) -> dict[TopicPartition, list[Raw]]:
         """What a short while of polling brings; nothing if partitions were taken or given meanwhile."""
         self._moved = False
         gathered: dict[TopicPartition, list[Raw]] = defaultdict(list)
         count = size = 0
-        wait_s, deadline, latest = 0.5, None, 0.0
+        # What had its effects is committed soon, also where nothing follows it.
+        wait_s, deadline, latest = 0.5 if self._pending is None else _PAUSE_S, None, 0.0
         while wait_s > 0 and count < self._max_records and size < _MAX_BYTES and not self._waiting.stop.is_set():
             found = self._waiting.until_done(partial(self._poll, wait_s, self._max_records - count))
             if self._moved:
@@ -229,8 +239,6 @@ class _Worker:
             return dict(found)
 
     def _take(self, records: dict[TopicPartition, list[Raw]]) -> None:
-        if not self._waiting.until_done(self._still_the_same, (Transient, NotFound)):
-            return
         by_source = {self._sources[tp]: raws for tp, raws in records.items()}
         begin = {self._sources[tp]: self._next[tp] for tp in records}
         # Pictures may have to be fetched: a store that does not answer is waited for, never taken for a bad event.
@@ -238,64 +246,52 @@ class _Worker:
         stops = self._guard.judge(batch)
         partitions = {source: tp for tp, source in self._sources.items() if source in batch.upto}
         for source, stop in stops.items():
-            self._stop(partitions.pop(source), stop)
+            tp = partitions.pop(source)
+            self._halts.stop(tp, self._next[tp], stop)
         if not partitions:
             return
         batch = batch.without(stops) if stops else batch
-        self._waiting.until_done(lambda: self._effects.take(batch))
+        self._finish()
+        if self._moved:
+            return
         self._guard.took(batch)
         self._next |= {tp: batch.upto[source] + 1 for source, tp in partitions.items()}
-        self._go_on(self._stopped.keys() & partitions.values())
-        self._commit(partitions.values())
+        self._halts.end(partitions.values())
+        offsets = {tp: self._next[tp] for tp in partitions.values()}
+        self._pending = self._thread.submit(self._waiting.until_done, lambda: self._attempt(batch)), offsets
 
-    def _stop(self, tp: TopicPartition, why: Stop) -> None:
-        """Leave a partition that is mostly bad where it is: nothing of it is written."""
-        self._consumer.pause(tp)
-        self._consumer.seek(tp, self._next[tp])
-        if tp not in self._stopped:
-            _log.error(
-                f"stopped reading: {why.share:.0%} of the newest {why.of} records are bad, more than "
-                "events.quarantine.stopAbove; change the resource, or what is sent",
-                model=self._resource.id,
-                partition=tp.partition,
-                offset=self._next[tp],
-                most=why.reason,
-            )
-            STOPPED.labels(self._resource.id, str(tp.partition)).set(1)
-        self._stopped[tp] = self._clock.monotonic() + _TRY_AGAIN_S
+    def _attempt(self, batch: Batch) -> bool:
+        """All effects of a batch, unless its topic is gone; asked each time, on the thread of the effects."""
+        if not self._waiting.until_done(self._still_the_same, (Transient, NotFound)):
+            return False
+        self._effects.take(batch)
+        return True
 
-    def _try_again(self) -> None:
-        self._go_on(self._stopped.keys() - self._assigned)
-        now = self._clock.monotonic()
-        due = [tp for tp, at in self._stopped.items() if at <= now and tp in self._consumer.paused()]
-        if due:
-            self._consumer.resume(*due)
-
-    def _go_on(self, partitions: Iterable[TopicPartition]) -> None:
-        """These are not stopped any more, or are another worker's."""
-        for tp in tuple(partitions):
-            del self._stopped[tp]
-            STOPPED.remove(self._resource.id, str(tp.partition))
-            _log.info("reading goes on, or ends here", model=self._resource.id, partition=tp.partition)
+    def _finish(self) -> None:
+        """Wait until the batch before has had its effects, and commit it; what ended them ends the worker."""
+        if self._pending is not None:
+            (effects, offsets), self._pending = self._pending, None
+            if effects.result():
+                self._done |= offsets
+                self._commit(offsets)
+            else:
+                _log.warning("the topic was made anew; reading the new one", topic=self._topic)
+                self.given(self._consumer.assignment())
 
     def _positions(self) -> dict[int, int]:
-        return {tp.partition: at for tp, at in self._next.copy().items() if tp in self._assigned}
+        return {tp.partition: at for tp, at in self._done.copy().items() if tp in self._assigned}
 
     def _still_the_same(self) -> bool:
         """Whether the topic that was polled is the one the offsets belong to: ids are never given twice."""
         now = self._cluster.sources(self._topic)
-        same = all(now.get(tp.partition) == source for tp, source in self._sources.items())
-        if not same:
-            _log.warning("the topic was made anew; reading the new one", topic=self._topic)
-            self.given(self._consumer.assignment())
-        return same
+        return all(now.get(tp.partition) == source for tp, source in self._sources.items())
 
-    def _commit(self, partitions: Iterable[TopicPartition]) -> None:
+    def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         # The source goes along: a commit of a topic that is gone must not be taken for one of its successor.
-        offsets = {tp: OffsetAndMetadata(self._next[tp], str(self._sources[tp]), -1) for tp in partitions}
+        committed = {tp: OffsetAndMetadata(at, str(self._sources[tp]), -1) for tp, at in offsets.items()}
         try:
-            self._consumer.commit(offsets, timeout_ms=round(_ANSWER_S * 1000))
-        except _FENCED as error:
+            self._consumer.commit(committed, timeout_ms=round(_ANSWER_S * 1000))
+        except FENCED as error:
             _log.info("another worker has the partitions now", model=self._resource.id, reason=str(error))
         except kafka_errors.KafkaError as error:
             # All effects are there; the next commit covers this one, and a restart reads again what it leaves out.
@@ -329,7 +325,7 @@ class _Worker:
             )
             for tp, source in sources.items()
         }
-        self._go_on(tuple(self._stopped))
+        self._halts.end()
         # A topic that the lake has nothing of yet may follow one that is gone, whose last records no one reads again:
         # rows and sketches may lack what the lake took of them.
         follows = has_table and all(events.version_of(source) is None for source in known.values())
@@ -343,6 +339,7 @@ class _Worker:
             self._consumer.resume(tp)
         self._sources = sources
         self._next = {tp: start.offset for tp, start in starts.items()}
+        self._done = dict(self._next)
         self._unplaced = set()
 
     def _committed(self, tp: TopicPartition, source: Source) -> int | None:
@@ -358,30 +355,7 @@ class _Worker:
         self._effects.fill_rows()
         # Behind the last record there may be a transaction's marker, which is no lag.
         self._next |= {tp: self._consumer.position(tp) for tp in self._next if tp in self._assigned}
-
-    def _connect(self) -> Any:
-        with kafka_failures(f"Kafka at {self._kafka}"):
-            consumer = KafkaConsumer(
-                bootstrap_servers=self._kafka.split(","),
-                client_id=f"{self._resource.id}.ingest",
-                group_id=f"{self._resource.id}.ingest",
-                isolation_level="read_committed",
-                auto_offset_reset="none",
-                enable_auto_commit=False,
-                allow_auto_create_topics=False,
-                session_timeout_ms=10_000,
-                heartbeat_interval_ms=2_000,
-                # A commit waits behind a fetch on the same connection, so the fetch must not wait long.
-                fetch_max_wait_ms=100,
-                fetch_max_bytes=16 << 20,
-                max_partition_fetch_bytes=8 << 20,
-                metadata_max_age_ms=30_000,
-                reconnect_backoff_max_ms=1000,
-                bootstrap_timeout_ms=round(_ANSWER_S * 1000),
-            )
-        if not unpack_by_batch(consumer):
-            _log.warning("this version of kafka-python unpacks records one by one, which takes longer")
-        return consumer
+        self._done = dict(self._next)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
