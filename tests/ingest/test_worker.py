@@ -249,7 +249,15 @@ def test_rows_and_sketches_get_what_the_lake_took_of_a_topic_that_is_gone_before
     eventually(lambda: _made(site), 20)
     with site.worker():
         eventually(lambda: site._announced() == len(site.ids()) > 0, 30, every_s=0.2)
+        site._check_rows()
+        site.send(20)
+        eventually(lambda: site.ids() == site.expected(), 30, every_s=0.2)
     site._check_rows()
+    with Cluster(site.kafka) as cluster:
+        read = {str(source) for source in cluster.sources(site.topics.events).values()}
+    reader = OnlineReader(site.redis, site.resource.id)
+    assert all(row.fence.keys() <= read for row in reader.read(["A", "B", "C"]))  # none of the topic that is gone
+    reader.close()
 
 
 def _made(site: Site) -> bool:

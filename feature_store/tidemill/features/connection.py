@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from tidemill.core.errors import Corrupt, Permanent, Unavailable
 from tidemill.features.layout import Layout
-from tidemill.features.packing import Rows, layout_ids, tokens, unpack
+from tidemill.features.packing import NEVER, Rows, layout_ids, tokens, unpack
 from tidemill.features.partials import Ints
 from tidemill.features.rows import source_id
 
@@ -120,6 +120,8 @@ class Names:
             return
         with failures():
             found = cast("dict[bytes, bytes]", self._client.hgetall(self._key))
+        if not found:
+            raise Unavailable("the online rows were emptied while they were read")
         for field, name in found.items():
             number = int.from_bytes(field, "little", signed=True)
             if name[:1] == b"L":
@@ -153,7 +155,8 @@ def unpacked(names: Names, generation: Generation, found: Sequence[bytes | None]
         which = np.flatnonzero(mine & (ids == number)).tolist()
         names.learn([number])
         rows = unpack(names.layouts[number], [packed[position] for position in which])
-        names.learn([number], set(rows.fences.source.tolist()))
+        # That of the last event may have no fence any more.
+        names.learn([number], {*rows.fences.source.tolist(), *rows.source[rows.event_time != NEVER].tolist()})
         groups.append((names.layouts[number], np.array([at[position] for position in which]), rows))
     return groups
 

@@ -69,6 +69,7 @@ class Effects:
         self._writer = writer
         self._passed = passed
         self._announced: dict[Source, int] = {}
+        self._gone: set[str] = set()
 
     def take(self, batch: Batch) -> None:
         """All effects of a batch, in the order that makes each safe to repeat."""
@@ -106,6 +107,12 @@ class Effects:
         if written:
             self._writer.flush(_FLUSH_S)
             self._announced.update(written)
+
+    def recover(self, gone: Iterable[Source]) -> None:
+        """Finish what was begun of sources that are `gone`, and let go of them: no one else will."""
+        self._gone |= {str(source) for source in gone}
+        self.fill_rows(force=True)
+        self.announce(self.events.sources())
 
     def fill_rows(self, *, force: bool = False) -> None:
         """Fill the online rows from the lake if they were lost (`force`: in any case)."""
@@ -150,7 +157,10 @@ class Effects:
         recent = self._in_windows(rows, last)
         both = pl.concat([last, recent]).unique(["source", "offset"])
         parts = max(1, both.height // _REBUILT_TOGETHER)
-        return Filling(snapshot.upto, (both.filter(pl.col("entity").hash() % parts == part) for part in range(parts)))
+        fence = {source: upto for source, upto in snapshot.upto.items() if source not in self._gone}
+        return Filling(
+            fence, (both.filter(pl.col("entity").hash() % parts == part) for part in range(parts)), self._gone
+        )
 
     def _in_windows(self, rows: pl.LazyFrame, last: pl.DataFrame) -> pl.DataFrame:
         """The events that a window may still ask for: no time from the newest arrival on reaches further back."""

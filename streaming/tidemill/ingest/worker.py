@@ -25,7 +25,7 @@ from tidemill.events.sources import Source
 from tidemill.events.waiting import Stopped, Waiting
 from tidemill.features.layout import layout_of
 from tidemill.features.online import OnlineRows
-from tidemill.ingest.batch import Raw, make_batch
+from tidemill.ingest.batch import Batch, Raw, make_batch
 from tidemill.ingest.effects import Effects, Passed
 from tidemill.ingest.parse import EventParser
 from tidemill.ingest.start import start_of
@@ -115,6 +115,8 @@ class _Worker:
         """Partitions that were assigned; where to begin in them is still to be worked out."""
         self._moved = False
         """Partitions were taken or given since the batch at hand was begun."""
+        self._unfinished = False
+        """A batch had some of its effects, and not all."""
         self._sources: dict[TopicPartition, Source] = {}
         self._next: dict[TopicPartition, int] = {}
 
@@ -190,21 +192,29 @@ class _Worker:
             return dict(found)
 
     def _take(self, records: dict[TopicPartition, list[Raw]]) -> None:
-        if not self._waiting.until_done(self._still_the_same, (Transient, NotFound)):
-            return
         batch = make_batch(
             {self._sources[tp]: raws for tp, raws in records.items()},
             {self._sources[tp]: self._next[tp] for tp in records},
             self._parser,
             self._schema,
         )
-        self._waiting.until_done(lambda: self._effects.take(batch))
+        if not self._waiting.until_done(partial(self._attempt, batch)):
+            return
         for tp, raws in records.items():
             self._next[tp] = raws[-1].offset + 1
             end = self._consumer.highwater(tp)
             if end is not None:
                 LAG.labels(self._resource.id, str(tp.partition)).set(max(0, end - self._next[tp]))
         self._commit(records)
+
+    def _attempt(self, batch: Batch) -> bool:
+        """All effects of a batch, unless its topic is gone: asked each time, as rows may have no fence of it then."""
+        if not self._waiting.until_done(self._still_the_same, (Transient, NotFound)):
+            return False
+        self._unfinished = True
+        self._effects.take(batch)
+        self._unfinished = False
+        return True
 
     def _still_the_same(self) -> bool:
         """Whether the topic that was polled is the one the offsets belong to: ids are never given twice."""
@@ -253,11 +263,13 @@ class _Worker:
             )
             for tp, source in sources.items()
         }
-        # A topic that the lake has nothing of yet may follow one that is gone, whose last records no one reads again:
-        # rows and sketches may lack what the lake took of them.
-        follows = has_table and all(events.version_of(source) is None for source in known.values())
-        self._effects.fill_rows(force=follows or any(start.rebuild for start in starts.values()))
-        self._effects.announce(events.sources() if follows else sources.values())
+        if has_table and (self._unfinished or all(events.version_of(source) is None for source in known.values())):
+            # The topic is new to the lake. Of one before it that is gone no one reads the last records again: rows
+            # and sketches may lack what the lake took of them.
+            self._effects.recover(self._cluster.gone(events.sources()))
+            self._unfinished = False
+        self._effects.fill_rows(force=any(start.rebuild for start in starts.values()))
+        self._effects.announce(sources.values())
         for tp, start in starts.items():
             if start.alarm:
                 _log.error(start.alarm, topic=self._topic, partition=tp.partition, begins_at=start.offset)
