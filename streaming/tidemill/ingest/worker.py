@@ -266,7 +266,7 @@ class _Worker:
         if has_table and (self._unfinished or all(events.version_of(source) is None for source in known.values())):
             # The topic is new to the lake. Of one before it that is gone no one reads the last records again: rows
             # and sketches may lack what the lake took of them.
-            self._effects.recover(self._cluster.gone(events.sources()))
+            self._effects.recover(self._cluster.gone(set(events.sources()).difference(known.values())))
             self._unfinished = False
         self._effects.fill_rows(force=any(start.rebuild for start in starts.values()))
         self._effects.announce(sources.values())
