@@ -74,6 +74,16 @@ def test_the_last_event_may_be_of_a_source_that_is_gone(
     newcomer.close()
 
 
+def test_an_entity_that_is_new_does_not_change_what_is_known_of_others(
+    two: tuple[OnlineRows, OnlineRows], reader: OnlineReader
+) -> None:
+    rows = two[0]
+    rows.apply(events("s2", 1))
+    newcomer = events("s1", 9).with_columns(entity=pl.lit("b"))
+    rows.apply(pl.concat([events("s1", 8), newcomer]))  # the same event time: the greater source wins
+    assert [row.values for row in reader.read(["a", "b"])] == [{"x": 1.0}, {"x": 9.0}]
+
+
 def test_others_wait_for_a_filling_however_long_it_takes(
     monkeypatch: pytest.MonkeyPatch, two: tuple[OnlineRows, OnlineRows], reader: OnlineReader
 ) -> None:
