@@ -4,13 +4,13 @@ So `take` may be called again with the same batch, with an overlapping one, or b
 partition meanwhile, after a failure at any line: nothing is lost and nothing is there twice.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from typing import Literal
 
 import polars as pl
 
-from tidemill.core.errors import NotFound
+from tidemill.core.errors import NotFound, Unavailable
 from tidemill.core.telemetry import get_logger
 from tidemill.events.kafka import RecordWriter
 from tidemill.events.lake import Span
@@ -50,13 +50,21 @@ class Effects:
         rows: its online rows.
         lake: folder or URI of the lake.
         writer: for sketches and quarantined records.
+        gone: which of these sources Kafka will never know again.
         passed: told after each effect.
 
     Methods raise `Transient` errors where a store does not answer; calling again is safe.
     """
 
     def __init__(
-        self, resource: ContinualModel, *, rows: OnlineRows, lake: str, writer: RecordWriter, passed: Passed
+        self,
+        resource: ContinualModel,
+        *,
+        rows: OnlineRows,
+        lake: str,
+        writer: RecordWriter,
+        passed: Passed,
+        gone: Callable[[Iterable[Source]], Collection[Source]] = lambda sources: (),
     ) -> None:
         self._model = resource.id
         self._topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
@@ -68,8 +76,8 @@ class Effects:
         self._rows = rows
         self._writer = writer
         self._passed = passed
+        self._gone = gone
         self._announced: dict[Source, int] = {}
-        self._gone: set[str] = set()
 
     def take(self, batch: Batch) -> None:
         """All effects of a batch, in the order that makes each safe to repeat."""
@@ -108,9 +116,8 @@ class Effects:
             self._writer.flush(_FLUSH_S)
             self._announced.update(written)
 
-    def recover(self, gone: Iterable[Source]) -> None:
-        """Finish what was begun of sources that are `gone`, and let go of them: no one else will."""
-        self._gone |= {str(source) for source in gone}
+    def recover(self) -> None:
+        """Finish what was begun of any source: no one reads those that are gone again."""
         self.fill_rows(force=True)
         self.announce(self.events.sources())
 
@@ -157,10 +164,17 @@ class Effects:
         recent = self._in_windows(rows, last)
         both = pl.concat([last, recent]).unique(["source", "offset"])
         parts = max(1, both.height // _REBUILT_TOGETHER)
-        fence = {source: upto for source, upto in snapshot.upto.items() if source not in self._gone}
-        return Filling(
-            fence, (both.filter(pl.col("entity").hash() % parts == part) for part in range(parts)), self._gone
-        )
+        gone = self._gone_of(snapshot.upto)
+        fence = {source: upto for source, upto in snapshot.upto.items() if source not in gone}
+        frames = (both.filter(pl.col("entity").hash() % parts == part) for part in range(parts))
+        return Filling(fence, frames, gone)
+
+    def _gone_of(self, sources: Iterable[str]) -> set[str]:
+        """Those that rows need no fence of. Without an answer they keep it: rows do not wait for Kafka."""
+        try:
+            return {str(source) for source in self._gone(map(Source.parse, sources))}
+        except Unavailable:
+            return set()
 
     def _in_windows(self, rows: pl.LazyFrame, last: pl.DataFrame) -> pl.DataFrame:
         """The events that a window may still ask for: no time from the newest arrival on reaches further back."""

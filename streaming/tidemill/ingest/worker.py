@@ -133,7 +133,14 @@ class _Worker:
                 _log.warning(warning, model=self._resource.id)
             client = f"{self._resource.id}.ingest"
             with until_done(lambda: RecordWriter(self._kafka, client_id=client, max_block_s=_ANSWER_S)) as writer:
-                self._effects = Effects(self._resource, rows=rows, lake=self._lake, writer=writer, passed=self._passed)
+                self._effects = Effects(
+                    self._resource,
+                    rows=rows,
+                    lake=self._lake,
+                    writer=writer,
+                    passed=self._passed,
+                    gone=self._cluster.gone,
+                )
                 self._consumer = until_done(self._connect)
                 try:
                     self._loop()
@@ -266,7 +273,7 @@ class _Worker:
         if has_table and (self._unfinished or all(events.version_of(source) is None for source in known.values())):
             # The topic is new to the lake. Of one before it that is gone no one reads the last records again: rows
             # and sketches may lack what the lake took of them.
-            self._effects.recover(self._cluster.gone(set(events.sources()).difference(known.values())))
+            self._effects.recover()
             self._unfinished = False
         self._effects.fill_rows(force=any(start.rebuild for start in starts.values()))
         self._effects.announce(sources.values())
