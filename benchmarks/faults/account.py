@@ -1,7 +1,7 @@
 """What the log held, and whether lake, quarantine, online rows and sketches hold each of it once."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -148,7 +148,7 @@ def _check_quarantine(site: Site, account: Account, bad: pl.DataFrame, all_bad: 
     account.wrong["bad records not told"] = len(set(bad.select(_AT).iter_rows()) - told)
 
 
-def _check_rows(site: Site, account: Account, good: pl.DataFrame, live: Collection[str]) -> None:
+def _check_rows(site: Site, account: Account, good: pl.DataFrame, live: Set[str]) -> None:
     """Each online row is what one pass over all its events makes of them."""
     last = good.sort("captured_at", *_AT).unique("station", keep="last")
     now = SystemClock().now()
@@ -169,6 +169,7 @@ def _check_rows(site: Site, account: Account, good: pl.DataFrame, live: Collecti
     account.wrong["online rows with a fence below their events"] = sum(
         rows[station].fence.get(source, -1) < offset for station, source, offset in fences.iter_rows()
     )
+    account.wrong["fences of topics that are gone"] = sum(bool(row.fence.keys() - live) for row in found)
     _check_windows(site, account, good, rows, now)
 
 

@@ -134,6 +134,18 @@ def test_a_topic_made_anew_is_another_source_and_ends_its_readers(kafka: str, to
             eventually(lambda: reader.poll(timeout_s=0.1) and None, 20)
 
 
+def test_sources_of_a_topic_that_was_deleted_are_gone_for_ever_and_others_may_come_back(kafka: str, topic: str) -> None:
+    with Cluster(kafka) as cluster:
+        old = cluster.sources(topic)
+        assert cluster.gone(old.values()) == set()
+        admin = KafkaAdminClient(bootstrap_servers=kafka)
+        admin.delete_topics([topic])
+        admin.close()
+        eventually(lambda: made_anew(kafka, topic, old))
+        elsewhere = Source("another cluster", old[0].topic_id, 0)
+        assert cluster.gone([*old.values(), *cluster.sources(topic).values(), elsewhere]) == set(old.values())
+
+
 def made_anew(kafka: str, topic: str, old: dict[int, Source]) -> bool:
     try:
         ensure_topics(kafka, {topic: 2})

@@ -400,11 +400,11 @@ def _step(world: World, worker: Worker, action: str, stage: Stage, length: int) 
     if action == "assign":
         world.assign(worker.name)
     elif action == "take":
-        worker.take(length)
+        _take(worker, length)
     elif action == "crash":
         worker.at = _crash_at(stage)
         with suppress(Crash):  # there may be nothing left to read
-            worker.take(length)
+            _take(worker, length)
         del world.workers[worker.name]
     else:
         other = "two" if worker.name == "one" else "one"
@@ -414,5 +414,13 @@ def _step(world: World, worker: Worker, action: str, stage: Stage, length: int) 
                 world.assign(other).take(length + 2)
 
         worker.at = meanwhile
-        worker.take(length)
+        _take(worker, length)
         worker.at = lambda stage: None
+
+
+def _take(worker: Worker, length: int) -> None:
+    """As the worker does: again, where the rows were filled anew by someone who was assigned meanwhile."""
+    try:
+        worker.take(length)
+    except RowsLost:
+        worker.take(length)

@@ -20,6 +20,7 @@ from tidemill.core.telemetry import REGISTRY
 from tidemill.events.cluster import Cluster
 from tidemill.events.kafka import ensure_topics
 from tidemill.events.records import Quarantined
+from tidemill.features.online import OnlineReader
 from tidemill.ingest import halts
 from tidemill.ingest import lag as lag_module
 from tidemill.ingest.effects import Stage
@@ -119,7 +120,15 @@ def test_rows_and_sketches_get_what_the_lake_took_of_a_topic_that_is_gone_before
     eventually(lambda: _made(site), 20)
     with site.worker():
         eventually(lambda: site.announced() == len(site.ids()) > 0, 30, every_s=0.2)
+        site.check_rows()
+        site.send(20)
+        eventually(lambda: site.ids() == site.expected(), 30, every_s=0.2)
     site.check_rows()
+    with Cluster(site.kafka) as cluster:
+        read = {str(source) for source in cluster.sources(site.topics.events).values()}
+    reader = OnlineReader(site.redis, site.resource.id)
+    assert all(row.fence.keys() <= read for row in reader.read(["A", "B", "C"]))  # none of the topic that is gone
+    reader.close()
 
 
 def _made(site: Site) -> bool:

@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from tidemill.core.errors import Corrupt, Permanent, Unavailable
 from tidemill.features.layout import Layout
-from tidemill.features.packing import Packed, Rows, unpack
+from tidemill.features.packing import NEVER, Packed, Rows, unpack
 from tidemill.features.partials import Ints
 from tidemill.features.rows import source_id
 
@@ -127,6 +127,8 @@ class Names:
             return
         with failures():
             found = cast("dict[bytes, bytes]", self._client.hgetall(self._key))
+        if not found:
+            raise Unavailable("the online rows were emptied while they were read")
         for field, name in found.items():
             number = int.from_bytes(field, "little", signed=True)
             if name[:1] == b"L":
@@ -161,7 +163,8 @@ def unpacked(names: Names, generation: Generation, found: Sequence[bytes | None]
         some = packed if which.all() else Packed([rows[position] for position in np.flatnonzero(which).tolist()])
         names.learn([number])
         group = unpack(names.layouts[number], some)
-        names.learn([], group.fences.source.tolist())
+        # That of the last event may have no fence any more.
+        names.learn([], {*group.fences.source.tolist(), *group.source[group.event_time != NEVER].tolist()})
         groups.append((names.layouts[number], at[which], group))
     return groups
 

@@ -14,16 +14,18 @@ rows are rebuilt as well. Other fields need no stop: an old row is read by its o
 next event. Rows of another token do not count.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from secrets import token_hex
+from threading import Event, Thread
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import polars as pl
 
-from tidemill.core.errors import Permanent, Transient, Unavailable
+from tidemill.core.errors import Permanent, TidemillError, Transient, Unavailable
 from tidemill.features.connection import (
     READY,
     REBUILDING,
@@ -48,8 +50,8 @@ _CHUNK = 512
 _FOLDED = 4096
 """Rows that are folded together; each round costs a few milliseconds, however few rows it has."""
 
-_REBUILD_MS = 60_000
-"""A rebuild that writes nothing for this long is believed dead; another worker may take over."""
+_REBUILD_MS = 15_000
+"""A rebuild of which nothing was heard for this long is believed dead; another worker may take over."""
 
 # KEYS: generation, rows…; ARGV: expected generation, then (expected header or empty, new row)…
 _COMPARE_AND_SET = """
@@ -91,10 +93,12 @@ class Filling(NamedTuple):
     fence: Mapping[str, int]
     parts: Iterable[pl.DataFrame]
     """Of each entity, in one of the frames, its last event and those that its windows may still hold."""
+    gone: Collection[str] = ()
+    """Sources of these events that no one reads any more: rows need no fence of them."""
 
 
 class RowsLost(Transient):
-    """The rows in Redis are not what was written there: rebuild them before going on."""
+    """The rows in Redis are not those that this writer knew: rebuild them before going on."""
 
 
 class OnlineRows:
@@ -114,6 +118,8 @@ class OnlineRows:
         self._keys = Keys(model_id, view)
         self._redis = connect(redis_url, 5.0)
         self._names = Names(self._redis, self._keys.names)
+        self._token: str | None = None
+        """The filling that events are applied to; another one may have no fence of sources that are gone by now."""
         self._compare_and_set = self._redis.register_script(_COMPARE_AND_SET)
         self._fill = self._redis.register_script(_FILL)
         self._swap = self._redis.register_script(_SWAP)
@@ -134,7 +140,7 @@ class OnlineRows:
 
     def ready(self) -> bool:
         """Whether the rows are complete: no rebuild is needed or going on."""
-        return self._generation().state == READY
+        return self._generation(self._run_id()).state == READY
 
     def forget(self) -> bool:
         """Have the rows filled anew by their writer; readers get REBUILDING until then. False: they are not complete.
@@ -153,7 +159,8 @@ class OnlineRows:
         `events` has the columns entity, source, offset, event_time, available_at, the layout's fields and what its
         windows are of. Of one source it has all there are between two of its offsets. Returns how many writes were
         refused because someone else had moved a fence, and done again (many mean that records are not keyed by
-        entity). Raises `RowsLost` where the store was lost: rebuild, then apply the same events again.
+        entity). Raises `RowsLost` where the store was lost or filled anew: rebuild, then apply the same events again,
+        if their source is still read.
         """
         refusals = 0
         while events.height:
@@ -168,20 +175,25 @@ class OnlineRows:
         `load` is called when no one else writes rows any more, so that what it reads holds all that was applied.
         Raises `Unavailable` while another worker rebuilds, and `RowsLost` where that one took over.
         """
-        now = self._generation()
+        # Of the server before anything is written: one that is started again meanwhile may forget some of it.
+        run_id = self._run_id()
+        now = self._generation(run_id)
         if now.state == READY and not force:
+            self._token = now.token
             return False
         if now.state == REBUILDING:
             raise Unavailable("another worker is rebuilding the online rows")
         token = token_hex(8)
         mine = f"{REBUILDING}:{token}"
         self._move(now.raw, mine, _REBUILD_MS)
-        filling = load()
-        self._names.tell(mine, self.layout, filling.fence)
-        for part in filling.parts:
-            for entities, events, owner in _by_entities(part):
-                self._fill_in(mine, token, entities, self._filled(events, owner, len(entities), filling.fence))
-        self._move(mine, f"{READY}:{token}:{self._run_id()}:{self.layout.windows_id}", 0)
+        with self._kept(mine):
+            filling = load()
+            self._names.tell(mine, self.layout, [*filling.fence, *filling.gone])
+            for part in filling.parts:
+                for entities, events, owner in _by_entities(part):
+                    self._fill_in(mine, token, entities, self._filled(events, owner, len(entities), filling.fence))
+        self._move(mine, f"{READY}:{token}:{run_id}:{self.layout.windows_id}", 0)
+        self._token = token
         return True
 
     def close(self) -> None:
@@ -259,12 +271,33 @@ class OnlineRows:
         generation = Generation.parse(raw).seen_by(info["run_id"], self.layout)
         if generation.state != READY:
             raise RowsLost("the online rows are gone, or the server holds an older copy of them")
+        self._token = self._token or generation.token
+        if generation.token != self._token:
+            raise RowsLost("the online rows were filled anew")
         return generation, [row for part in found for row in part]
 
-    def _generation(self) -> "Generation":
+    def _generation(self, run_id: str) -> "Generation":
         with failures():
             raw = cast("bytes | None", self._redis.get(self._keys.generation))
-        return Generation.parse(raw).seen_by(self._run_id(), self.layout)
+        return Generation.parse(raw).seen_by(run_id, self.layout)
+
+    @contextmanager
+    def _kept(self, mine: str) -> Iterator[None]:
+        """Others wait as long as this process lives, however long the lake takes to answer."""
+        done = Event()
+
+        def keep() -> None:
+            while not done.wait(_REBUILD_MS / 3000):
+                with suppress(TidemillError), failures():
+                    self._fill(keys=[self._keys.generation], args=[mine, _REBUILD_MS])
+
+        thread = Thread(target=keep, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def _run_id(self) -> str:
         with failures():

@@ -58,13 +58,13 @@ class Rows:
     @classmethod
     def empty(cls, layout: Layout, count: int) -> "Rows":
         """Rows of entities that have seen nothing."""
-        none, zeros = np.zeros(0, np.int64), np.zeros(count, np.int64)
+        none = np.zeros(0, np.int64)
         width = len(layout.fields)
         return cls(
             Fences(none, none, none),
             np.full(count, NEVER),
-            zeros,
-            zeros,
+            np.zeros(count, np.int64),
+            np.zeros(count, np.int64),
             np.zeros((count, width), np.bool_),
             np.zeros((count, width), np.int64),
             tuple(Entries(none, none, none, _columns(layout, window, none)) for window in layout.windows),

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
+from uuid import UUID
 
 from kafka import IsolationLevel, KafkaAdminClient, OffsetSpec, TopicPartition
 from kafka import errors as kafka_errors
@@ -78,6 +79,20 @@ class Cluster:
                 self._cluster_of[topic_id] = str(self._admin.describe_cluster()["cluster_id"])
         numbers = sorted(part["partition_index"] for part in found["partitions"])
         return {number: Source(self._cluster_of[topic_id], topic_id, number) for number in numbers}
+
+    def gone(self, sources: Iterable[Source]) -> set[Source]:
+        """Those whose topic this cluster had and has no longer. They never come back: no id is given twice."""
+        with kafka_failures(f"topics at {self.bootstrap}"):
+            cluster_id = str(self._admin.describe_cluster()["cluster_id"])
+            here = {source for source in sources if source.cluster == cluster_id}
+            dead = {topic_id for topic_id in {source.topic_id for source in here} if self._is_unknown(topic_id)}
+        return {source for source in here if source.topic_id in dead}
+
+    def _is_unknown(self, topic_id: str) -> bool:
+        (found,) = self._admin.describe_topics([UUID(topic_id)])
+        if found["error_code"] not in {0, kafka_errors.UnknownTopicIdError.errno}:
+            raise kafka_errors.for_code(found["error_code"])()
+        return bool(found["error_code"])
 
     def starts(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """The lowest offset that each partition still holds."""

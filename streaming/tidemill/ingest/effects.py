@@ -4,7 +4,7 @@ So `take` may be called again with the same batch, with an overlapping one, or b
 partition meanwhile, after a failure at any line: nothing is lost and nothing is there twice.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
@@ -12,7 +12,7 @@ from typing import Literal
 import polars as pl
 
 from tidemill.core.clock import Clock
-from tidemill.core.errors import NotFound
+from tidemill.core.errors import NotFound, Unavailable
 from tidemill.core.telemetry import get_logger
 from tidemill.events.kafka import RecordWriter
 from tidemill.events.lake import Span
@@ -56,6 +56,7 @@ class Effects:
         lake: folder or URI of the lake.
         writer: for sketches and quarantined records.
         freshness: told what the online rows have.
+        gone: which of these sources Kafka will never know again.
         passed: told after each effect.
 
     Methods raise `Transient` errors where a store does not answer; calling again is safe.
@@ -70,6 +71,7 @@ class Effects:
         writer: RecordWriter,
         passed: Passed,
         freshness: Freshness | None = None,
+        gone: Callable[[Iterable[Source]], Collection[Source]] = lambda sources: (),
     ) -> None:
         self._model = resource.id
         self._topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
@@ -84,6 +86,7 @@ class Effects:
         self._writer = writer
         self._passed = passed
         self._freshness = freshness
+        self._gone = gone
         self._announced: dict[Source, int] = {}
 
     def take(self, batch: Batch) -> None:
@@ -131,6 +134,11 @@ class Effects:
         """Who keeps the tables small, beside the effects."""
         tables = (self.events, self._quarantine)
         return Upkeep(tables, policy, clock, sweeps=[self._pictures.sweep], checks=[self._skew.check])
+
+    def recover(self) -> None:
+        """Finish what was begun of any source: no one reads those that are gone again."""
+        self.fill_rows(force=True)
+        self.announce(self.events.sources())
 
     def fill_rows(self, *, force: bool = False) -> None:
         """Fill the online rows from the lake if they were lost (`force`: in any case)."""
@@ -192,7 +200,17 @@ class Effects:
         last = rows.select(self._row_columns).sort(order).unique("entity", keep="last").collect()
         both = pl.concat([last, self._in_windows(rows, last)]).unique(["source", "offset"])
         parts = max(1, both.height // _REBUILT_TOGETHER)
-        return Filling(snapshot.upto, (both.filter(pl.col("entity").hash() % parts == part) for part in range(parts)))
+        gone = self._gone_of(snapshot.upto)
+        fence = {source: upto for source, upto in snapshot.upto.items() if source not in gone}
+        frames = (both.filter(pl.col("entity").hash() % parts == part) for part in range(parts))
+        return Filling(fence, frames, gone)
+
+    def _gone_of(self, sources: Iterable[str]) -> set[str]:
+        """Those that rows need no fence of. Without an answer they keep it: rows do not wait for Kafka."""
+        try:
+            return {str(source) for source in self._gone(map(Source.parse, sources))}
+        except Unavailable:
+            return set()
 
     def _in_windows(self, rows: pl.LazyFrame, last: pl.DataFrame) -> pl.DataFrame:
         """The events that a window may still ask for: no time from the newest arrival on reaches further back."""

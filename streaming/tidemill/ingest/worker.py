@@ -126,6 +126,8 @@ class _Worker:
         """Partitions that were assigned; where to begin in them is still to be worked out."""
         self._moved = False
         """Partitions were taken or given since the batch at hand was begun."""
+        self._unfinished = False
+        """A batch had some of its effects, and not all."""
         self._sources: dict[TopicPartition, Source] = {}
         self._next: dict[TopicPartition, int] = {}
         """Offset to read next; what lies below it has had its effects, or is about to."""
@@ -153,6 +155,7 @@ class _Worker:
                     lake=self._lake,
                     writer=writer,
                     passed=self._passed,
+                    gone=self._cluster.gone,
                     freshness=Freshness(
                         self._resource.id, "events", self._resource.spec.features.freshness, self._clock
                     ),
@@ -261,10 +264,12 @@ class _Worker:
         self._pending = self._thread.submit(self._waiting.until_done, lambda: self._attempt(batch)), offsets
 
     def _attempt(self, batch: Batch) -> bool:
-        """All effects of a batch, unless its topic is gone; asked each time, on the thread of the effects."""
+        """All effects of a batch, unless its topic is gone: asked each time, as rows may have no fence of it then."""
         if not self._waiting.until_done(self._still_the_same, (Transient, NotFound)):
             return False
+        self._unfinished = True
         self._effects.take(batch)
+        self._unfinished = False
         return True
 
     def _finish(self) -> None:
@@ -326,11 +331,13 @@ class _Worker:
             for tp, source in sources.items()
         }
         self._halts.end()
-        # A topic that the lake has nothing of yet may follow one that is gone, whose last records no one reads again:
-        # rows and sketches may lack what the lake took of them.
-        follows = has_table and all(events.version_of(source) is None for source in known.values())
-        self._effects.fill_rows(force=follows or any(start.rebuild for start in starts.values()))
-        self._effects.announce(events.sources() if follows else sources.values())
+        if has_table and (self._unfinished or all(events.version_of(source) is None for source in known.values())):
+            # The topic is new to the lake. Of one before it that is gone no one reads the last records again: rows
+            # and sketches may lack what the lake took of them.
+            self._effects.recover()
+            self._unfinished = False
+        self._effects.fill_rows(force=any(start.rebuild for start in starts.values()))
+        self._effects.announce(sources.values())
         for tp, start in starts.items():
             if start.alarm:
                 _log.error(start.alarm, topic=self._topic, partition=tp.partition, begins_at=start.offset)
