@@ -119,6 +119,17 @@ def test_days_with_few_small_files_are_left_alone(tmp_path: Path) -> None:
     assert offsets_of(events) == [*range(25)]
 
 
+def test_many_days_are_merged_in_few_commits(tmp_path: Path) -> None:
+    events = table(tmp_path)
+    days = [TODAY - timedelta(days=age) for age in range(40)]
+    for first in (0, 40):
+        columns = {"source": [str(A)] * 40, "offset": range(first, first + 40), "event_date": days}
+        events.append(pl.DataFrame(columns, schema=SCHEMA), {A: first + 39})
+    before = events.delta_version
+    assert table(tmp_path).compact() == 80
+    assert (events.delta_version - before, offsets_of(events)) == (2, [*range(80)])
+
+
 def test_appends_go_on_beside_all_upkeep_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     events, done = table(tmp_path), Event()
     add(events, [0])

@@ -43,6 +43,9 @@ COMPACT_EVERY = 64
 _FULL_BYTES = 64 << 20
 """Files of this size are left alone by compaction."""
 
+_DAYS_AT_ONCE = 32
+"""Partitions that one commit of a compaction covers."""
+
 _FOREIGN = (delta_errors.DeltaError, delta_errors.TableNotFoundError, OSError, pl.exceptions.PolarsError)
 
 
@@ -208,18 +211,18 @@ class LakeTable:
         """
         with self.opened("compacting") as table:
             files = pl.DataFrame(table.get_add_actions(flatten=True))
-            days = [name for name in files.columns if name.startswith("partition.")]
+            day = next((name for name in files.columns if name.startswith("partition.")), None)
             small = files.filter(pl.col("size_bytes") < _FULL_BYTES)
-            counts = small.group_by(days).len() if days else small.select(pl.len())
-            merged = 0
-            for *values, count in counts.filter(pl.col("len") >= at_least).iter_rows():
-                named = zip(days, values, strict=True)
-                filters = [(name.removeprefix("partition."), "=", str(value)) for name, value in named]
+            counts = (small.group_by(day) if day else small.group_by(pl.lit(None))).len("count")
+            found = counts.filter(pl.col("count") >= at_least)
+            for part in found.iter_slices(_DAYS_AT_ONCE):
+                days = [str(value) for value in part[:, 0]]
                 table.optimize.compact(
-                    partition_filters=filters or None, target_size=_FULL_BYTES, max_concurrent_tasks=1
+                    partition_filters=[(day.removeprefix("partition."), "in", days)] if day else None,
+                    target_size=_FULL_BYTES,
+                    max_concurrent_tasks=1,  # the appends beside it need a core, too
                 )
-                merged += count
-        return merged
+        return int(found["count"].sum())
 
     @contextmanager
     def opened(self, doing: str) -> Iterator[DeltaTable]:

@@ -126,7 +126,7 @@ class Upkeep:
         for check in self._checks:
             self._tried(check, "checks")
 
-    def close(self, timeout_s: float = 5.0) -> None:
+    def close(self, timeout_s: float = 2.0) -> None:
         """Wait a moment for a round that goes on; one that takes longer is left to end with the process."""
         if self._thread is not None:
             self._thread.join(timeout_s)
