@@ -35,6 +35,15 @@ def test_environment_beats_file_beats_running_stack(tmp_path: Path) -> None:
     assert (settings.endpoint, origins["endpoint"]) == ("http://stack", str(file))
 
 
+def test_a_feast_repository_is_a_folder_beside_the_file_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "tidemill.toml").write_text('feast_repo = "features"\n')
+    (tmp_path / "inner").mkdir()
+    assert load_settings({}, tmp_path / "inner")[0].feast_repo == tmp_path / "features"
+    said = load_settings({"TIDEMILL_FEAST_REPO": "here"}, tmp_path / "inner")[0]
+    assert said.feast_repo == tmp_path / "inner" / "here"
+    assert environment(said)["TIDEMILL_FEAST_REPO"] == str(said.feast_repo)
+
+
 def test_the_nearest_file_above_the_working_folder_counts_and_its_paths_are_relative_to_it(tmp_path: Path) -> None:
     (tmp_path / "tidemill.toml").write_text('state = "here"\n')
     inner = tmp_path / "a" / "b"
