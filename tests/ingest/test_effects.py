@@ -22,7 +22,7 @@ from tidemill.core.errors import Unavailable
 from tidemill.events.records import Record, Sketch, Topics
 from tidemill.events.sources import Source
 from tidemill.features.layout import layout_of
-from tidemill.features.online import OnlineReader, OnlineRows, RowsLost
+from tidemill.features.online import Filling, OnlineReader, OnlineRows, RowsLost
 from tidemill.features.tiles import window_values
 from tidemill.ingest.batch import make_batch
 from tidemill.ingest.effects import Effects, Stage
@@ -143,6 +143,13 @@ def _raw(source: Source, number: int, event_json: EventJson) -> Any:
     )
     offset = number + number // 5
     return SimpleNamespace(offset=offset, value=value, timestamp=NOW + number, key=b"k", headers=[])
+
+
+def _raw_at(offset: int, entity: str, hours_ago: float, event_json: EventJson) -> Any:
+    at = NOW - round(3_600_000 * hours_ago)
+    return SimpleNamespace(
+        offset=offset, value=event_json(station=entity, captured_at=at), timestamp=at, key=b"k", headers=[]
+    )
 
 
 @pytest.fixture
@@ -314,6 +321,28 @@ def test_a_redis_that_forgot_everything_is_filled_from_the_lake(world: World) ->
     worker.take(9)
     world.finish()
     check(world)
+
+
+def test_a_rebuild_reads_the_last_events_and_what_windows_may_still_ask_for(
+    world: World, event_json: EventJson, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours_ago = [("A", 99), ("A", 98), ("B", 3), ("B", 2), ("B", 1), ("C", 0.5), ("C", 0)]
+    world.log = {A: [_raw_at(n, *one, event_json) for n, one in enumerate(hours_ago)], B: [_raw(B, 1, event_json)]}
+    worker = world.assign("one")
+    worker.take(LENGTH)
+    read: list[int] = []
+    fill = OnlineRows.rebuild
+
+    def rebuild(rows: OnlineRows, load: Callable[[], Filling], *, force: bool = False) -> bool:
+        filling = load()
+        parts = list(filling.parts)
+        read.extend(pl.concat(parts).filter(source=str(A))["offset"])
+        return fill(rows, lambda: Filling(filling.fence, parts), force=force)
+
+    monkeypatch.setattr(OnlineRows, "rebuild", rebuild)
+    worker.effects.fill_rows(force=True)
+    assert sorted(read) == [1, 4, 5, 6]  # A's last event; what the longest window (1 h and 12 tiles) may still hold
+    check_rows(world)
 
 
 def test_a_commit_that_was_lost_fills_the_rows_again(world: World) -> None:

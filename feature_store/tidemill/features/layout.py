@@ -16,11 +16,13 @@ sources are named by 64 bits of their hash; what the names stand for is kept bes
 (`tidemill.features.online`).
 """
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from tidemill.core.errors import Corrupt, InvalidInput
 from tidemill.features.partials import COLUMNS, KEYED
@@ -46,6 +48,16 @@ _SKETCH_KEYS = 128
 """Keys that a tile of a sketch is counted with: some hundred different values, or numbers within a factor of 13."""
 _TEXT_BYTES = 16
 """What a string is counted with."""
+
+
+class Place(NamedTuple):
+    """Where the asked-for fields of one kind are."""
+
+    kind: Kind
+    columns: slice | list[int]
+    """Among what was asked for."""
+    fields: slice | list[int]
+    """Among the layout's fields."""
 
 
 class Layout(msgspec.Struct, frozen=True, dict=True):
@@ -84,6 +96,17 @@ class Layout(msgspec.Struct, frozen=True, dict=True):
         return tuple(name for name, _ in self.fields)
 
     @cached_property
+    def name_set(self) -> frozenset[str]:
+        """The fields' names."""
+        return frozenset(self.names)
+
+    @cached_property
+    def full_mask(self) -> npt.NDArray[np.int64]:
+        """The presence bits of a row that has every field."""
+        bits = np.arange(64 * self.mask_words) < len(self.fields)
+        return np.packbits(bits, bitorder="little").view(np.int64)
+
+    @cached_property
     def mask_words(self) -> int:
         """Words of presence bits."""
         return -(-len(self.fields) // 64)
@@ -103,6 +126,10 @@ class Layout(msgspec.Struct, frozen=True, dict=True):
         """Positions of the windows whose partials hold strings."""
         return tuple(at for at, window in enumerate(self.windows) if self.kind_of(window) == "string")
 
+    def places(self, names: tuple[str, ...]) -> "tuple[Place, ...]":
+        """By kind: positions among `names` of those that are fields, and of the fields. `InvalidInput` for a string."""
+        return _places(self.fields, names)
+
     def kind_of(self, window: Tiled) -> Kind | None:
         """Kind of the values of a window `last`; None for other windows."""
         return dict(self.fields)[window.of] if window.agg == "last" and window.of else None
@@ -110,6 +137,27 @@ class Layout(msgspec.Struct, frozen=True, dict=True):
     def entry_words(self, window: Tiled) -> int:
         """Words of one entry."""
         return 1 + (LAST_WORDS if window.agg == "last" else len(COLUMNS[window.agg]))
+
+
+@lru_cache(256)
+def _places(fields: tuple[tuple[str, Kind], ...], names: tuple[str, ...]) -> "tuple[Place, ...]":
+    at = {name: (position, kind) for position, (name, kind) in enumerate(fields)}
+    found: dict[Kind, tuple[list[int], list[int]]] = {}
+    for number, name in enumerate(names):
+        if name in at:
+            position, kind = at[name]
+            if kind == "string":
+                raise InvalidInput(f"feature {name} is no number")
+            columns, places = found.setdefault(kind, ([], []))
+            columns.append(number)
+            places.append(position)
+    return tuple(Place(kind, _run(columns), _run(places)) for kind, (columns, places) in found.items())
+
+
+def _run(positions: list[int]) -> slice | list[int]:
+    """Positions without a gap as a slice, which NumPy takes without copying."""
+    first, last = positions[0], positions[-1] + 1
+    return slice(first, last) if positions == list(range(first, last)) else positions
 
 
 _KINDS: dict[str, Kind] = {"float": "float", "int": "int", "bool": "bool", "string": "string", "class": "string"}

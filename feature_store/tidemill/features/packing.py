@@ -15,7 +15,7 @@ from tidemill.features.partials import COLUMNS, KEYED, Entries, Ints
 from tidemill.features.sketches import KEY_BITS
 from tidemill.features.tiles import Tiled
 
-__all__ = ["NEVER", "Fences", "Rows", "header_bytes", "layout_ids", "pack", "tokens", "unpack"]
+__all__ = ["NEVER", "Fences", "Packed", "Rows", "header_bytes", "pack", "presence", "uniform_bodies", "unpack"]
 
 NEVER = np.iinfo(np.int64).min
 """Event time of a row without events."""
@@ -89,16 +89,43 @@ class Rows:
         )
 
 
-def layout_ids(rows: Sequence[bytes]) -> Ints:
-    """The id of each packed row's layout. Raises `Corrupt`."""
-    if any(len(row) < 8 * _HEADER or len(row) % 8 for row in rows):
-        raise Corrupt("an online row cannot be read: it is no row of words")
-    return np.frombuffer(b"".join([row[8:16] for row in rows]), "<i8")
+class Packed:
+    """Packed rows in one buffer. Raises `Corrupt` for what is no row at all."""
+
+    def __init__(self, rows: Sequence[bytes]) -> None:
+        self.data = b"".join(rows)
+        size = np.fromiter(map(len, rows), np.int64, len(rows))
+        if (size % 8).any() or (size < 8 * _HEADER).any():
+            raise Corrupt("an online row cannot be read: it is no row of words")
+        self.words: Ints = np.frombuffer(self.data, "<i8")
+        self.length: Ints = size // 8
+        self.start: Ints = np.cumsum(self.length) - self.length
+
+    @property
+    def tokens(self) -> Ints:
+        """Which filling each row belongs to."""
+        return self.words[self.start]
+
+    @property
+    def layouts(self) -> Ints:
+        """The id of each row's layout."""
+        return self.words[self.start + 1]
 
 
-def tokens(rows: Sequence[bytes]) -> Ints:
-    """The token of the filling that each packed row belongs to; of rows that `layout_ids` took."""
-    return np.frombuffer(b"".join([row[:8] for row in rows]), "<i8")
+def uniform_bodies(rows: Sequence[bytes]) -> tuple[int, int, Ints] | None:
+    """Token, layout and the words after the header, if rows have the same of the first two and all one length.
+
+    Nearly all reads are of such rows; what is read of them is a matrix already. Strings and entries are at the end.
+    """
+    size = len(rows[0])
+    if size < 8 * _HEADER or size % 8 or any(len(row) != size for row in rows):
+        return None
+    words = np.frombuffer(b"".join(rows), "<i8").reshape(len(rows), -1)
+    token, layout, sources = words[0, :_HEADER].tolist()
+    begin = _HEADER + 2 * sources
+    if not _HEADER <= begin <= words.shape[1] or (len(rows) > 1 and (words[1:, :_HEADER] != words[0, :_HEADER]).any()):
+        return None
+    return token, layout, words[:, begin:]
 
 
 def header_bytes(row: bytes) -> bytes:
@@ -152,7 +179,7 @@ def pack(layout: Layout, token: int, rows: Rows) -> list[bytes]:
     return [row + text + bytes(-len(text) % 8) for row, text in zip(packed, texts, strict=True)]
 
 
-def unpack(layout: Layout, packed: Sequence[bytes]) -> Rows:
+def unpack(layout: Layout, packed: Packed) -> Rows:
     """The rows in `packed`, all of this layout. Raises `Corrupt` on anything that `pack` did not write."""
     try:
         return _unpacked(layout, packed)
@@ -160,20 +187,18 @@ def unpack(layout: Layout, packed: Sequence[bytes]) -> Rows:
         raise Corrupt(f"an online row cannot be read: {error}") from error
 
 
-def _unpacked(layout: Layout, packed: Sequence[bytes]) -> Rows:
-    words = np.frombuffer(b"".join(packed), "<i8")
-    length = np.fromiter(map(len, packed), np.int64, len(packed)) // 8
-    end = np.cumsum(length)
-    start = end - length
+def _unpacked(layout: Layout, packed: Packed) -> Rows:
+    words, start = packed.words, packed.start
     sources = words[start + 2]
-    if ((sources < 0) | (_HEADER + 2 * sources + layout.body_words > length)).any():
+    left = packed.length - _HEADER - layout.body_words - 2 * sources
+    if (sources < 0).any() or (left < 0).any():
         raise ValueError("it is shorter than its header says")
     where = start + _HEADER + 2 * sources
     body = words[where[:, None] + np.arange(layout.body_words)]
     fields = 3 + layout.mask_words
     windows = fields + len(layout.fields)
     counts = body[:, windows:-1].T
-    _check(layout, counts, body[:, -1], end - where - layout.body_words)
+    _check(layout, counts, body[:, -1], left)
     fence = words[_spread(start + _HEADER, 2 * sources)].reshape(-1, 2)
     begin = where + layout.body_words
     entries = []
@@ -182,26 +207,19 @@ def _unpacked(layout: Layout, packed: Sequence[bytes]) -> Rows:
         entries.append(_entries(window, words[_spread(begin, size * counted)].reshape(-1, size), counted))
         begin = begin + size * counted
     rows = Rows(
-        Fences(np.repeat(np.arange(len(packed)), sources), fence[:, 0], fence[:, 1]),
+        Fences(np.repeat(np.arange(len(start)), sources), fence[:, 0], fence[:, 1]),
         body[:, 0],
         body[:, 1],
         body[:, 2],
-        _mask(body[:, 3:fields], len(layout.fields)),
+        presence(body[:, 3:fields], len(layout.fields)),
         body[:, fields:windows],
         tuple(entries),
-        np.full((len(packed), len(layout.strings)), None, np.object_),
+        np.full((len(start), len(layout.strings)), None, np.object_),
     )
-    if layout.strings or layout.text_windows:
-        return _with_texts(
-            layout,
-            rows,
-            counts,
-            [
-                row[8 * first : 8 * first + size]
-                for row, first, size in zip(packed, (begin - start).tolist(), body[:, -1].tolist(), strict=True)
-            ],
-        )
-    return rows
+    if not layout.strings and not layout.text_windows:
+        return rows
+    bounds = zip((8 * begin).tolist(), (8 * begin + body[:, -1]).tolist(), strict=True)
+    return _with_texts(layout, rows, counts, [packed.data[first:last] for first, last in bounds])
 
 
 def _check(layout: Layout, counts: Ints, text_bytes: Ints, left: Ints) -> None:
@@ -278,7 +296,8 @@ def _bits(present: npt.NDArray[np.bool_], words: int) -> Ints:
     return np.packbits(padded, axis=1, bitorder="little").view(np.int64).reshape(len(present), words)
 
 
-def _mask(words: Ints, fields: int) -> npt.NDArray[np.bool_]:
+def presence(words: Ints, fields: int) -> npt.NDArray[np.bool_]:
+    """Rows by fields, from rows by words of presence bits."""
     bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, count=fields, bitorder="little")
     return bits.view(np.bool_)
 

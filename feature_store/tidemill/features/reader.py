@@ -9,12 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tidemill.core.errors import InvalidInput
-from tidemill.features.connection import READY, Found, Generation, Keys, Names, connect, failures, unpacked
+from tidemill.features.connection import READY, Found, Generation, Keys, Names, connect, fetch, unpacked
 from tidemill.features.layout import EVENTS, Layout
-from tidemill.features.packing import Rows
+from tidemill.features.packing import Rows, presence, uniform_bodies
+from tidemill.features.partials import Ints
 from tidemill.features.rows import Value, values_of, window_values_at
 
 __all__ = ["OnlineReader", "OnlineRow", "Status"]
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 class Status(StrEnum):
@@ -68,55 +72,85 @@ class OnlineReader:
         self._redis = connect(redis_url, timeout_s)
         self._names = Names(self._redis, self._keys.names)
         self._layout, self._ttl_ms = layout or Layout(()), ttl_ms
+        self._known: tuple[bytes | None, Generation] = (None, Generation.parse(None))
 
     def read(self, entities: Sequence[str], now_ms: int | None = None) -> list[OnlineRow]:
         """A row for each of `entities`, in their order; without `now_ms` no windows, and nothing is too old."""
-        found = self._found(entities)
-        if found is None:
+        generation, packed = self._packed(entities)
+        if generation.state != READY:
             return [OnlineRow(Status.REBUILDING) for _ in entities]
-        answers = [self._nothing(found, now_ms)] * len(entities)
+        found = Found(generation, unpacked(self._names, generation, packed))
+        answers: list[OnlineRow | None] = [None] * len(entities)
         for layout, at, rows in found.groups:
             for position, answer in zip(at.tolist(), self._answers(layout, rows, now_ms), strict=True):
                 answers[position] = answer
-        return answers
+        nothing = self._nothing(found, now_ms) if None in answers else None
+        return [answer or cast("OnlineRow", nothing) for answer in answers]
 
-    def read_matrix(
-        self, entities: Sequence[str], names: Sequence[str], now_ms: int
-    ) -> tuple[npt.NDArray[np.float64], list[Status]]:
+    def read_matrix(self, entities: Sequence[str], names: Sequence[str], now_ms: int) -> tuple[Floats, list[Status]]:
         """Features as numbers, entities by names, NaN for None; and the status of each entity.
 
         Raises `InvalidInput` for a name that is no number.
         """
+        generation, packed = self._packed(entities)
+        if generation.state != READY:
+            return np.full((len(entities), len(names)), np.nan), [Status.REBUILDING] * len(entities)
+        straight = self._straight(generation, packed, tuple(names), now_ms)
+        if straight is not None:
+            return straight
+        found = Found(generation, unpacked(self._names, generation, packed))
         matrix = np.full((len(entities), len(names)), np.nan)
-        found = self._found(entities)
-        if found is None:
-            return matrix, [Status.REBUILDING] * len(entities)
         statuses = [Status.NOT_FOUND] * len(entities)
-        nothing = self._nothing(found, now_ms).values
-        matrix[:] = [_number(nothing.get(name)) for name in names]
         for layout, at, rows in found.groups:
-            matrix[at] = self._numbers(layout, rows, names, now_ms)
-            old = self._old(rows, now_ms)
+            old = self._old(rows.event_time, now_ms)
+            matrix[at] = self._numbers(layout, rows, names, old, now_ms)
             for position, is_old in zip(at.tolist(), old.tolist(), strict=True):
                 statuses[position] = Status.OUTSIDE_MAX_AGE if is_old else Status.PRESENT
+        if Status.NOT_FOUND in statuses:
+            nothing = self._nothing(found, now_ms).values
+            missing = [status is Status.NOT_FOUND for status in statuses]
+            matrix[missing] = [_number(nothing.get(name)) for name in names]
         return matrix, statuses
 
     def close(self) -> None:
         """Drop the connections."""
         self._redis.close()
 
-    def _found(self, entities: Sequence[str]) -> "Found | None":
-        keys = [self._keys.generation, *map(self._keys.row, entities)]
-        with failures():
-            found = cast("list[bytes | None]", self._redis.mget(keys))
-        generation = Generation.parse(found[0])
-        if generation.state != READY:
+    def _packed(self, entities: Sequence[str]) -> tuple[Generation, list[bytes | None]]:
+        prefix = self._keys.row("")
+        raw, *rows = fetch(self._redis, [self._keys.generation, *[prefix + entity for entity in entities]])
+        known, generation = self._known  # one read of one attribute: other threads may set it meanwhile
+        if raw != known:
+            generation = Generation.parse(raw)
+            self._known = (raw, generation)
+        return generation, rows
+
+    def _straight(
+        self, generation: Generation, packed: list[bytes | None], names: tuple[str, ...], now_ms: int
+    ) -> tuple[Floats, list[Status]] | None:
+        """The usual case without a detour: all rows there, alike and young, and no windows asked for."""
+        if not packed or None in packed:
             return None
-        return Found(generation, unpacked(self._names, generation, found[1:]))
+        token, number, bodies = uniform_bodies(cast("list[bytes]", packed)) or (0, 0, None)
+        layout = self._names.layouts.get(number)
+        if bodies is None or layout is None or token != generation.word or not layout.name_set.issuperset(names):
+            return None
+        first = 3 + layout.mask_words
+        if bodies.shape[1] < layout.body_words or self._has_old(bodies[:, 0], now_ms):
+            return None
+        mask, words = bodies[:, 3:first], bodies[:, first:]
+        present = None if (mask == layout.full_mask).all() else presence(mask, len(layout.fields))
+        matrix = np.empty((len(packed), len(names)))
+        for kind, columns, fields in layout.places(names):
+            numbers = words[:, fields]
+            if kind == "float":
+                numbers = numbers.view(np.float64)
+            matrix[:, columns] = numbers if present is None else np.where(present[:, fields], numbers, np.nan)
+        return matrix, [Status.PRESENT] * len(packed)
 
     def _answers(self, layout: Layout, rows: Rows, now_ms: int | None) -> list[OnlineRow]:
         columns = values_of(layout, rows)
-        old = self._old(rows, now_ms).tolist()
+        old = self._old(rows.event_time, now_ms).tolist()
         windows: dict[str, list[Value]] = {}
         if now_ms is not None and layout.windows:
             found = window_values_at(layout, rows, now_ms * 1000, self._names.sources)
@@ -143,35 +177,31 @@ class OnlineReader:
             )
         ]
 
-    def _numbers(self, layout: Layout, rows: Rows, names: Sequence[str], now_ms: int) -> npt.NDArray[np.float64]:
+    def _numbers(self, layout: Layout, rows: Rows, names: Sequence[str], old: Mask, now_ms: int) -> Floats:
+        """Fields straight from the rows' words, a kind at a time; then the windows."""
         matrix = np.full((len(rows), len(names)), np.nan)
-        places = {name: at for at, name in enumerate(layout.names)}
-        kinds = [layout.fields[places[name]][1] if name in places else None for name in names]
-        if "string" in kinds:
-            raise InvalidInput(f"feature {names[kinds.index('string')]} is no number")
-        floats = [at for at, kind in enumerate(kinds) if kind == "float"]
-        if floats:
-            where = [places[names[at]] for at in floats]
-            numbers = rows.words[:, where].view(np.float64)
-            matrix[:, floats] = np.where(rows.present[:, where], numbers, np.nan)
-        for at, kind in enumerate(kinds):
-            if kind in {"int", "bool"}:
-                where_ = places[names[at]]
-                matrix[:, at] = np.where(rows.present[:, where_], rows.words[:, where_], np.nan)
-        matrix[self._old(rows, now_ms)] = np.nan
-        wanted = {name: at for at, name in enumerate(names) if name not in places}
-        if wanted and layout.windows:
-            for name, (values, present) in window_values_at(layout, rows, now_ms * 1000, self._names.sources).items():
-                if name in wanted:
-                    if values.dtype == np.object_:
-                        raise InvalidInput(f"feature {name} is no number")
-                    matrix[:, wanted[name]] = np.where(present, values, np.nan)
+        for kind, columns, fields in layout.places(tuple(names)):
+            words = rows.words[:, fields]
+            numbers = words.view(np.float64) if kind == "float" else words
+            matrix[:, columns] = np.where(rows.present[:, fields], numbers, np.nan)
+        matrix[old] = np.nan
+        wanted = {name: at for at, name in enumerate(names) if name not in layout.names}
+        if not wanted or not layout.windows:
+            return matrix
+        for name, (values, present) in window_values_at(layout, rows, now_ms * 1000, self._names.sources).items():
+            if name in wanted:
+                if values.dtype == np.object_:
+                    raise InvalidInput(f"feature {name} is no number")
+                matrix[:, wanted[name]] = np.where(present, values, np.nan)
         return matrix
 
-    def _old(self, rows: Rows, now_ms: int | None) -> npt.NDArray[np.bool_]:
+    def _old(self, event_time: Ints, now_ms: int | None) -> Mask:
         if self._ttl_ms is None or now_ms is None:
-            return np.zeros(len(rows), np.bool_)
-        return np.asarray(now_ms * 1000 - rows.event_time > self._ttl_ms * 1000)
+            return np.zeros(len(event_time), np.bool_)
+        return np.asarray((now_ms - self._ttl_ms) * 1000 > event_time)
+
+    def _has_old(self, event_time: Ints, now_ms: int) -> bool:
+        return self._ttl_ms is not None and bool(self._old(event_time, now_ms).any())
 
     def _nothing(self, found: "Found", now_ms: int | None) -> OnlineRow:
         """What an entity without events has; counts are known to be 0 if the rows are filled for these windows."""
@@ -182,7 +212,7 @@ class OnlineReader:
         return OnlineRow(Status.NOT_FOUND, {name: _values(layout, name, *column)[0] for name, column in values.items()})
 
 
-def _values(layout: Layout, name: str, values: npt.NDArray[Any], present: npt.NDArray[np.bool_]) -> list[Value]:
+def _values(layout: Layout, name: str, values: npt.NDArray[Any], present: Mask) -> list[Value]:
     """A window's values in plain Python."""
     window = next(one for one in layout.windows if one.name == name)
     plain: list[Value] = values.tolist()

@@ -109,13 +109,20 @@ def stacked(layout: Layout, count: int, parts: Sequence[tuple[Ints, Rows]]) -> R
 
 def values_of(layout: Layout, rows: Rows) -> dict[str, list[Value]]:
     """Each field's values of the rows, None where there is none."""
+    # All columns are converted together, and the few that are of another kind once more: a call for each would cost.
+    words = np.ascontiguousarray(rows.words.T)
+    floats, others, texts = words.view(np.float64).tolist(), words.tolist(), rows.texts.T.tolist()
     found: dict[str, list[Value]] = {}
-    texts = iter(range(len(layout.strings)))
     for at, (name, kind) in enumerate(layout.fields):
         if kind == "string":
-            found[name] = rows.texts[:, next(texts)].tolist()
+            found[name] = texts[layout.strings.index(at)]
+        elif kind == "bool":
+            found[name] = [bool(value) for value in others[at]]
         else:
-            found[name] = _plain(rows.words[:, at], kind, rows.present[:, at])
+            found[name] = floats[at] if kind == "float" else others[at]
+    if not rows.present.all():
+        for name, present in zip(layout.names, rows.present.T.tolist(), strict=True):
+            found[name] = [value if there else None for value, there in zip(found[name], present, strict=True)]
     return found
 
 
@@ -232,15 +239,6 @@ def _words(values: pl.Series, kind: Kind) -> npt.NDArray[Any]:
     if kind == "float":
         return values.cast(pl.Float64()).to_numpy().view(np.int64)
     return values.cast(pl.Int64()).to_numpy().astype(np.int64)
-
-
-def _plain(words: Ints, kind: Kind, present: npt.NDArray[np.bool_]) -> list[Value]:
-    values: list[Value] = (words.copy().view(np.float64) if kind == "float" else words).tolist()
-    if kind == "bool":
-        values = [bool(value) for value in values]
-    if present.all():
-        return values
-    return [value if there else None for value, there in zip(values, present.tolist(), strict=True)]
 
 
 def _moved(fences: Fences, owner: Ints, source: Ints, offset: Ints) -> Fences:

@@ -145,21 +145,24 @@ class Effects:
             snapshot = self.events.snapshot()
         except NotFound:
             return Filling({}, ())
-        rows = snapshot.rows.select(self._row_columns)
-        last = rows.sort("event_time", "source", "offset").unique("entity", keep="last").collect()
-        recent = self._in_windows(rows, last)
-        both = pl.concat([last, recent]).unique(["source", "offset"])
+        rows = snapshot.rows
+        order = ("event_time", "source", "offset")
+        last = rows.select(self._row_columns).sort(order).unique("entity", keep="last").collect()
+        both = pl.concat([last, self._in_windows(rows, last)]).unique(["source", "offset"])
         parts = max(1, both.height // _REBUILT_TOGETHER)
         return Filling(snapshot.upto, (both.filter(pl.col("entity").hash() % parts == part) for part in range(parts)))
 
     def _in_windows(self, rows: pl.LazyFrame, last: pl.DataFrame) -> pl.DataFrame:
         """The events that a window may still ask for: no time from the newest arrival on reaches further back."""
-        reach = max((window.step * window.ring for window in self._rows.layout.windows), default=0)
-        newest = rows.select(pl.col("available_at").max()).collect().item() if reach else None
-        if newest is None:
+        windows = self._rows.layout.windows
+        if not windows or last.is_empty():
             return last.clear()
-        since = newest - timedelta(microseconds=reach)
-        return rows.filter(pl.col("available_at") >= since).collect()
+        newest = rows.select(pl.col("available_at").max()).collect().item()
+        since = newest - timedelta(microseconds=max(window.step * window.ring for window in windows))
+        # What counts is older than its arrival by the allowed lateness at most: files of earlier days are not read.
+        day = (since - timedelta(microseconds=windows[0].lateness)).date()
+        recent = rows.filter((pl.col("event_date") >= day) & (pl.col("available_at") >= since))
+        return recent.select(self._row_columns).collect()
 
     def _lake_rows(self, source: Source, first: int, last: int) -> pl.DataFrame:
         found = self.events.scan().filter(_within(source, first, last)).select(self._needed)

@@ -1,0 +1,226 @@
+"""Online reads against Feast's own Redis store: 20 float features, one entity and a hundred, on one Redis.
+
+Both are asked in turn for the same entities, so that whatever else the machine does falls on both. The peer is
+`get_online_features` of a FeatureStore at its best: hiredis, neither sentinel nor cluster, a registry in memory, its
+answer left as protobuf; ours is a matrix of floats. Further lines: the peer's store without its FeatureStore
+(`online_read`, no public interface, with entity keys that are made beforehand and values left as protobuf), and
+windows, which are evaluated when they are read.
+"""
+
+import signal
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from benchmarks.report import Figure, Report, environment
+
+from tidemill.core.clock import from_ms
+from tidemill.features.connection import connect, fetch
+from tidemill.features.layout import Layout
+from tidemill.features.online import Filling, OnlineReader, OnlineRows
+from tidemill.features.tiles import tiled
+from tidemill.spec.model import Window
+from tidemill.stack import redis
+from tidemill.stack.launch import signal_group, spawn
+from tidemill.stack.ports import HOST, free_ports
+from tidemill.stack.readiness import is_ready
+
+__all__ = ["run"]
+
+SEED = 11
+FEATURES = tuple(f"f{number:02d}" for number in range(20))
+NOW_MS = 1_900_000_000_000
+MANY = 100
+GOAL_ONE, GOAL_MANY = 5, 10
+LATENESS = timedelta(minutes=10)
+WINDOWS = (
+    Window.model_validate({"name": "seen", "agg": "count", "over": ["10m"]}),
+    Window.model_validate({"name": "level", "agg": "mean", "of": "f00", "over": ["1h"]}),
+)
+EVENTS_EACH = 10
+"""Events of an entity within its windows, where there are windows."""
+PACKAGES = ("redis", "hiredis", "feast", "numpy", "polars")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Entities that are there, and reads of each kind."""
+
+    entities: int
+    ones: int
+    manys: int
+
+
+SIZES = {"small": Size(5_000, 2_000, 500), "full": Size(50_000, 20_000, 5_000)}
+
+Read = Callable[[Sequence[str]], object]
+Milliseconds = npt.NDArray[np.float64]
+
+
+def run(size_name: str) -> Report:
+    """Fill both stores and read them in turn."""
+    size = SIZES[size_name]
+    rng = np.random.default_rng(SEED)
+    names = [f"entity-{number}" for number in range(size.entities)]
+    values = rng.normal(size=(size.entities, len(FEATURES)))
+    with tempfile.TemporaryDirectory(prefix="tidemill-bench-") as folder, _redis(Path(folder)) as address:
+        plain = _ours(address, "plain", (), names, values, 1)
+        windowed = _ours(address, "windowed", WINDOWS, names, values, EVENTS_EACH)
+        peer, store = _feast(address, Path(folder), names, values)
+        assert np.array_equal(plain(names[:3]), values[:3])
+        assert [sorted(row) for row in store(names[:3])] == [sorted(row) for row in values[:3].tolist()]
+        reads: dict[str, Read] = {"ours": plain, "peer": peer, "windowed": windowed, "store": store.raw}
+        reads["bytes"] = _bytes_alone(address, "plain")
+        one = _in_turn(reads, names, rng, 1, size.ones)
+        many = _in_turn(reads, names, rng, MANY, size.manys)
+    figures = [*_compared(one, "1 entity", 50, GOAL_ONE), *_compared(many, f"{MANY} entities", 99, GOAL_MANY)]
+    figures += [*_where(one, "1 entity"), *_where(many, f"{MANY} entities")]
+    ran: dict[str, Any] = {"seed": SEED, "entities": size.entities, "features": len(FEATURES)}
+    ran |= {"reads of 1": size.ones, f"reads of {MANY}": size.manys, "windows": [one.name for one in WINDOWS]}
+    return Report("bench", "online-read", size_name, ran, figures, environment(PACKAGES))
+
+
+def _compared(found: dict[str, Milliseconds], what: str, percentile: int, goal: int) -> Iterator[Figure]:
+    mine, theirs = (float(np.percentile(found[name], percentile)) for name in ("ours", "peer"))
+    other = 99 if percentile == 50 else 50
+    for name, label, note in (
+        ("ours", "tidemill", "straight to a matrix"),
+        ("peer", "feast", "get_online_features, left as protobuf"),
+    ):
+        also = f"p{other} {np.percentile(found[name], other):.3f}"
+        yield Figure(
+            f"{label}, {what} p{percentile}",
+            float(np.percentile(found[name], percentile)),
+            "ms",
+            note=f"{note}; {also}",
+        )
+    yield Figure(f"feast / tidemill, {what}", theirs / mine, "times", f"≥ {goal}", theirs / mine >= goal)
+    for name, label in (("windowed", "tidemill with 2 windows"), ("store", "feast's store alone")):
+        yield Figure(f"{label}, {what} p{percentile}", float(np.percentile(found[name], percentile)), "ms")
+
+
+def _where(found: dict[str, Milliseconds], what: str) -> Iterator[Figure]:
+    """Where our time goes, in the median."""
+    whole, fetched = (float(np.median(found[name])) for name in ("ours", "bytes"))
+    yield Figure(f"of that fetching bytes, {what} p50", fetched, "ms", note="the answer thrown away")
+    yield Figure(f"of that bytes to matrix, {what} p50", whole - fetched, "ms", note="checks, presence, age, numbers")
+
+
+def _in_turn(
+    reads: dict[str, Read], names: Sequence[str], rng: np.random.Generator, count: int, times: int
+) -> dict[str, Milliseconds]:
+    """Each read `times` times, all of them for the same entities before the next."""
+    taken = {name: np.empty(times) for name in reads}
+    for number in range(-20, times):  # the first are for warming up
+        chosen = [names[at] for at in rng.integers(0, len(names), count)]
+        for name, read in reads.items():
+            begun = time.perf_counter()
+            read(chosen)
+            if number >= 0:
+                taken[name][number] = 1000 * (time.perf_counter() - begun)
+    return taken
+
+
+def _ours(
+    address: str, model: str, windows: tuple[Window, ...], names: Sequence[str], values: Any, each: int
+) -> Callable[[Sequence[str]], Any]:
+    layout = Layout(tuple((name, "float") for name in FEATURES), tiled(windows, LATENESS))
+    rows = OnlineRows(address, model, layout)
+    rows.rebuild(lambda: Filling({}, ()))
+    for number in range(each):  # oldest first; the last is what the fields are read of
+        at = from_ms(NOW_MS - 1000 - (each - 1 - number) * 50_000)
+        first = number * len(names)
+        rows.apply(_frame(names, values, at, first))
+    rows.close()
+    reader = OnlineReader(address, model, layout=layout)
+    wanted = [*FEATURES, *(window.name for window in layout.windows)]
+    return lambda entities: reader.read_matrix(entities, wanted, NOW_MS)[0]
+
+
+def _frame(names: Sequence[str], values: Any, at: datetime, first: int) -> pl.DataFrame:
+    columns: dict[str, Any] = {"entity": names, "offset": np.arange(first, first + len(names))}
+    columns |= {name: values[:, number] for number, name in enumerate(FEATURES)}
+    times = pl.lit(at).cast(pl.Datetime("us", "UTC"))
+    return pl.DataFrame(columns).with_columns(source=pl.lit("c/t/0"), event_time=times, available_at=times)
+
+
+def _bytes_alone(address: str, model: str) -> Read:
+    """What our reader asks Redis for, without looking at the answer."""
+    client = connect(address, 1.0)
+    return lambda entities: fetch(
+        client, [f"{model}:events#generation", *(f"{model}:events:{one}" for one in entities)]
+    )
+
+
+class _Store:
+    """Feast's Redis store, asked directly."""
+
+    def __init__(self, store: Any, view: Any, names: Sequence[str]) -> None:
+        from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+        from feast.protos.feast.types.Value_pb2 import Value
+
+        self._config, self._view = store.config, view
+        self._store = store._get_provider().online_store
+        # The keys are made beforehand: they are not what is compared.
+        self._keys = {name: EntityKey(join_keys=["entity"], entity_values=[Value(string_val=name)]) for name in names}
+
+    def raw(self, entities: Sequence[str]) -> Any:
+        """The store's answer."""
+        return self._store.online_read(self._config, self._view, [self._keys[name] for name in entities], [*FEATURES])
+
+    def __call__(self, entities: Sequence[str]) -> list[list[float]]:
+        """The numbers in it."""
+        return [[value.double_val for value in (row or {}).values()] for _, row in self.raw(entities)]
+
+
+def _feast(address: str, folder: Path, names: Sequence[str], values: Any) -> tuple[Read, _Store]:
+    """`get_online_features` and `online_read` over Feast's Redis store, filled with the same values."""
+    warnings.simplefilter("ignore")
+    import pandas as pd
+    from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
+    from feast.types import Float64, String
+
+    online = {"type": "redis", "connection_string": address.removeprefix("redis://").partition("/")[0]}
+    store = FeatureStore(
+        config=RepoConfig(
+            project="peer",
+            provider="local",
+            registry=str(folder / "registry.db"),
+            online_store=online,
+            entity_key_serialization_version=3,
+        )
+    )
+    entity = Entity(name="entity", join_keys=["entity"], value_type=ValueType.STRING)
+    source = FileSource(name="none", path=str(folder / "none.parquet"), timestamp_field="at")
+    schema = [Field(name="entity", dtype=String), *(Field(name=name, dtype=Float64) for name in FEATURES)]
+    view = FeatureView(name="peer", entities=[entity], schema=schema, source=source, ttl=timedelta(0))
+    store.apply([entity, view])
+    frame = pd.DataFrame(values, columns=list(FEATURES)).assign(entity=names, at=pd.Timestamp(from_ms(NOW_MS - 1000)))
+    store.write_to_online_store("peer", frame)
+    alone = _Store(store, store.get_feature_view("peer"), names)
+    wanted = [f"peer:{name}" for name in FEATURES]
+    return lambda entities: store.get_online_features(wanted, [{"entity": one} for one in entities]), alone
+
+
+@contextmanager
+def _redis(folder: Path) -> Iterator[str]:
+    """A Redis as `tidemill up` starts it, until the block ends."""
+    (port,) = free_ports(1)
+    wanted = redis.prepare(folder, port=port)
+    started = spawn(wanted.argv, log=folder / "redis.log")
+    try:
+        while not is_ready(wanted.ready or ""):
+            time.sleep(0.05)
+        yield f"redis://{HOST}:{port}/0"
+    finally:
+        signal_group(started.pid, signal.SIGKILL)
+        started.wait(10)
