@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.features.point_in_time import point_in_time, scan_point_in_time, scan_windows
@@ -147,6 +147,7 @@ MANY = st.lists(EVENT, min_size=5, max_size=14) | st.lists(EVENT, max_size=4)
 TTLS = st.sampled_from([None, timedelta(0), timedelta(seconds=3)])
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(ENTITIES, SECONDS), max_size=12),
     MANY,
@@ -165,6 +166,7 @@ def test_it_equals_the_naive_loop_for_any_order_ties_lateness_and_nulls(
     assert scan_point_in_time(left, right.lazy(), ["value"], ttl=ttl, at_once=at_once)["value"].to_list() == expected
 
 
+@settings(deadline=None)
 @given(MANY, st.integers(0, 12), st.randoms(use_true_random=False))
 def test_what_comes_after_a_time_changes_nothing_that_was_known_at_it(
     events: list[tuple[str, int, str | None, int | None, int | None]], at: int, random: Any
@@ -186,6 +188,7 @@ WINDOWS = (
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(ENTITIES, SECONDS), max_size=8),
     st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 12), st.integers(0, 12) | st.none()), max_size=10),

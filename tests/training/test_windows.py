@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.core.clock import to_ms
@@ -144,6 +144,7 @@ def test_the_codec_gets_the_windows_by_name_beside_fields_and_statistics(resourc
     assert window_names(resource) == NAMES
 
 
+@settings(deadline=None)
 @given(st.permutations(range(6)))
 def test_the_order_of_the_lakes_files_changes_nothing(order: list[int]) -> None:
     resource = tiny_resource(features=FEATURES)

@@ -140,11 +140,15 @@ def span(rows: pl.DataFrame, ttl: timedelta | None) -> tuple[Any, Any]:
 
 
 def _taken(values: pl.DataFrame, numbers: pl.Series) -> pl.DataFrame:
-    """The rows with these numbers, all null where there is none: twice as fast as an expression that gathers nulls."""
+    """The rows with these numbers, all null where there is none.
+
+    A scan gives columns in pieces, in which each look-up is a search: put together first, this takes a quarter of the
+    time.
+    """
     if values.is_empty():
         return values.clear(len(numbers))
     known = numbers.is_not_null()
-    taken = values[numbers.fill_null(0)]
+    taken = values.rechunk()[numbers.fill_null(0)]
     return taken if known.all() else taken.select(pl.when(known).then(pl.all()))
 
 
