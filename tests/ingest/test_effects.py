@@ -185,7 +185,7 @@ def check_rows(world: World) -> None:
     table = events_table(world.lake, world.resource).scan().sort("source", "offset").collect()
     names = layout_of(world.resource).names
     reader = OnlineReader(world.redis_url, world.resource.id)
-    windows, lateness = world.resource.event_windows, world.resource.spec.events.allowed_lateness
+    windows, lateness = world.resource.spec.features.windows, world.resource.spec.events.allowed_lateness
     for (entity,), events in table.partition_by("entity", as_dict=True).items():
         (found,) = reader.read([str(entity)], NOW + 1000)
         last = events.sort("event_time", "source", "offset").row(-1, named=True)

@@ -123,7 +123,7 @@ class Served:
 
     def __init__(self, resource: ContinualModel, source: Any, clock: HandClock) -> None:
         self.model, self.logged = Model(), list[Prediction]()
-        names = [name for window in resource.event_windows for name in window.features]
+        names = [name for window in resource.spec.features.windows for name in window.features]
         log: Any = SimpleNamespace(put=self.logged.extend)
         features = OnlineFeatures(source, names, clock=clock)
         self.predictor = Predictor(resource, version="v1", model=self.model, features=features, log=log)
@@ -184,7 +184,7 @@ def test_what_is_served_is_what_the_lake_gives_up_to_the_logged_fence(
         seen = [event for event in lake if event["offset"] <= one.fence.get(event["source"], -1)]
         asked = pl.DataFrame({"entity": [one.entity], "at": [from_ms(one.time)]}, schema_overrides={"at": TIME})
         lateness = resource.spec.events.allowed_lateness
-        expected = window_values(_frame(seen), asked, resource.event_windows, lateness, as_of_fence=True)
+        expected = window_values(_frame(seen), asked, resource.spec.features.windows, lateness, as_of_fence=True)
         for name, value in expected.row(0, named=True).items():
             is_rounded = name == "mean_1m" and value is not None
             assert one.features[name] == (pytest.approx(value, rel=1e-9) if is_rounded else value)

@@ -80,7 +80,7 @@ def test_an_event_that_was_never_predicted_has_the_windows_of_its_time(resource:
     found = with_windows(events, events.lazy(), resource)
     asked = events.select("entity", at="event_time")
     lateness = resource.spec.events.allowed_lateness
-    expected = window_values(events, asked, resource.event_windows, lateness)
+    expected = window_values(events, asked, resource.spec.features.windows, lateness)
     assert found.select(NAMES).equals(expected)
     # Events of a station come every three seconds and arrive after two: each row knows the ones before it, not itself.
     assert found["seen_1h"].to_list() == [0, 0, 0, 1, 1, 1, 2, 2]

@@ -27,12 +27,12 @@ import numpy.typing as npt
 from tidemill.core.errors import Corrupt, InvalidInput
 from tidemill.features.partials import COLUMNS, KEYED
 from tidemill.features.tiles import Tiled, tiled
-from tidemill.spec.model import LABEL_PREFIX, ContinualModel
+from tidemill.spec.model import ContinualModel
 
-__all__ = ["EVENTS", "LABELS", "LAST_WORDS", "MAX_ROW_BYTES", "Kind", "Layout", "layout_of", "name_id", "row_bytes"]
+__all__ = ["EVENTS", "LAST_WORDS", "MAX_ROW_BYTES", "Kind", "Layout", "layout_of", "name_id", "row_bytes"]
 
-EVENTS, LABELS = "events", "labels"
-"""Names of a model's views: of each entity's events, and of its labels."""
+EVENTS = "events"
+"""Name of a model's view: of each entity's events."""
 
 Kind = Literal["float", "int", "bool", "string"]
 
@@ -160,26 +160,20 @@ def _run(positions: list[int]) -> slice | list[int]:
     return slice(first, last) if positions == list(range(first, last)) else positions
 
 
-_KINDS: dict[str, Kind] = {"float": "float", "int": "int", "bool": "bool", "string": "string", "class": "string"}
+_KINDS: dict[str, Kind] = {"float": "float", "int": "int", "bool": "bool", "string": "string"}
 
 
-def layout_of(resource: ContinualModel, view: str = EVENTS) -> Layout:
-    """The layout of a model's view. Raises `InvalidInput` where a row may exceed `MAX_ROW_BYTES`."""
+def layout_of(resource: ContinualModel) -> Layout:
+    """The layout of a model's rows. Raises `InvalidInput` where a row may exceed `MAX_ROW_BYTES`."""
     spec = resource.spec
-    if view == EVENTS:
-        fields = [(field.name, _KINDS[field.type]) for field in spec.events.fields if field.type in _KINDS]
-        fields += [(name, _KINDS["float"]) for name in spec.features.image]
-        windows = resource.event_windows
-    else:
-        fields = [
-            (LABEL_PREFIX + field.name, _KINDS[field.type]) for field in spec.labels.fields if field.type in _KINDS
-        ]
-        windows = resource.label_windows
+    fields = [(field.name, _KINDS[field.type]) for field in spec.events.fields if field.type in _KINDS]
+    fields += [(name, _KINDS["float"]) for name in spec.features.image]
+    windows = spec.features.windows
     layout = Layout(tuple(fields), tiled(windows, spec.events.allowed_lateness))
     if row_bytes(layout) > MAX_ROW_BYTES:
         worst = max(layout.windows, key=lambda window: window.ring * layout.entry_words(window))
         raise InvalidInput(
-            f"an online row of view {view} may take {row_bytes(layout):,} bytes; at most {MAX_ROW_BYTES:,} are taken",
+            f"an online row may take {row_bytes(layout):,} bytes; at most {MAX_ROW_BYTES:,} are taken",
             hint=f"{worst.name} keeps {worst.ring:,} tiles: take a longer window, or less events.allowedLateness",
         )
     return layout

@@ -126,7 +126,7 @@ def compare(served: Sequence[Served], events: pl.DataFrame, upto: Mapping[str, i
         else:
             reasons[why] += 1
     computed = _computed(comparable, events, resource)
-    known = {*_plain(resource), *(name for window in resource.event_windows for name in window.features)}
+    known = {*_plain(resource), *(name for window in resource.spec.features.windows for name in window.features)}
     differences: list[Difference] = []
     equal = left = values = 0
     for one in comparable:
@@ -170,7 +170,7 @@ def _plain(resource: ContinualModel) -> tuple[str, ...]:
 
 
 def _longest(resource: ContinualModel) -> timedelta:
-    lengths = [length for window in resource.event_windows for length in window.over]
+    lengths = [length for window in resource.spec.features.windows for length in window.over]
     return max(lengths, default=timedelta(0))
 
 
@@ -220,7 +220,7 @@ def _computed(
 
 
 def _windows(seen: pl.DataFrame, rows: pl.DataFrame, resource: ContinualModel) -> list[dict[str, Any]]:
-    windows = resource.event_windows
+    windows = resource.spec.features.windows
     if not windows:
         return [{} for _ in range(rows.height)]
     # Each prediction has its own fence, so each is an entity of its own, and each copy of an event an event.

@@ -39,10 +39,10 @@ _adapter = TypeAdapter(ViewWindows)
 
 def windows_tag(resource: ContinualModel) -> dict[str, str]:
     """The tag of the model's view of events; none where it has no window."""
-    if not resource.event_windows:
+    if not resource.spec.features.windows:
         return {}
     events = resource.spec.events
-    content = ViewWindows(resource.event_windows, events.allowed_lateness, events.max_future)
+    content = ViewWindows(resource.spec.features.windows, events.allowed_lateness, events.max_future)
     return {WINDOWS_TAG: _adapter.dump_json(content, by_alias=True).decode()}
 
 

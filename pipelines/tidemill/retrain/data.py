@@ -45,7 +45,7 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
     record = SnapshotRecord(
         model=resource.id,
         as_of=as_of,
-        query=QUERY + (WINDOWS_QUERY if resource.event_windows else ""),
+        query=QUERY + (WINDOWS_QUERY if resource.spec.features.windows else ""),
         maturity_ms=round(resource.spec.labels.maturity.after.total_seconds() * 1000),
         events=events_read,
         labels=labels_read,

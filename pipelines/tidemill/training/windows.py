@@ -31,7 +31,7 @@ _decoder = msgspec.json.Decoder(dict[str, Any])
 
 def window_names(resource: ContinualModel) -> list[str]:
     """Names of the features of the windows over events."""
-    return [name for window in resource.event_windows for name in window.features]
+    return [name for window in resource.spec.features.windows for name in window.features]
 
 
 def with_windows(
@@ -58,7 +58,7 @@ def with_windows(
     computed = scan_windows(
         asked,
         events.with_columns(pl.col("entity").cast(pl.String)),
-        resource.event_windows,
+        resource.spec.features.windows,
         allowed_lateness=resource.spec.events.allowed_lateness,
         max_future=resource.spec.events.max_future,
     )

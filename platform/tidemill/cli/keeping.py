@@ -50,7 +50,7 @@ def online(
     machine = local()
     resource = find(machine, name).resource
     _has_writer(machine, resource.id, view)
-    rows = OnlineRows(machine.settings.require_redis(), resource.id, layout_of(resource, view.value), view.value)
+    rows = OnlineRows(machine.settings.require_redis(), resource.id, layout_of(resource), view.value)
     try:
         begun = machine.clock.monotonic()
         forgotten = rows.forget()

@@ -109,11 +109,11 @@ def _writer(kafka: str, version: str) -> PredictionWriter:
 
 
 def _window_names(resource: ContinualModel) -> list[str]:
-    return [name for window in resource.event_windows for name in window.features]
+    return [name for window in resource.spec.features.windows for name in window.features]
 
 
 def _feature_source(redis: str, resource: ContinualModel) -> Any:
-    if not resource.event_windows:
+    if not resource.spec.features.windows:
         return None
     from tidemill.features.layout import layout_of
     from tidemill.features.reader import OnlineReader
