@@ -44,6 +44,9 @@ COLUMNS: Mapping[Aggregation, tuple[str, ...]] = {
 KEYED: frozenset[Aggregation] = frozenset({"distinct", "quantile"})
 """Aggregations whose partials have keys."""
 
+_SUMS: frozenset[Aggregation] = frozenset({"count", "sum", "mean"})
+"""Aggregations whose partials are sums and have no keys."""
+
 _REDUCE: Mapping[Aggregation, np.ufunc] = {
     "count": np.add,
     "sum": np.add,
@@ -124,20 +127,28 @@ def result(agg: Aggregation, q: float | None, entries: Entries, owners: int) -> 
 
     `std` is that of the population, so that one event has 0.
     """
+    if agg in _SUMS:
+        return _summed(agg, entries, owners)
     whole = merged(agg, entries, tiles=False)
-    always = np.ones(owners, np.bool_)
     if agg == "distinct":
-        return sketches.distinct_counts(whole.owner, whole.columns[0], owners), always
+        return sketches.distinct_counts(whole.owner, whole.columns[0], owners), np.ones(owners, np.bool_)
     owner, found = whole.owner, whole.columns[0]
     if agg == "quantile":
         owner, found = _quantiles(whole, q or 0.0)
-    elif agg == "mean":
-        found = whole.columns[1] / found
     elif agg == "std":
         found = np.sqrt(whole.columns[2] / found)
     values, present = np.zeros(owners, found.dtype), np.zeros(owners, np.bool_)
     values[owner], present[owner] = found, True
-    return values, always if agg == "count" else present
+    return values, present
+
+
+def _summed(agg: Aggregation, entries: Entries, owners: int) -> tuple[Column, npt.NDArray[np.bool_]]:
+    """`result` of what is only added up: in any order, without sorting."""
+    first, *more = (np.bincount(entries.owner, column, owners) for column in entries.columns)
+    if agg == "count":
+        return first.astype(np.int64), np.ones(owners, np.bool_)  # exact: fewer than 2^53 events
+    present = np.bincount(entries.owner, minlength=owners) > 0
+    return more[0] / np.where(present, first, 1) if more else first, present
 
 
 def starts_of(*columns: Column) -> Ints:
