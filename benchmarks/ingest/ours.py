@@ -43,7 +43,7 @@ class Measured(msgspec.Struct):
     wall_s: float
     cpu_s: float
     stages: dict[str, tuple[float, float]]
-    """Seconds by stage, and of these on the processor; what is left is the loop itself."""
+    """Seconds by stage, and those on the processor meanwhile, whichever thread had them: two stages run at a time."""
     batches: int
     peak_mib: float
 
