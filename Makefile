@@ -11,7 +11,7 @@ RESULTS := .tidemill/ci
 ONLY ?=
 SIZE ?= small
 
-.PHONY: help setup demo test check bench faults simulate lint types format unit lock clean
+.PHONY: help setup demo test check spark bench faults simulate lint types format unit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{split($$1, name, ":"); printf "  make %-8s %s\n", name[1], $$2}'
@@ -29,6 +29,10 @@ test: setup lint types unit ## lint, types, import contracts, unit and integrati
 check: setup ## what takes minutes rather than seconds
 	@mkdir -p $(RESULTS)
 	$(BIN)/python -m pytest -q -m slow --junitxml=$(RESULTS)/check.xml
+
+spark: setup ## the same history on Spark, row for row; installs pyspark (450 MB) into .venv, and needs a Java 17
+	.bootstrap/bin/uv pip install --quiet --python $(BIN)/python "pyspark==4.2.0"
+	$(BIN)/python -m pytest -q tests/features/test_spark.py
 
 bench: setup ## how fast it is, beside its peers: ONLY=name SIZE=small|full
 faults: setup ## whether it holds when things break: ONLY=name SIZE=small|full
