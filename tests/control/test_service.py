@@ -108,6 +108,7 @@ def test_an_applied_model_gets_topics_workers_and_turns(bench: Bench) -> None:
             "outcomes",
             "predictions",
             "quarantine",
+            "quarantine.replayed",
             "requests",
             "signals",
             "sketches",

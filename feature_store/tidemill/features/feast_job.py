@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-from deltalake import write_deltalake
 from feast import FileSource
 from feast.data_format import DeltaFormat
 from feast.errors import SavedDatasetLocationAlreadyExists
@@ -76,7 +75,7 @@ class FrameJob(RetrievalJob):
         frame = pl.DataFrame(self.to_arrow())
         with failures(f"writing {uri}"):
             if isinstance(storage.file_options.file_format, DeltaFormat):
-                write_deltalake(uri, frame, mode="overwrite")
+                frame.write_delta(uri, mode="overwrite")
             else:
                 file = uri if uri.endswith(".parquet") else f"{uri.rstrip('/')}/rows.parquet"
                 frame.write_parquet(file, mkdir=True)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-from deltalake import exceptions as delta_errors
 from feast import FeatureView, FileSource
 from feast.data_format import DeltaFormat, ParquetFormat
 from feast.data_source import DataSource
 from feast.feature_view import DUMMY_ENTITY_ID
 
 from tidemill.core.errors import InvalidInput, NotFound, Unavailable, Unsupported
+from tidemill.events.lake import LakeTable
 from tidemill.features.point_in_time import scan_point_in_time, scan_windows, span
 from tidemill.features.window_tag import ViewWindows, windows_in
 
@@ -102,7 +102,12 @@ def scan(source: DataSource, repository: Path | None) -> pl.LazyFrame:
     uri = FileSource.get_uri_for_file_path(repository, source.path)
     options = {"aws_endpoint_url": source.s3_endpoint_override} if source.s3_endpoint_override else None
     if isinstance(source.file_format, DeltaFormat):
-        return pl.scan_delta(uri, storage_options=options)
+        if options:
+            raise Unsupported(
+                f"{source.name}: an s3_endpoint_override of a Delta table is not read",
+                hint="set AWS_ENDPOINT_URL instead",
+            )
+        return LakeTable(uri).scan()
     return pl.scan_parquet(uri, storage_options=options)
 
 
@@ -127,11 +132,11 @@ def failures(doing: str) -> Iterator[None]:
     """Errors of the libraries that read, as ours."""
     try:
         yield
-    except (FileNotFoundError, delta_errors.TableNotFoundError) as error:
+    except FileNotFoundError as error:
         raise NotFound(f"{doing}: there is no such file or table: {error}") from error
     except pl.exceptions.ColumnNotFoundError as error:
         raise InvalidInput(f"{doing}: the source has no such column: {error}") from error
-    except (OSError, delta_errors.DeltaError) as error:
+    except OSError as error:
         raise Unavailable(f"{doing}: {error}") from error
     except pl.exceptions.PolarsError as error:
         raise InvalidInput(f"{doing}: {error}") from error

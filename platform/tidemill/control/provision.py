@@ -117,7 +117,7 @@ def _retention(resource: ContinualModel) -> dict[int | None, set[str]]:
     horizon = resource.spec.labels.maturity.horizon + SLACK
     return {
         # The lake has these soon; the log needs to hold them only until then.
-        None: {topics.events, topics.sketches, topics.signals, topics.quarantine},
+        None: {topics.events, topics.sketches, topics.signals, topics.quarantine, topics.replayed},
         # The join finds what it lost in these, as far back as a label may still come.
         round(horizon.total_seconds() * 1000): {topics.labels, topics.predictions, topics.resolved, topics.outcomes},
         # Few and small: why the loop did what it did, and what a lost status is found again from.
