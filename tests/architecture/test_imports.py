@@ -23,11 +23,7 @@ VENDORS = {
         "outcomes.kafka",
     },
     "redis": {"features.connection", "stack.redis", "outcomes.state"},
-<<<<<<< HEAD
-    "deltalake": {"events.lake", "events.upkeep", "features.feast_job", "features.feast_sources", "watch.store"},
-=======
-    "deltalake": {"events.lake", "watch.store"},
->>>>>>> offline
+    "deltalake": {"events.lake", "events.upkeep", "watch.store"},
     "feast": {
         "features.apply",
         "features.definitions",
@@ -35,15 +31,11 @@ VENDORS = {
         "features.feast_offline",
         "features.feast_online",
         "features.feast_sources",
-<<<<<<< HEAD
         "features.service",
         "features.service_views",
         "features.spark",
     },
     "pyspark": {"features.spark"},
-=======
-    },
->>>>>>> offline
     "mlflow": {"registry.mlflow", "registry.mlflow_client"},
     "kfp": {"retrain.pipeline", "retrain.local", "retrain.components"},
     "kserve": {"serving.server", "serving.predictor"},
