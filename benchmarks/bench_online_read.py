@@ -1,12 +1,11 @@
 """Online reads against Feast's own Redis store: 20 float features, one entity and a hundred, on one Redis.
 
 Both are asked in turn, in blocks of 20, for the same entities: what else the machine does falls on both. (Read by read
-in turn, each finds the processor's caches full of the other's work; that costs the shorter read more, and the first
-ratio is about half.) The peer is
-`get_online_features` of a FeatureStore at its best: hiredis, neither sentinel nor cluster, a registry in memory, its
-answer left as protobuf; ours is a matrix of floats. Further lines: the peer's store without its FeatureStore
-(`online_read`, no public interface, with entity keys that are made beforehand and values left as protobuf), and
-windows, which are evaluated when they are read.
+in turn, each finds the processor's caches full of the other's work; that costs the shorter read more, and both ratios
+are about half.) The peer is `get_online_features` of a FeatureStore at its best: hiredis, neither sentinel nor cluster,
+a registry in memory, its answer left as protobuf; ours is a matrix of floats. Further lines: the peer's store without
+its FeatureStore (`online_read`, no public interface, with entity keys that are made beforehand and values left as
+protobuf), and windows, which are evaluated when they are read.
 """
 
 import signal
