@@ -93,9 +93,11 @@ def once(size: Size, faults: Sequence[str], seed: int, *, fence_by_batch: bool =
         story = Story(site, workers, load, clock, rng, size.pause_s)
         began = clock.monotonic()
         story.run(faults, lambda fault: console.print(f"{fault.at - began:7.1f} s  {fault.what}"))
+        statuses = [*workers.ended(), *workers.finish()]
+        for _ in range(size.workers):  # those with small polls would take long to catch up
+            workers.start(POLLS[-1])
         wait_for_the_end(site, workers, clock)
-        by_themselves = workers.ended()
-        statuses = workers.finish()
+        statuses += [*workers.ended(), *workers.finish()]
         others = [fault.at for fault in story.done if fault.what != KILL]
         return Outcome(
             done=[Done(fault.at - began, fault.what) for fault in story.done],
@@ -105,7 +107,7 @@ def once(size: Size, faults: Sequence[str], seed: int, *, fence_by_batch: bool =
             fillings_killed=story.fillings_killed,
             dropped=answers_dropped(workers.everyone()),
             recovery=recovery(story.killed, workers.everyone(), others),
-            statuses=[*by_themselves, *statuses],
+            statuses=statuses,
         )
 
 

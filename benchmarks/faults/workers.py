@@ -20,7 +20,7 @@ __all__ = ["AIMS", "POLLS", "Line", "Worker", "Workers"]
 _ROOT = Path(__file__).parents[2]
 AIMS = ("taken quarantine", "taken events")
 """Between effects, where a fence that is wrong shows."""
-POLLS = (2, 10, 60, 300, 1000, 4000)
+POLLS = (8, 30, 120, 500, 4000)
 """Most records of a poll; each worker that is started has another one of these."""
 
 
@@ -71,12 +71,12 @@ class Workers:
     running: list[Worker] = field(default_factory=list)
     gone: list[Worker] = field(default_factory=list)
 
-    def start(self) -> None:
-        """One more."""
+    def start(self, poll: int | None = None) -> None:
+        """One more, which polls up to so many records (default: one of `POLLS`)."""
         number = len(self.running) + len(self.gone)
         journal = self.site.folder / f"worker-{number}.journal"
         argv = [sys.executable, "-m", "benchmarks.faults.worker", "--journal", str(journal)]
-        argv += ["--seed", str(self.rng.randrange(1 << 30)), "--poll", str(self.rng.choice(POLLS))]
+        argv += ["--seed", str(self.rng.randrange(1 << 30)), "--poll", str(poll or self.rng.choice(POLLS))]
         argv += ["--session-ms", str(SESSION_MS), "--drop", str(self.drop)]
         argv += ["--resource", str(self.site.resource_file)] + ["--fence-by-batch"] * self.wrong_fence
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMILL_")}
@@ -142,6 +142,8 @@ class Workers:
         for worker in self.running:
             signal_group(worker.process.pid, SIGTERM)
         ends = [(worker, worker.process.wait(60)) for worker in self.running]
+        self.gone += self.running
+        self.running = []
         return [status for worker, status in ends if worker.lines()]  # before that it may not yet listen to signals
 
     def end(self) -> None:
