@@ -18,7 +18,7 @@ from tidemill.spec.model import ContinualModel
 from tidemill.testing.training import START, events_frame, labels_frame, tiny_resource
 from tidemill.training.dataset import content, labelled, split
 from tidemill.training.snapshot import rows_and_labels
-from tidemill.training.windows import FROM, window_names, with_windows
+from tidemill.training.windows import FROM, with_windows
 
 FEATURES = {
     "image": ["brightness", "contrast"],
@@ -86,17 +86,27 @@ def test_an_event_that_was_never_predicted_has_the_windows_of_its_time(resource:
     assert found["seen_1h"].to_list() == [0, 0, 0, 1, 1, 1, 2, 2]
 
 
-def test_of_several_predictions_the_first_counts_whose_features_could_be_read(resource: ContinualModel) -> None:
+def test_of_several_predictions_the_first_counts(resource: ContinualModel) -> None:
     early, late = START + timedelta(seconds=4), START + timedelta(seconds=9)
     other = json.dumps(SERVED | {"seen_1m": 7})
-    found = windows_of(
-        resource,
-        {"predicted_at": late, "features": other},
-        {},
-        {"predicted_at": early, "feature_status": "UNAVAILABLE", "features": json.dumps(dict.fromkeys(SERVED))},
-    )
-    assert found["e4"][FROM] == "p1"
+    found = windows_of(resource, {"predicted_at": late, "features": other}, {}, {"predicted_at": early})
+    assert found["e4"][FROM] == "p2"
     assert found["e4"]["seen_1m"] == 41
+
+
+@pytest.mark.parametrize("status", ["UNAVAILABLE", "REBUILDING", "NOT_FOUND", None])
+def test_a_second_prediction_never_stands_in_for_a_first_that_read_nothing(
+    resource: ContinualModel, status: str | None
+) -> None:
+    first = {"feature_status": status, "features": json.dumps(dict.fromkeys(SERVED))}
+    # The second was asked once the event had arrived: its windows hold the event itself.
+    second = {"predicted_at": START + timedelta(hours=1)}
+    assert windows_of(resource, first, second) == windows_of(resource)
+
+
+def test_windows_that_were_served_stand_where_the_last_event_was_too_old(resource: ContinualModel) -> None:
+    found = windows_of(resource, {"feature_status": "OUTSIDE_MAX_AGE"})
+    assert values(found["e4"]) == [SERVED[name] for name in NAMES]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +151,7 @@ def test_the_codec_gets_the_windows_by_name_beside_fields_and_statistics(resourc
     assert [rows[4][name] for name in NAMES] == [SERVED[name] for name in NAMES]
     assert rows[4]["brightness"] == 0.3  # the event's own picture, whatever the log has under this name
     assert content(events.lazy(), parts.clear(), resource, NO_PICTURES).columns == frame.columns
-    assert window_names(resource) == NAMES
+    assert resource.spec.features.window_names == tuple(NAMES)
 
 
 @settings(deadline=None)

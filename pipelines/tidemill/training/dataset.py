@@ -7,7 +7,7 @@
     replay                     a seeded sample of the older ones, so that what was learnt is kept
 
 What a model sees of a row is the event itself (fields, picture statistics) and its window features: those that were
-logged with the prediction, else those of the event's time (`tidemill.training.windows`).
+logged with its first prediction, else those of the event's time (`tidemill.training.windows`).
 
 Experience replay against forgetting: Rolnick et al., Experience Replay for Continual Learning (2019).
 """
@@ -47,8 +47,8 @@ QUERY = (
 )
 
 WINDOWS_QUERY = (
-    "; window features as logged with the event's first prediction (available_at <= as_of, feature_status PRESENT), "
-    "else V(entity, event_time, event_time) from events"
+    "; window features as logged with the event's first prediction (available_at <= as_of) if its feature_status is "
+    "PRESENT or OUTSIDE_MAX_AGE, else V(entity, event_time, event_time) from events"
 )
 """What is added to the query where there are window features."""
 

@@ -11,11 +11,10 @@ from typing import Any, Protocol
 import msgspec
 import polars as pl
 
-from tidemill.core.clock import from_ms
+from tidemill.training.logged import KEY, first_predictions
 
 __all__ = ["ServiceHistory", "with_service"]
 
-_KEY = ["entity", "event_id"]
 _UNAVAILABLE = "UNAVAILABLE"
 _values = msgspec.json.Decoder(dict[str, Any])
 
@@ -56,8 +55,8 @@ def with_service(
         as_of: milliseconds since the epoch; predictions that arrived later are not seen (None: all are).
     """
     logged = _logged(frame, service.types, predictions, as_of)
-    is_logged = frame.join(logged, on=_KEY, how="left", maintain_order="left")["logged"].is_not_null()
-    served = frame.filter(is_logged).join(logged.drop("logged"), on=_KEY, how="left", maintain_order="left")
+    is_logged = frame.join(logged, on=KEY, how="left", maintain_order="left")["logged"].is_not_null()
+    served = frame.filter(is_logged).join(logged.drop("logged"), on=KEY, how="left", maintain_order="left")
     other = frame.filter(~is_logged)
     if other.height:
         wanted = other.with_columns(pl.col("entity").alias(entity)).select(*service.inputs, "event_time")
@@ -74,16 +73,7 @@ def _logged(
     """Columns entity, event_id, logged (true) and the features, of each event whose first prediction knew them all."""
     rows: list[dict[str, Any]] = []
     if predictions is not None and "feature_statuses" in predictions.collect_schema():
-        if as_of is not None:
-            predictions = predictions.filter(pl.col("available_at") <= from_ms(as_of))
-        events = frame.lazy().filter(pl.col("event_id").is_not_null()).select(_KEY)
-        found = (
-            predictions.join(events, on=_KEY, how="semi")
-            .sort("predicted_at", "source", "offset")
-            .unique(_KEY, keep="first", maintain_order=True)
-            .select(*_KEY, "features", "feature_statuses")
-            .collect()
-        )
+        found = first_predictions(predictions, frame, "features", "feature_statuses", as_of=as_of)
         for entity, event_id, features, statuses in found.iter_rows():
             values, absent = _values.decode(features or "{}"), _values.decode(statuses or "{}")
             if types.keys() <= values.keys() and _UNAVAILABLE not in {absent.get(name) for name in types}:

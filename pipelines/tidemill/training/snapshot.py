@@ -25,7 +25,6 @@ from tidemill.spec.model import ContinualModel
 from tidemill.training.dataset import Known
 from tidemill.training.labels import parse_label
 from tidemill.training.protocols import Row
-from tidemill.training.windows import window_names
 
 __all__ = [
     "Snapshot",
@@ -148,7 +147,7 @@ def rows_and_labels(
     `service` names the features of the user's FeatureService (`SnapshotRecord.service`).
     """
     columns = [field.name for field in resource.spec.events.fields] + list(resource.spec.features.image)
-    columns += [*window_names(resource), *service]
+    columns += [*resource.spec.features.window_names, *service]
     rows: list[Row] = list(frame.select(columns).iter_rows(named=True))
     return rows, [parse_label(text, resource) or {} for text in frame["label"]]
 

@@ -1,12 +1,13 @@
 """Window features of a dataset's rows: as they were served, else as they stood at the event's time.
 
 What a model saw is in the prediction log, and nothing that is computed afterwards is more like it: there are no clocks
-to disagree with. So where the event was predicted and the features could be read, these values stand. Of several such
-predictions of one event it is the first: a later one may know what came of the event.
+to disagree with. So where the event was predicted and the features could be read, these values stand. Of several
+predictions of one event it is the first or none: the windows of a later one may hold the event itself.
 
-An event that was never predicted gets V(entity, t, t) at its event time t: what had arrived by then, and so, as it is
-in serving, most often not the event itself, which is asked about while it is on its way to the lake. At its arrival
-it would count in its own windows, which served rows hardly ever see.
+An event that was never predicted, or whose first prediction could not read the features, gets V(entity, t, t) at its
+event time t: what had arrived by then, and so, as it is in serving, most often not the event itself, which is asked
+about while it is on its way to the lake. At its arrival it would count in its own windows, which served rows hardly
+ever see.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,23 +16,18 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from tidemill.core.clock import from_ms
 from tidemill.features.point_in_time import scan_windows
 from tidemill.spec.model import ContinualModel
+from tidemill.training.logged import KEY, first_predictions
 
-__all__ = ["FROM", "window_names", "with_windows"]
+__all__ = ["FROM", "with_windows"]
 
 FROM = "windows_from"
 """Column that says whose window features a row has: the id of the prediction that logged them; null: recomputed."""
 
-_KEY = ["entity", "event_id"]
-_PRESENT = "PRESENT"
+_READ = ("PRESENT", "OUTSIDE_MAX_AGE")
+"""Statuses with windows' values: windows bound their own age, so those of an old row stand as well."""
 _decoder = msgspec.json.Decoder(dict[str, Any])
-
-
-def window_names(resource: ContinualModel) -> list[str]:
-    """Names of the features of the windows over events."""
-    return [name for window in resource.spec.features.windows for name in window.features]
 
 
 def with_windows(
@@ -51,7 +47,7 @@ def with_windows(
         predictions: the lake's predictions.
         as_of: milliseconds since the epoch; predictions that arrived later are not seen (None: all are).
     """
-    names = window_names(resource)
+    names = resource.spec.features.window_names
     if not names:
         return rows
     asked = rows.select(pl.col("entity").cast(pl.String), pl.col("event_time").alias("at"))
@@ -63,7 +59,7 @@ def with_windows(
         max_future=resource.spec.events.max_future,
     )
     logged = _logged(rows, computed.schema, predictions, as_of)
-    served = rows.select(_KEY).join(logged, on=_KEY, how="left", maintain_order="left")
+    served = rows.select(KEY).join(logged, on=KEY, how="left", maintain_order="left")
     is_served = served[FROM].is_not_null()
     values = [served[name].zip_with(is_served, computed[name]) for name in names]
     return rows.with_columns(*values, served[FROM])
@@ -72,26 +68,18 @@ def with_windows(
 def _logged(
     rows: pl.DataFrame, types: Mapping[str, pl.DataType], predictions: pl.LazyFrame | None, as_of: int | None
 ) -> pl.DataFrame:
-    """Of each event that was predicted: what its first prediction logged, one row an event."""
+    """What was logged of the events whose first prediction read its windows, one row an event."""
     schema = {"entity": rows.schema["entity"], "event_id": rows.schema["event_id"], FROM: pl.String(), **types}
     if predictions is None:
         return pl.DataFrame(schema=schema)
-    if as_of is not None:
-        predictions = predictions.filter(pl.col("available_at") <= from_ms(as_of))
-    first = (
-        predictions.filter(pl.col("feature_status") == _PRESENT)
-        .join(rows.lazy().select(_KEY).unique(), on=_KEY, how="semi")
-        .select(*_KEY, "predicted_at", "source", "offset", "prediction_id", "features")
-        .sort("predicted_at", "source", "offset")
-        .unique(_KEY, keep="first", maintain_order=True)
-        .collect()
-    )
-    return pl.DataFrame(list(_values(first, types)), schema=schema, orient="row")
+    first = first_predictions(predictions, rows, "prediction_id", "features", "feature_status", as_of=as_of)
+    read = first.filter(pl.col("feature_status").is_in(_READ))
+    return pl.DataFrame(list(_values(read, types)), schema=schema, orient="row")
 
 
 def _values(first: pl.DataFrame, types: Mapping[str, pl.DataType]) -> Iterator[tuple[Any, ...]]:
     """Rows of those predictions that logged every window: a version from before a window did not have it."""
-    for *key, prediction, text in first.select(*_KEY, "prediction_id", "features").iter_rows():
+    for *key, prediction, text in first.select(*KEY, "prediction_id", "features").iter_rows():
         features = _decoder.decode(text)
         if types.keys() <= features.keys():
             yield (*key, prediction, *(_typed(features[name], kind) for name, kind in types.items()))

@@ -269,10 +269,15 @@ class Features(Part):
     ttl: Duration | None = None
     """Age at which an entity's last event no longer counts, online and in training; none: never."""
 
+    @property
+    def window_names(self) -> tuple[str, ...]:
+        """Names of the windows' features."""
+        return tuple(name for window in self.windows for name in window.features)
+
     @model_validator(mode="after")
     def _differ(self) -> "Features":
         refuse_repeated(self.image, "image statistic")
-        refuse_repeated([name for window in self.windows for name in window.features], "window feature")
+        refuse_repeated(self.window_names, "window feature")
         return self
 
 
@@ -475,8 +480,8 @@ class Spec(Part):
         if self.features.image and not any(field.type == "image" for field in self.events.fields):
             raise ValueError("features.image needs a field of type image in events.fields")
         numbers = [field.name for field in self.events.fields if field.type in {"float", "int"}]
-        windows = [name for window in self.features.windows for name in window.features]
-        refuse_repeated([*(field.name for field in self.events.fields), *self.features.image, *windows], "feature")
+        fields = [field.name for field in self.events.fields]
+        refuse_repeated([*fields, *self.features.image, *self.features.window_names], "feature")
         if self.triggers.drift is not None and not numbers and not self.features.image:
             raise ValueError("triggers.drift has nothing to watch: features.image is empty, and no field is a number")
         return self
