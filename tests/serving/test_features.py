@@ -20,6 +20,7 @@ from tidemill.features.tiles import window_values
 from tidemill.serving.features import OnlineFeatures
 from tidemill.serving.predictor import Predictor
 from tidemill.serving.rows import RequestRow
+from tidemill.serving.server import _feature_source
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.serving import picture, served_resource
 
@@ -123,9 +124,8 @@ class Served:
 
     def __init__(self, resource: ContinualModel, source: Any, clock: HandClock) -> None:
         self.model, self.logged = Model(), list[Prediction]()
-        names = [name for window in resource.spec.features.windows for name in window.features]
         log: Any = SimpleNamespace(put=self.logged.extend)
-        features = OnlineFeatures(source, names, clock=clock)
+        features = OnlineFeatures(source, resource.spec.features.window_names, clock=clock)
         self.predictor = Predictor(resource, version="v1", model=self.model, features=features, log=log)
 
     def ask(self, *entities: str, at: datetime, image: bytes | None = None) -> None:
@@ -189,6 +189,31 @@ def test_what_is_served_is_what_the_lake_gives_up_to_the_logged_fence(
             is_rounded = name == "mean_1m" and value is not None
             assert one.features[name] == (pytest.approx(value, rel=1e-9) if is_rounded else value)
     assert max(int(one.features["seen_10m"] or 0) for one in served.logged) > 20
+    for closed in (rows, reader):
+        closed.close()
+
+
+@pytest.mark.redis
+def test_an_entity_older_than_ttl_says_so_and_its_windows_stand(
+    redis_url: str, topic_prefix: str, clock: HandClock
+) -> None:
+    windows = [{"name": "seen", "agg": "count", "over": ["1h"]}]
+    features = {"image": [], "windows": windows, "ttl": "10m"}
+    resource = served_resource(topic_prefix, features=features, triggers={})
+    event = _event(random.Random(1), 0, NOW) | {"entity": "A"}
+    event |= {"event_time": from_ms(NOW), "available_at": from_ms(NOW)}
+    rows = OnlineRows(redis_url, resource.id, layout_of(resource))
+    rows.rebuild(lambda: Filling({}, ()))
+    rows.apply(_frame([event]))
+    reader = _feature_source(redis_url, resource)
+    served = Served(resource, reader, clock)
+    for minutes in (10, 11, 70):
+        served.ask("A", at=from_ms(NOW + minutes * 60_000))
+    assert [(one.feature_status, one.features["seen_1h"]) for one in served.logged] == [
+        ("PRESENT", 1),
+        ("OUTSIDE_MAX_AGE", 1),
+        ("OUTSIDE_MAX_AGE", 0),
+    ]
     for closed in (rows, reader):
         closed.close()
 

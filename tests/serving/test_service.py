@@ -82,7 +82,7 @@ def features(service: Service, clock: HandClock) -> ServiceFeatures:
     return made
 
 
-ABSENT = FeatureRow({"doubled": None}, {}, "UNAVAILABLE", {"doubled": "UNAVAILABLE"})
+ABSENT = FeatureRow({"doubled": None}, statuses={"doubled": "UNAVAILABLE"})
 
 
 def test_the_service_is_given_the_rows_fields_and_its_entity(features: ServiceFeatures, service: Service) -> None:
@@ -91,9 +91,8 @@ def test_the_service_is_given_the_rows_fields_and_its_entity(features: ServiceFe
 
 
 def test_what_is_not_present_is_told_by_feature(features: ServiceFeatures) -> None:
-    assert features.of([row(exposure_ms=0.0)]) == [
-        FeatureRow({"doubled": 0.0}, {}, "PRESENT", {"doubled": "NULL_VALUE"})
-    ]
+    (found,) = features.of([row(exposure_ms=0.0)])
+    assert found == FeatureRow({"doubled": 0.0}, statuses={"doubled": "NULL_VALUE"})
 
 
 def test_a_store_that_fails_is_left_alone_for_a_moment(
@@ -104,7 +103,7 @@ def test_a_store_that_fails_is_left_alone_for_a_moment(
     assert len(service.asked) == 1
     service.broken = False
     clock.sleep(1.1)
-    assert features.of([row()])[0].status == "PRESENT"
+    assert features.of([row()])[0].values == {"doubled": 8.0}
 
 
 def test_a_store_that_hangs_holds_up_one_answer_and_no_other(
@@ -122,7 +121,7 @@ def test_a_store_that_hangs_holds_up_one_answer_and_no_other(
 
     def answers() -> bool:
         clock.sleep(1.1)
-        return features.of([row()])[0].status == "PRESENT"
+        return features.of([row()])[0].values == {"doubled": 8.0}
 
     eventually(answers)
 
@@ -135,14 +134,12 @@ def test_a_service_that_cannot_be_opened_is_an_error_at_the_start(clock: HandClo
         ServiceFeatures(refuse, Entity(name="station"), clock=clock)
 
 
-def test_own_features_and_the_services_are_one_row() -> None:
-    own = FeatureRow({"brightness": None}, {}, "REBUILDING")
-    other = FeatureRow({"doubled": 2.0}, {}, "PRESENT", {})
-    assert own.joined(other) == FeatureRow({"brightness": None, "doubled": 2.0}, {}, "REBUILDING")
-    present = FeatureRow({"brightness": 0.5}, {"c/t/0": 4}, "PRESENT")
-    both = present.joined(ABSENT)
-    assert (both.values, both.fence) == ({"brightness": 0.5, "doubled": None}, {"c/t/0": 4})
-    assert (both.status, both.statuses) == ("UNAVAILABLE", {"doubled": "UNAVAILABLE"})
+@pytest.mark.parametrize("status", ["PRESENT", "REBUILDING", None])
+def test_what_the_service_lacks_says_nothing_of_the_windows(status: str | None) -> None:
+    own = FeatureRow({"seen_1h": 3}, {"c/t/0": 4}, status)
+    both = own.joined(ABSENT)
+    assert (both.values, both.fence, both.status) == ({"seen_1h": 3, "doubled": None}, {"c/t/0": 4}, status)
+    assert both.statuses == {"doubled": "UNAVAILABLE"}
 
 
 @pytest.mark.parametrize("role", ["serve", "retrain"])

@@ -33,19 +33,19 @@ _log = get_logger(__name__)
 
 
 class FeatureRow(msgspec.Struct, frozen=True):
-    """One entity's windows: all of them, or None for all of them and a status that says why."""
+    """One row's features: of its entity's windows all, or None for all and a status that says why."""
 
     values: dict[str, Value] = {}
     fence: dict[str, int] = {}
     status: str | None = None
-    """`PRESENT`, `NOT_FOUND` (then a count is 0), `REBUILDING`, `UNAVAILABLE`; None where nothing is read."""
+    """Of the windows: `PRESENT`, `OUTSIDE_MAX_AGE` (the last event is older than `features.ttl`; windows bound their
+    own age and stand), `NOT_FOUND` (a count is 0), `REBUILDING`, `UNAVAILABLE`; None for a model without windows."""
     statuses: dict[str, str] = {}
     """Of a FeatureService's features, those that are not `PRESENT`, each with Feast's status or `UNAVAILABLE`."""
 
     def joined(self, other: "FeatureRow") -> "FeatureRow":
-        """This row and a FeatureService's; the status is the one that says why something is absent."""
-        status = other.status if self.status in {None, "PRESENT"} else self.status
-        return FeatureRow(self.values | other.values, self.fence, status, self.statuses | other.statuses)
+        """This row and a FeatureService's, which has no windows: the status stays."""
+        return FeatureRow(self.values | other.values, self.fence, self.status, self.statuses | other.statuses)
 
 
 class RowFeatures(Protocol):

@@ -80,7 +80,9 @@ def run(
         model = _load(artifact, version)
         log = PredictionLog(lambda: _writer(kafka, version), f"{resource.id}.predictions", clock=clock)
         try:
-            features = OnlineFeatures(_feature_source(redis, resource), _window_names(resource), clock=clock)
+            features = OnlineFeatures(
+                _feature_source(redis, resource), resource.spec.features.window_names, clock=clock
+            )
             service = _service(resource, feast_repo, clock)
             predictor = Predictor(resource, version=version, model=model, features=features, log=log, service=service)
             _warm_up(resource, model, service)
@@ -108,17 +110,20 @@ def _writer(kafka: str, version: str) -> PredictionWriter:
     return RecordWriter(kafka, client_id=f"serve-{version}")
 
 
-def _window_names(resource: ContinualModel) -> list[str]:
-    return [name for window in resource.spec.features.windows for name in window.features]
-
-
 def _feature_source(redis: str, resource: ContinualModel) -> Any:
     if not resource.spec.features.windows:
         return None
     from tidemill.features.layout import layout_of
     from tidemill.features.reader import OnlineReader
 
-    return OnlineReader(redis, resource.id, layout=layout_of(resource), timeout_s=_READ_TIMEOUT_S)
+    ttl = resource.spec.features.ttl
+    return OnlineReader(
+        redis,
+        resource.id,
+        layout=layout_of(resource),
+        ttl_ms=None if ttl is None else round(ttl.total_seconds() * 1000),
+        timeout_s=_READ_TIMEOUT_S,
+    )
 
 
 def _service(resource: ContinualModel, repository: Path | None, clock: Clock) -> RowFeatures | None:
@@ -144,7 +149,7 @@ def _warm_up(resource: ContinualModel, model: Any, service: RowFeatures | None) 
         for field in resource.spec.events.fields
     }
     try:
-        row |= dict.fromkeys(resource.spec.features.image, 0.5) | dict.fromkeys(_window_names(resource))
+        row |= dict.fromkeys(resource.spec.features.image, 0.5) | dict.fromkeys(resource.spec.features.window_names)
         if service is not None:
             entity = "0" if resource.spec.events.entity.type == "int" else ""
             row |= service.of([RequestRow(entity=entity, event_id=None, values=row)])[0].values

@@ -91,11 +91,11 @@ class ServiceFeatures:
         names = self._service.names
         _READS.labels(UNAVAILABLE).inc(len(rows) * len(names))
         statuses = dict.fromkeys(names, UNAVAILABLE)
-        return [FeatureRow(dict.fromkeys(names), {}, UNAVAILABLE, statuses) for _ in rows]
+        return [FeatureRow(dict.fromkeys(names), statuses=statuses) for _ in rows]
 
 
 def _row(found: ServiceRow) -> FeatureRow:
     for status in found.statuses.values():
         _READS.labels(status).inc()
     absent = {name: status for name, status in found.statuses.items() if status != PRESENT}
-    return FeatureRow(found.values, {}, PRESENT, absent)
+    return FeatureRow(found.values, statuses=absent)

@@ -63,7 +63,8 @@ class Prediction(Record, frozen=True, kw_only=True):
     cohort: str | None = None
     features: dict[str, float | int | str | bool | None] = {}
     feature_status: str | None = None
-    """How the features were read: `PRESENT`, or why all of them are None; None where the model has none."""
+    """How the windows were read: `PRESENT` or `OUTSIDE_MAX_AGE` (of the last event; windows bound their own age), or
+    why there was nothing to read; None where the model has none."""
     feature_statuses: dict[str, str] = {}
     """Of a FeatureService's features, those that are not `PRESENT`: `NULL_VALUE`, `NOT_FOUND`, `OUTSIDE_MAX_AGE` as
     Feast says, or `UNAVAILABLE`."""
