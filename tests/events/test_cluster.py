@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from kafka.errors import CorruptRecordError
 
+from tidemill.core.errors import Unavailable
 from tidemill.events import cluster
-from tidemill.events.cluster import Cluster
+from tidemill.events.cluster import Cluster, kafka_failures
 from tidemill.events.sources import Source
 
 
@@ -49,3 +51,12 @@ def test_the_cluster_is_asked_for_its_id_once_a_topic(admin: Admin) -> None:
         for _ in range(3):
             asked.sources("events")
     assert admin.asked == 1
+
+
+def test_damaged_records_are_waited_for_and_not_told_as_brokers_that_do_not_answer() -> None:
+    with (
+        pytest.raises(Unavailable, match="reading events: records are damaged") as told,
+        kafka_failures("reading events"),
+    ):
+        raise CorruptRecordError("checksum")
+    assert "no answer" not in str(told.value)

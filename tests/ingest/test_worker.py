@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from tests.ingest.site import EventJson, Site
 
 from tidemill.core.clock import SystemClock
@@ -67,6 +67,29 @@ def test_offsets_are_committed_after_the_effects_with_the_source_they_belong_to(
         if end:
             found = committed[TopicPartition(site.topics.events, partition)]
             assert (found.offset, found.metadata) == (end, str(sources[partition]))
+
+
+class Name(str):
+    """A header's name that goes out as bytes that are no text."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        return b"\xff" + super().encode()
+
+
+def test_a_header_whose_name_is_no_text_does_not_stop_a_topic(site: Site) -> None:
+    producer = KafkaProducer(bootstrap_servers=site.kafka, acks="all")
+    for exposure in (1, -1):
+        value = site.event_json(event_id=f"x{exposure}", exposure_ms=exposure)
+        producer.send(site.topics.events, value, key=b"A", headers=[(Name("trace"), b"1")])
+    producer.flush()
+    producer.close()
+    with site.worker():
+        eventually(lambda: site.ids() == ["x1"], 40, every_s=0.2)
+        eventually(lambda: len(site.read("quarantine", Quarantined)) == 1, 40, every_s=0.2)
+    (bad,) = site.read("quarantine", Quarantined)
+    assert bad.headers == [("\ufffdtrace", b"1")]
 
 
 @pytest.mark.parametrize("stage", ["quarantine", "events", "rows", "sketches"])

@@ -187,6 +187,11 @@ def kafka_failures(doing: str) -> Iterator[None]:
         raise InvalidInput(f"{doing}: {error}") from error
     except _PERMANENT as error:
         raise Permanent(f"{doing}: {error}") from error
+    except kafka_errors.CorruptRecordError as error:
+        raise Unavailable(
+            f"{doing}: records are damaged: {error}",
+            hint="they are fetched again; if that does not help, see the broker's log",
+        ) from error
     except (kafka_errors.KafkaError, OSError) as error:
         raise Unavailable(
             f"{doing}: no answer ({type(error).__name__}: {error})",
