@@ -13,9 +13,12 @@ from tidemill.cli import main
 from tidemill.cli.quarantine import preview
 from tidemill.control.store import LocalResourceStore
 from tidemill.core.clock import SystemClock, to_ms
-from tidemill.core.errors import InvalidInput, NotFound
+from tidemill.core.errors import InvalidInput, NotFound, Unavailable
+from tidemill.events.cluster import Cluster
 from tidemill.events.records import Quarantined
+from tidemill.events.replay import TransactionWriter
 from tidemill.events.sources import Source
+from tidemill.ingest import quarantine
 from tidemill.ingest.batch import ORIGIN, BatchReader
 from tidemill.ingest.quarantine import QuarantineStore, Wanted, parse_place
 from tidemill.ingest.tables import events_table, quarantine_table
@@ -93,6 +96,45 @@ def test_a_value_that_quarantine_only_points_to_is_read_back_from_its_place(site
     assert store(site).markers().keys() == {(record.source, record.offset)}
     with site.worker():
         eventually(lambda: origins_or_none(site) == {"large": f"{record.source}/{record.offset}"}, 40, every_s=0.2)
+
+
+@pytest.mark.kafka
+@pytest.mark.redis
+def test_a_large_value_that_the_broker_does_not_tell_is_not_replayed_as_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.send_values([event(site, "large", exposure_ms=5000, operator="x" * MIB)])
+    with site.worker():
+        (record,) = quarantined(site, 1)
+    answers = iter([Unavailable("no answer"), None])
+
+    def read_value(*_: object, **__: object) -> None:
+        if (answer := next(answers)) is not None:
+            raise answer
+
+    monkeypatch.setattr(quarantine, "read_value", read_value)
+    with pytest.raises(Unavailable):
+        store(site).replay(Wanted(), by="me")
+    found = store(site).replay(Wanted(), by="me")
+    assert (found.replayed, found.gone) == ([], [(record.source, record.offset)])
+    assert store(site).markers() == {}
+    with Cluster(site.kafka) as cluster:
+        assert sum(cluster.ends(site.topics.events, [0, 1]).values()) == 1
+
+
+@pytest.mark.kafka
+def test_values_are_replayed_a_bounded_part_at_a_time(
+    site: Site, resource: ContinualModel, filled: QuarantineStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [len(one.value) for one in filled.find(Wanted())[::-1]]
+    written: list[list[bytes | None]] = []
+    monkeypatch.setattr(quarantine, "_TOGETHER_BYTES", sizes[0] + sizes[1])
+    monkeypatch.setattr(
+        TransactionWriter, "write", lambda _, outs: written.append([one.value for one in outs if one.headers])
+    )
+    store = QuarantineStore(resource, lake=str(tmp_path / "lake"), kafka=site.kafka, clock=SystemClock())
+    assert [offset for _, offset in store.replay(Wanted(), by="me").replayed] == [1, 4, 2, 9]
+    assert [[len(value or b"") for value in part] for part in written] == [sizes[:2], sizes[2:3], sizes[3:]]
 
 
 def origins_or_none(site: Site) -> dict[str, str | None] | None:

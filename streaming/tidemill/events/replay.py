@@ -9,6 +9,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 
 from tidemill.core.clock import Clock
+from tidemill.core.errors import Unavailable
 from tidemill.events.cluster import MAX_MESSAGE_BYTES, kafka_failures, reach
 
 __all__ = ["Outgoing", "TransactionWriter", "read_value"]
@@ -81,7 +82,10 @@ class TransactionWriter:
 
 
 def read_value(bootstrap: str, topic: str, partition: int, offset: int, *, clock: Clock) -> bytes | None:
-    """The value of the record at exactly this place, None where the log no longer holds it; raises `Unavailable`."""
+    """The value of the record at exactly this place, None where the log says that it no longer holds it.
+
+    Raises `Unavailable` where that cannot be known, because the brokers do not answer in time.
+    """
     place, end = TopicPartition(topic, partition), clock.monotonic() + _READ_S
     with kafka_failures(f"reading {topic}"):
         consumer = KafkaConsumer(
@@ -93,11 +97,13 @@ def read_value(bootstrap: str, topic: str, partition: int, offset: int, *, clock
         )
         try:
             consumer.assign([place])
+            if not consumer.beginning_offsets([place])[place] <= offset < consumer.end_offsets([place])[place]:
+                return None
             consumer.seek(place, offset)
             while clock.monotonic() < end:
                 for record in consumer.poll(timeout_ms=500, max_records=1).get(place, ()):
                     return record.value if record.offset == offset else None
-            return None
+            raise Unavailable(f"reading {topic}: no answer within {_READ_S:.0f} s", hint="try again")
         except kafka_errors.OffsetOutOfRangeError:
             return None
         finally:

@@ -5,18 +5,19 @@ produced in one Kafka transaction with a marker on `<id>.quarantine.replayed`. I
 A replay goes to the partition that the original came from, so that one worker sees all replays of an origin.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
 
 from tidemill.core.clock import Clock, to_ms
 from tidemill.core.errors import InvalidInput, NotFound, Unavailable
-from tidemill.events.cluster import Cluster, ensure_topics
+from tidemill.events.cluster import MAX_MESSAGE_BYTES, Cluster, ensure_topics
 from tidemill.events.kafka import RecordReader
 from tidemill.events.records import Quarantined, Replayed, Topics, encode
 from tidemill.events.replay import Outgoing, TransactionWriter, read_value
@@ -30,8 +31,26 @@ __all__ = ["Place", "QuarantineStore", "Replay", "Wanted", "parse_place"]
 Place = tuple[str, int]
 """Source and offset of a record."""
 
-_TOGETHER = 200
-"""Records of one transaction."""
+_TOGETHER, _TOGETHER_BYTES = 200, 32 << 20
+"""Records of one transaction at most, and bytes of their values (but for a single larger one)."""
+
+_ORDER = ("available_at", "source", "offset")
+_SIZE = pl.when("truncated").then(MAX_MESSAGE_BYTES).otherwise(pl.col("value").bin.size()).alias("size")
+"""Bytes of a value; of one that stands in the log alone, the most there may be."""
+
+
+class _Listed(NamedTuple):
+    """A record without what may be large."""
+
+    source: str
+    offset: int
+    available_at: datetime
+    truncated: bool
+    size: int
+
+    @property
+    def place(self) -> Place:
+        return self.source, self.offset
 
 
 @dataclass(frozen=True)
@@ -80,7 +99,8 @@ class QuarantineStore:
 
     def find(self, wanted: Wanted, limit: int | None = None) -> list[Quarantined]:
         """Records as they are wanted, the newest arrivals first; none where nothing was ever quarantined."""
-        return list(islice(self._records(wanted, limit), limit))
+        rows = self._rows(wanted).sort(_ORDER, descending=True)
+        return _found(rows if limit is None else rows.head(limit))
 
     def get(self, place: Place) -> Quarantined:
         """The record of a place; raises `NotFound`."""
@@ -103,42 +123,51 @@ class QuarantineStore:
     def replay(self, wanted: Wanted, *, by: str, again: bool = False, dry_run: bool = False) -> Replay:
         """Produce them to the events topic, oldest first; `again`: also those that were replayed before."""
         known = {} if again else self.markers()
-        all_found = self.find(wanted)[::-1]
-        found = [one for one in all_found if (one.source, one.offset) not in known]
+        rows = self._rows(wanted)
+        listed = rows.select("source", "offset", "available_at", "truncated", _SIZE).sort(_ORDER).collect()
+        left = [one for one in map(_Listed._make, listed.iter_rows()) if one.place not in known]
+        already = listed.height - len(left)
+        if not left:
+            return Replay([], [], already)
         with Cluster(self._kafka) as cluster:
             sources = cluster.sources(self._topics.events)
-        gone = _places([one for one in found if one.truncated and self._value(one, sources) is None])
-        left = [one for one in found if (one.source, one.offset) not in gone]
-        if not dry_run and left:
-            ensure_topics(self._kafka, {self._topics.replayed: 1})
-            with TransactionWriter(self._kafka, self._topics.replayed) as writer:
-                for part in _parts(left):
-                    writer.write([out for one in part for out in self._outgoing(one, sources, by)])
-        return Replay(_places(left), gone, len(all_found) - len(found))
+        replayed: list[Place] = []
+        gone: list[Place] = []
+        with nullcontext() if dry_run else self._writer() as writer:
+            for part in _parts(left):
+                values = {one.place: self._large(one.place, sources) for one in part if one.truncated}
+                lost = [place for place, value in values.items() if value is None]
+                here = [one.place for one in part if one.place not in lost]
+                if writer is not None and here:
+                    found = _found(rows.filter(_condition(Wanted(places=frozenset(here)))).sort(_ORDER))
+                    writer.write([out for one in found for out in self._outgoing(one, values, sources, by)])
+                replayed += here
+                gone += lost
+        return Replay(replayed, gone, already)
 
-    def _records(self, wanted: Wanted, limit: int | None) -> Iterator[Quarantined]:
+    def _rows(self, wanted: Wanted) -> pl.LazyFrame:
         try:
             rows = self._table.scan()
         except NotFound:
-            return
+            return pl.LazyFrame(schema=QUARANTINE_COLUMNS)
         if ORIGIN not in rows.collect_schema():  # written before replays were known
             rows = rows.with_columns(pl.lit(None, pl.String).alias(ORIGIN))
-        rows = rows.select(*QUARANTINE_COLUMNS).filter(_condition(wanted))
-        rows = rows.sort("available_at", "source", "offset", descending=True)
-        found = (rows if limit is None else rows.head(limit)).collect()
-        for row in found.drop("available_date").iter_rows(named=True):
-            yield _quarantined(row)
+        return rows.select(*QUARANTINE_COLUMNS).filter(_condition(wanted))
 
-    def _value(self, record: Quarantined, sources: dict[int, Source]) -> bytes | None:
-        """The record's value, from the log where quarantine only points to it; None where it is gone."""
-        if not record.truncated:
-            return record.value
-        source = Source.parse(record.source)
+    def _writer(self) -> TransactionWriter:
+        ensure_topics(self._kafka, {self._topics.replayed: 1})
+        return TransactionWriter(self._kafka, self._topics.replayed)
+
+    def _large(self, place: Place, sources: dict[int, Source]) -> bytes | None:
+        """From the log, the value that quarantine only points to; None where it is gone."""
+        source = Source.parse(place[0])
         if sources.get(source.partition) != source:
             return None
-        return read_value(self._kafka, self._topics.events, source.partition, record.offset, clock=self._clock)
+        return read_value(self._kafka, self._topics.events, source.partition, place[1], clock=self._clock)
 
-    def _outgoing(self, record: Quarantined, sources: dict[int, Source], by: str) -> list[Outgoing]:
+    def _outgoing(
+        self, record: Quarantined, large: Mapping[Place, bytes | None], sources: dict[int, Source], by: str
+    ) -> list[Outgoing]:
         origin = record.origin or f"{record.source}/{record.offset}"
         partition = Source.parse(record.source).partition
         headers = [(name, value) for name, value in record.headers if name != ORIGIN]
@@ -147,7 +176,7 @@ class QuarantineStore:
         )
         event = Outgoing(
             self._topics.events,
-            self._value(record, sources),
+            large[record.source, record.offset] if record.truncated else record.value,
             record.key,
             [*headers, (ORIGIN, origin.encode())],
             partition if partition in sources else None,
@@ -182,9 +211,16 @@ def _condition(wanted: Wanted) -> pl.Expr:
     if wanted.until is not None:
         conditions.append(pl.col("available_at") < wanted.until)
     if wanted.places is not None:
-        here = [(pl.col("source") == source) & (pl.col("offset") == offset) for source, offset in wanted.places]
+        offsets = defaultdict(list)
+        for source, offset in wanted.places:
+            offsets[source].append(offset)
+        here = [(pl.col("source") == source) & pl.col("offset").is_in(some) for source, some in offsets.items()]
         conditions.append(pl.any_horizontal(here) if here else pl.lit(False))
     return pl.all_horizontal(conditions)
+
+
+def _found(rows: pl.LazyFrame) -> list[Quarantined]:
+    return [_quarantined(row) for row in rows.drop("available_date").collect().iter_rows(named=True)]
 
 
 def _quarantined(row: dict[str, Any]) -> Quarantined:
@@ -192,10 +228,11 @@ def _quarantined(row: dict[str, Any]) -> Quarantined:
     return Quarantined(**{**row, "available_at": to_ms(row["available_at"]), "headers": headers})
 
 
-def _places(records: Sequence[Quarantined]) -> list[Place]:
-    return [(one.source, one.offset) for one in records]
-
-
-def _parts(records: Sequence[Quarantined]) -> Iterator[Sequence[Quarantined]]:
-    for start in range(0, len(records), _TOGETHER):
-        yield records[start : start + _TOGETHER]
+def _parts(records: Sequence[_Listed]) -> Iterator[Sequence[_Listed]]:
+    begin = size = 0
+    for at, one in enumerate(records):
+        if at > begin and (at - begin == _TOGETHER or size + one.size > _TOGETHER_BYTES):
+            yield records[begin:at]
+            begin, size = at, 0
+        size += one.size
+    yield records[begin:]
