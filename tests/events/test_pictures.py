@@ -1,14 +1,18 @@
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
+from urllib.parse import quote
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyarrow import fs
+from pyarrow import ArrowCapacityError, fs
 
 from tidemill.core.errors import Corrupt, InvalidInput, NotFound, Unavailable
 from tidemill.events import pictures
@@ -92,6 +96,33 @@ def test_a_store_that_cannot_be_written_is_waited_for(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Unavailable, match="pictures at"):
         PictureStore(str(tmp_path / "file")).put(b"picture", DAY)
+
+
+def test_a_store_whose_bucket_is_not_there_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Missing:
+        def open_output_stream(self, path: str) -> Any:
+            raise FileNotFoundError("no bucket")
+
+        def get_file_info(self, selector: Any) -> Any:
+            raise FileNotFoundError("no bucket")
+
+    monkeypatch.setattr(pictures, "_filesystem", lambda uri: (Missing(), "bucket"))
+    with pytest.raises(Unavailable, match="no bucket"):
+        PictureStore("s3://bucket").put(b"picture", DAY)
+    with pytest.raises(Unavailable, match="no bucket"):
+        PictureStore("s3://bucket").sweep(DAY)
+
+
+def test_a_lake_of_a_file_uri_has_its_pictures_in_the_folder(tmp_path: Path) -> None:
+    store = PictureStore(f"file://{quote(str(tmp_path / 'my lake'))}")
+    digest = store.put(b"picture", DAY)
+    assert PictureStore(str(tmp_path / "my lake")).get(digest, DAY) == b"picture"
+    assert store.sweep(DAY + timedelta(days=1)) == 1
+
+
+def test_a_lake_of_an_unknown_kind_is_refused_at_once() -> None:
+    with pytest.raises(InvalidInput, match="cannot be kept at dbfs://"):
+        PictureStore("dbfs://lake/m.pictures")
 
 
 def test_rows_are_filled_from_the_store_where_they_have_a_digest(store: PictureStore) -> None:
@@ -178,7 +209,16 @@ def test_a_folder_that_is_not_mounted_is_waited_for(tmp_path: Path) -> None:
     [
         (FileNotFoundError("no key"), InvalidInput),
         (OSError("AWS Error ACCESS_DENIED"), InvalidInput),
+        (OSError("AWS Error NO_SUCH_KEY"), InvalidInput),
+        (OSError("AWS Error [code 133] during GetObject operation"), InvalidInput),
+        (OSError("AWS Error UNKNOWN (HTTP status 410)"), InvalidInput),
+        (OSError("google::cloud::Status(PERMISSION_DENIED: no)"), InvalidInput),
         (OSError("AWS Error NETWORK_CONNECTION"), Unavailable),
+        (OSError("AWS Error SIGNATURE_DOES_NOT_MATCH"), Unavailable),
+        (OSError("AWS Error UNKNOWN (HTTP status 408)"), Unavailable),
+        (OSError("AWS Error UNKNOWN (HTTP status 429)"), Unavailable),
+        (OSError("AWS Error UNKNOWN (HTTP status 503)"), Unavailable),
+        (ArrowCapacityError("google::cloud::Status(RESOURCE_EXHAUSTED: slower)"), Unavailable),
         (TimeoutError("no answer"), Unavailable),
         (ValueError("no bucket"), InvalidInput),
     ],
@@ -193,3 +233,50 @@ def test_what_an_object_store_says_is_either_the_rows_fault_or_waited_for(
     monkeypatch.setattr(pictures, "_filesystem", lambda uri: (Failing(), "bucket/a.png"))
     with pytest.raises(expected):
         fetch_picture("s3://bucket/a.png", ("s3://bucket/",))
+
+
+class _Answers(BaseHTTPRequestHandler):
+    """An object store that knows one object, which it does not give: its name says with which status and code."""
+
+    def do_HEAD(self) -> None:
+        self._answer(200 if "archived" in self.path else 403 if "denied" in self.path else 503, b"x" * 1000)
+
+    def do_GET(self) -> None:
+        self._answer(403, b"<Error><Code>InvalidObjectState</Code><Message>archived</Message></Error>")
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    server = HTTPServer(("127.0.0.1", 0), _Answers)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setattr(pictures, "_systems", {})
+    named = {"ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}
+    for name, value in {**named, "REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    yield
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("s3://bucket/archived", InvalidInput),
+        ("s3a://bucket/denied", InvalidInput),
+        ("s3://bucket/busy", Unavailable),
+    ],
+)
+def test_a_refusal_for_good_is_told_from_a_store_that_is_down(s3: None, uri: str, expected: type[Exception]) -> None:
+    with pytest.raises(expected):
+        fetch_picture(uri, ("s3://bucket/", "s3a://bucket/"))

@@ -10,12 +10,14 @@ as a whole or not at all, and writing it again changes nothing.
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 
@@ -32,7 +34,13 @@ MAX_PICTURE_BYTES = 4 << 20
 _CONNECT_S, _ANSWER_S = 5.0, 20.0
 _LONGEST_PATH, _LONGEST_PART = 1024, 255
 """Bytes of an object's name in S3, and of a file's: a store's refusal of longer ones is no reason to wait for it."""
-_DENIED = "ACCESS_DENIED"
+_SCHEMES = frozenset({"file", "s3", "s3a", "gs", "gcs", "abfs", "abfss"})
+_REFUSED = re.compile(
+    r"ACCESS_DENIED|PERMISSION_DENIED|NO_SUCH_(KEY|BUCKET)"
+    r"|AWS Error \[code \d+\]"  # of S3 itself, without a name in pyarrow: InvalidObjectState, of an archived object
+    r"|HTTP status 4(?!01|07|08|25|29)\d\d"
+)
+"""What pyarrow says where the store has answered, and will not answer otherwise for this object."""
 _READERS = 8
 """Files read at once: an object store answers each in 10 to 50 ms, however many are asked for."""
 
@@ -40,10 +48,17 @@ _READERS = 8
 class PictureStore:
     """Files by date and SHA-256 in a folder, or under a URI such as `s3://bucket/path`. Thread-safe.
 
-    Methods raise `Unavailable` where the store does not answer; calling again is safe.
+    Methods raise `Unavailable` where the store does not answer or refuses; calling again is safe. Raises `InvalidInput`
+    for a URI of a kind that is not known.
     """
 
     def __init__(self, uri: str) -> None:
+        scheme, separator, path = uri.partition("://")
+        if separator and scheme not in _SCHEMES:
+            hint = f"a folder, or a URI that begins with one of {', '.join(sorted(_SCHEMES))}"
+            raise InvalidInput(f"pictures cannot be kept at {uri}", hint=hint)
+        if scheme == "file":
+            uri = unquote(path)
         self.uri = uri.rstrip("/")
         self._folder = None if "://" in uri else Path(uri)
 
@@ -64,11 +79,11 @@ class PictureStore:
     def get(self, digest: str, day: date) -> bytes:
         """The file; raises `NotFound`, or `Corrupt` where it is not the one that was written."""
         name = _name(digest, day)
-        try:
-            with _failures(self.uri):
+        with _failures(self.uri):
+            try:
                 data = self._read(name)
-        except FileNotFoundError as error:
-            raise NotFound(f"there is no picture {digest} of {day} in {self.uri}") from error
+            except FileNotFoundError as error:
+                raise NotFound(f"there is no picture {digest} of {day} in {self.uri}") from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise Corrupt(f"{self.uri}/{name} is not the file that was written")
         return data
@@ -116,22 +131,28 @@ def fetch_picture(uri: str, prefixes: Sequence[str], *, max_bytes: int = MAX_PIC
 
     Raises:
         InvalidInput: it is not allowed, not there, not readable or too large; another try would not help.
-        Unavailable: the store does not answer.
+        Unavailable: the store does not answer, or refuses everyone (5xx, too many requests, a wrong key or clock).
+
+    What cannot be told apart: S3 asks for an object's size first, and an answer to that has a status and no reason. So
+    403 is an object that is not there, one that this process may not read, and wrong credentials; 400 is an object
+    with a key of its own, and a session that has expired. Each is taken for the object's fault.
     """
     prefix = next((one for one in prefixes if uri.startswith(one)), None)
     if prefix is None:
         raise InvalidInput("is a URI that begins with none of the allowed prefixes")
     if not _is_plain(uri[len(prefix) :]):
         raise InvalidInput("is a URI with a part that is empty, `.`, `..`, escaped or too long, or with a query")
+    from pyarrow import ArrowException
+
     try:
         data = _read_file(uri, prefix, max_bytes) if prefix.startswith("file://") else _read_object(uri, max_bytes)
     except FileNotFoundError as error:
         raise InvalidInput("there is no such file") from error
     except (ValueError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
         raise InvalidInput(f"cannot be read: {error}") from error
-    except OSError as error:
-        if _DENIED in str(error):  # so does S3 answer for what is not there, where listing is not allowed
-            raise InvalidInput("cannot be read: access is denied, or there is no such file") from error
+    except (OSError, ArrowException) as error:
+        if _REFUSED.search(str(error)):
+            raise InvalidInput(f"cannot be read, or there is no such file: {error}") from error
         raise Unavailable(f"pictures at {prefix}: {error}", hint="is the store there?") from error
     if len(data) > max_bytes:
         raise InvalidInput(f"is a file of more than {max_bytes} bytes")
@@ -204,6 +225,7 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     from pyarrow import fs
 
     scheme, separator, path = uri.partition("://")
+    scheme = scheme.replace("s3a", "s3")
     if not separator:
         return _systems.setdefault("file", fs.LocalFileSystem()), str(Path(uri).absolute())
     if scheme not in {"s3", "gs", "gcs"}:
@@ -216,12 +238,11 @@ def _filesystem(uri: str) -> tuple[Any, str]:
 
 @contextmanager
 def _failures(where: str) -> Iterator[None]:
-    """A file that is not there is told as such; all else is a store that does not answer as it should."""
+    from pyarrow import ArrowException
+
     try:
         yield
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ArrowException) as error:
         raise Unavailable(
             f"pictures at {where}: {error}", hint="is the store there, and may this process use it?"
         ) from error
