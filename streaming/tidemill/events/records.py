@@ -225,8 +225,8 @@ class Decision(Record, frozen=True, kw_only=True):
 class Quarantined(Record, frozen=True, kw_only=True):
     """A record that could not be taken in: why, from where, and its original bytes (base64).
 
-    Written at least once: (source, offset) is its id, and readers drop what they know. A value above 1 MiB stays
-    where it is: `truncated` says that `value` is empty and (source, offset) points to it.
+    Written at least once: (source, offset) is its id, and readers drop what they know. Of a record above 1 MiB the
+    value, if need be the headers and the key, are left out: `truncated` says so, and (source, offset) points to it.
     """
 
     source: str

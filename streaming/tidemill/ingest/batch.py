@@ -7,18 +7,25 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from tidemill.core.errors import InvalidInput
 from tidemill.events.pictures import DIGEST_COLUMN, PictureStore
 from tidemill.events.records import Quarantined
 from tidemill.events.sources import Source
 from tidemill.ingest.columns import ColumnReader, Raw, typed
-from tidemill.ingest.parse import YEAR_10000, Event, EventParser, Rejected
+from tidemill.ingest.parse import INT64, YEAR_10000, Event, EventParser, Rejected
 from tidemill.ingest.tables import QUARANTINE_COLUMNS, events_schema
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["MAX_KEPT_BYTES", "ORIGIN", "Batch", "BatchReader", "Raw"]
 
 MAX_KEPT_BYTES = 1 << 20
-"""A larger value is not copied to quarantine: source and offset point to it."""
+"""What is larger, key and headers included, is not copied to quarantine whole: source and offset point to it."""
+
+_MAX_REASON = 300
+"""Characters of a reason that are kept: it may quote what was sent."""
+
+_MAX_ORIGIN = 200
+"""Bytes of a source/offset, which takes some sixty."""
 
 ORIGIN = "origin"
 """Header of a record that is a replay from quarantine: the source/offset at which it first came."""
@@ -145,22 +152,42 @@ def _frame(columns: Mapping[str, list[Any]], schema: Mapping[str, pl.DataType]) 
 
 
 def origin_of(headers: Sequence[tuple[str, bytes | None]]) -> str | None:
-    """The origin of a record that is a replay, None for any other."""
-    return next((value.decode(errors="replace") for name, value in headers if name == ORIGIN and value), None)
+    """The origin of a record that is a replay, None for any other: producers may have a header of that name, too."""
+    return next((value.decode() for name, value in headers if name == ORIGIN and value and _is_place(value)), None)
+
+
+def _is_place(value: bytes) -> bool:
+    """Whether it is a source/offset just as we write it."""
+    if len(value) > _MAX_ORIGIN:
+        return False
+    try:
+        text = value.decode()
+        source, _, offset = text.rpartition("/")
+        return 0 <= int(offset) < INT64 and f"{Source.parse(source)}/{int(offset)}" == text
+    except (ValueError, InvalidInput):
+        return False
 
 
 def _quarantined(source: str, raw: Raw, error: Rejected) -> Quarantined:
-    value = raw.value or b""
-    truncated = len(value) > MAX_KEPT_BYTES
+    key, value, headers, whole = _kept(raw)
     return Quarantined(
         source=source,
         offset=raw.offset,
-        reason=error.reason,
+        reason=error.reason if len(error.reason) <= _MAX_REASON else f"{error.reason[: _MAX_REASON - 1]}…",
         field=error.field,
         available_at=raw.timestamp if 0 <= raw.timestamp < YEAR_10000 else 0,
-        key=raw.key,
-        value=b"" if truncated else value,
-        headers=[(name, content or b"") for name, content in raw.headers],
-        truncated=truncated,
+        key=key,
+        value=value,
+        headers=headers,
+        truncated=not whole,
         origin=origin_of(raw.headers),
     )
+
+
+def _kept(raw: Raw) -> tuple[bytes | None, bytes, list[tuple[str, bytes]], bool]:
+    """Key, value and headers as far as they fit into `MAX_KEPT_BYTES`, in this order of need: key, headers, value."""
+    key, value, headers = raw.key, raw.value or b"", [(name, content or b"") for name, content in raw.headers]
+    # Names are text, which JSON may write with six bytes for one.
+    sizes = len(key or b""), len(msgspec.json.encode(headers)) if headers else 0, len(value)
+    fits = [sum(sizes[: part + 1]) <= MAX_KEPT_BYTES for part in range(3)]
+    return key if fits[0] else None, value if fits[2] else b"", headers if fits[1] else [], fits[2]
