@@ -14,11 +14,15 @@ from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.repo_config import FeastConfigBaseModel
+from feast.types import Bool, Float64, Int64, String
 
 from tidemill.core.clock import SystemClock, from_ms, to_ms
 from tidemill.core.errors import InvalidInput, Unavailable, Unsupported
+from tidemill.features.layout import Kind, Layout
 from tidemill.features.reader import OnlineReader, OnlineRow, Status
 from tidemill.features.rows import Value
+from tidemill.features.tiles import tiled
+from tidemill.features.window_tag import WINDOWS_TAG, windows_in
 
 __all__ = ["MODEL_TAG", "VIEW_TAG", "TidemillOnlineStore", "TidemillOnlineStoreConfig"]
 
@@ -26,6 +30,8 @@ MODEL_TAG = "tidemill.model"
 """Tag of a feature view: the id of the model whose rows it shows."""
 VIEW_TAG = "tidemill.view"
 """Tag of a feature view: the view's name in the rows' keys."""
+
+_KINDS: dict[Any, Kind] = {Float64: "float", Int64: "int", String: "string", Bool: "bool"}
 
 _Read = list[tuple[datetime | None, dict[str, ValueProto] | None]]
 
@@ -45,7 +51,7 @@ class TidemillOnlineStore(OnlineStore):
     """Reads online rows for Feast. While they are being rebuilt a read raises `Unavailable`, never a part."""
 
     def __init__(self) -> None:
-        self._readers: dict[tuple[str, str, str, int | None], OnlineReader] = {}
+        self._readers: dict[tuple[str, str, str, int | None, str | None], OnlineReader] = {}
 
     def online_read(
         self,
@@ -54,9 +60,10 @@ class TidemillOnlineStore(OnlineStore):
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
     ) -> _Read:
-        """Event time and values of each entity, in order; (None, None) for one without events.
+        """Event time and values of each entity, in order; of one without events no time, and the windows alone.
 
-        Windows are evaluated now. Where the last event is older than the view's ttl, its values are null.
+        So Feast says NOT_FOUND of last values that never were, and a count is 0. Windows are evaluated now. Where the
+        last event is older than the view's ttl, its values are null.
         """
         names = requested_features or [feature.name for feature in table.features]
         now_ms = to_ms(SystemClock().now())  # Feast's interface has no time
@@ -97,10 +104,17 @@ class TidemillOnlineStore(OnlineStore):
         if model is None or view is None:
             raise InvalidInput(f"feature view {table.name} is not one of Tidemill's: it has no tag {MODEL_TAG}")
         ttl_ms = round(table.ttl.total_seconds() * 1000) if table.ttl else None
-        key = (config.online_store.redis_url, model, view, ttl_ms)
+        key = (config.online_store.redis_url, model, view, ttl_ms, table.tags.get(WINDOWS_TAG))
         if key not in self._readers:
-            self._readers[key] = OnlineReader(*key[:3], ttl_ms=ttl_ms)
+            self._readers[key] = OnlineReader(*key[:3], layout=_layout(table), ttl_ms=ttl_ms)
         return self._readers[key]
+
+
+def _layout(table: FeatureView) -> Layout:
+    """The view's windows, and the kinds of the fields that they are of."""
+    known = windows_in(table.tags)
+    fields = [(field.name, _KINDS[field.dtype]) for field in table.features if field.name not in known.names]
+    return Layout(tuple(fields), tiled(known.windows, known.allowed_lateness))
 
 
 def _entity(key: EntityKey) -> str:
@@ -113,7 +127,8 @@ def _read(row: OnlineRow, names: Sequence[str]) -> tuple[datetime | None, dict[s
     if row.status is Status.REBUILDING:
         raise Unavailable("the online rows are being rebuilt from the lake", hint="ask again in a moment")
     if row.event_time is None:
-        return None, None
+        # What is not in the answer has the status NOT_FOUND.
+        return None, {name: _proto(row.values[name]) for name in names if name in row.values} or None
     return from_ms(row.event_time), {name: _proto(row.values.get(name)) for name in names}
 
 
