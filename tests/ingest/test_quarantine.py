@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from tests.ingest.site import Site
 
@@ -21,7 +22,7 @@ from tidemill.events.sources import Source
 from tidemill.ingest import quarantine
 from tidemill.ingest.batch import ORIGIN, BatchReader
 from tidemill.ingest.quarantine import QuarantineStore, Wanted, parse_place
-from tidemill.ingest.tables import events_table, quarantine_table
+from tidemill.ingest.tables import QUARANTINE_COLUMNS, events_table, quarantine_table
 from tidemill.spec.model import ContinualModel
 from tidemill.testing import eventually
 
@@ -241,6 +242,22 @@ def test_the_command_lists_and_shows(project: str, capsys: pytest.CaptureFixture
     assert "no JSON" in shown
     assert "\\xff\\x1b[31m" in shown
     assert json.loads(said(capsys, "quarantine", "show", project, "c/t/1/9", "-o", "json"))["offset"] == 9
+
+
+@pytest.mark.parametrize("output", [("list",), ("show", "\x1b/t/0/7")])
+def test_no_cell_gives_orders_to_a_terminal(
+    resource: ContinualModel, project: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], output: tuple[str, ...]
+) -> None:
+    escape = "\x1b[31m\x9b\n"
+    told = {"source": "\x1b/t/0", "reason": f"why{escape}", "field": f"field{escape}", "origin": f"from{escape}"}
+    sent = {"key": escape.encode(), "value": escape.encode(), "headers": json.dumps([[escape, "G1s="]])}
+    day = {"offset": 7, "available_at": at(5000), "available_date": at(5000).date(), "truncated": False}
+    frame = pl.DataFrame([{**told, **sent, **day}], schema=QUARANTINE_COLUMNS)
+    quarantine_table(str(tmp_path / "lake"), resource).append(frame, {Source("\x1b", "t", 0): 7})
+    command, *place = output
+    shown = said(capsys, "quarantine", command, project, *place)
+    assert "why\\x1b[31m\\x9b\\n" in shown
+    assert all(char.isprintable() or char == "\n" for char in shown)
 
 
 @pytest.mark.kafka

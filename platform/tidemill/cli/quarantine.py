@@ -1,9 +1,11 @@
 """The command quarantine: what could not be taken in and why, and taking it in again once that is mended."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from tidemill.cli.output import Output, OutputOption, emit, table
 
@@ -49,7 +51,7 @@ def list_records(
     found = _store(name).find(_wanted(reason, field, source, since, until), limit)
     rows = [(_place(one), _time(one.available_at), one.field, one.reason, one.origin) for one in found]
     columns = ("record", "arrived", "field", "reason", "replay of")
-    emit([_summary(one) for one in found], output, table(columns, rows) if rows else "nothing is in quarantine")
+    emit([_summary(one) for one in found], output, _safe(columns, rows) if rows else "nothing is in quarantine")
 
 
 def show(
@@ -65,7 +67,7 @@ def show(
     key = None if found.key is None else preview(found.key)
     rows: list[tuple[str, object]] = [*_summary(found).items(), ("key", key)]
     rows += [(f"header {name}", preview(content)) for name, content in found.headers]
-    emit(found, output, table(("", ""), [*rows, ("value", value)]))
+    emit(found, output, _safe(("", ""), [*rows, ("value", value)]))
 
 
 def replay(
@@ -99,9 +101,17 @@ def replay(
 
 def preview(content: bytes) -> str:
     """The beginning of bytes as text that no terminal takes for orders: what cannot be printed is escaped."""
-    text = content[:_SHOWN].decode(errors="backslashreplace")
-    safe = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    safe = _escaped(content[:_SHOWN].decode(errors="backslashreplace"))
     return safe if len(content) <= _SHOWN else f"{safe}… ({len(content)} bytes)"
+
+
+def _escaped(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _safe(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table whose cells give no orders either: much of what they say comes from who sent the record."""
+    return table(columns, [[None if cell is None else _escaped(str(cell)) for cell in row] for row in rows])
 
 
 def _store(name: str) -> "QuarantineStore":
