@@ -123,3 +123,9 @@ def test_a_small_file_that_asks_for_gigabytes_is_refused_before_it_is_decoded() 
     assert len(stream.getvalue()) < 10_000
     with pytest.raises(InvalidInput, match="pixels"):
         decode_image(stream.getvalue())
+
+
+def test_the_reason_is_the_same_each_time() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        statistics(b"hello", ())
+    assert refused.value.message == "no picture (PNG or JPEG)"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tidemill.core.errors import InvalidInput
 
@@ -104,6 +104,8 @@ def decode_image(image: bytes) -> Image.Image:
         return _rgb(picture)
     except InvalidInput:
         raise
+    except UnidentifiedImageError as error:  # its text names an object in memory
+        raise InvalidInput("no picture (PNG or JPEG)") from error
     # Damaged files make Pillow raise nearly anything: OSError, SyntaxError, struct.error, zlib.error, ValueError, …
     except Exception as error:
         raise InvalidInput(f"no picture (PNG or JPEG): {error}") from error
