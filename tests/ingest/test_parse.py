@@ -136,7 +136,7 @@ def test_an_entity_of_whole_numbers_is_its_decimal_text(make_resource: Callable[
 def test_a_picture_above_the_limit_is_rejected_before_it_is_decoded(
     parser: EventParser, event_json: EventJson, monkeypatch: pytest.MonkeyPatch, image: str
 ) -> None:
-    monkeypatch.setattr(parse, "MAX_IMAGE_BYTES", 100)
+    monkeypatch.setattr(parse, "MAX_PICTURE_BYTES", 100)
     with pytest.raises(Rejected, match="at most 100"):
         parser.parse(event_json(image=image), NOW)
 

@@ -3,11 +3,11 @@
     {"instances": [{"station": "A", "event_id": "17", "image": "<base64>", "exposure_ms": 4.0}]}
 
 An image is the base64 of its file or, where the resource allows it (`uris`), the file's URI, under ingest's rules.
-Each row is checked against the resource's fields; what does not fit is `InvalidInput` naming row and field.
+Each row is checked against the resource's fields as ingest checks events; what does not fit is `InvalidInput` naming
+row and field.
 Fields that the resource does not declare are ignored, as ingest ignores them.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -17,13 +17,13 @@ import msgspec
 from tidemill.core.errors import InvalidInput
 from tidemill.events.pictures import MAX_PICTURE_BYTES
 from tidemill.features.pictures import picture_file
+from tidemill.ingest.parse import INT64, MAX_KEY, Rejected, checked
 from tidemill.spec.model import ContinualModel, EventField
 
 __all__ = ["MAX_ROWS", "RequestRow", "RowReader"]
 
 MAX_ROWS = 1000
 """Rows in one request; they are answered together, and others wait."""
-_MAX_KEY = 512
 _AT = re.compile(r" - at `\$\[(\d+)\](?:\.(\w+))?.*`$")
 _TYPES: dict[str, Any] = {"float": float, "int": int, "string": str, "bool": bool, "image": bytes}
 
@@ -51,9 +51,10 @@ class RowReader:
         """The names that a row may have."""
         self.fetches = any(field.uris for field in events.fields)
         """Whether a row may name a picture that is somewhere else, so that reading it may take seconds."""
-        key = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_KEY)]
+        key = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY)]
+        whole = Annotated[int, msgspec.Meta(ge=-INT64, le=INT64 - 1)]
         declared: list[tuple[str, Any] | tuple[str, Any, Any]] = [
-            (events.entity.name, int if events.entity.type == "int" else key)
+            (events.entity.name, whole if events.entity.type == "int" else key)
         ]
         if events.id is not None:
             declared.append((events.id, key | int | None, None))
@@ -86,13 +87,6 @@ class RowReader:
 
     def _row(self, number: int, row: Any) -> RequestRow:
         values = {field.name: _value(number, field, getattr(row, field.name)) for field in self._fields}
-        for name, value in values.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InvalidInput(f"row {number}, field {name}: {value} is no number")
-            if isinstance(value, bytes) and len(value) > MAX_PICTURE_BYTES:
-                raise InvalidInput(
-                    f"row {number}, field {name}: {len(value)} bytes; at most {MAX_PICTURE_BYTES} are taken"
-                )
         event_id = getattr(row, self._id) if self._id else None
         return RequestRow(
             entity=str(getattr(row, self._entity)),
@@ -102,26 +96,23 @@ class RowReader:
 
 
 def _value(number: int, field: EventField, found: Any) -> Any:
-    if not field.uris or found is None:
-        return found
     try:
-        return picture_file(found, field.uris)
-    except InvalidInput as error:
-        raise InvalidInput(f"row {number}, field {field.name}: {error.message}") from error
+        return checked(field, found) if field.type != "image" else _picture(field, found)
+    except (InvalidInput, Rejected) as error:
+        reason = error.reason if isinstance(error, Rejected) else error.message
+        raise InvalidInput(f"row {number}, field {field.name}: {reason}") from error
+
+
+def _picture(field: EventField, found: Any) -> Any:
+    picture = picture_file(found, field.uris) if field.uris and found is not None else found
+    if picture is not None and len(picture) > MAX_PICTURE_BYTES:
+        raise InvalidInput(f"{len(picture)} bytes; at most {MAX_PICTURE_BYTES} are taken")
+    return picture
 
 
 def _declared(field: EventField) -> tuple[str, Any] | tuple[str, Any, Any]:
     kind = str if field.uris else _TYPES[field.type]
-    if field.min is not None or field.max is not None:
-        kind = Annotated[kind, msgspec.Meta(ge=_bound(field, field.min), le=_bound(field, field.max))]
     return (field.name, kind) if field.required else (field.name, kind | None, None)
-
-
-def _bound(field: EventField, bound: float | None) -> float | int | None:
-    """Bounds of whole numbers must be whole: msgspec compares like with like."""
-    if bound is None or field.type != "int":
-        return bound
-    return math.ceil(bound) if bound == field.min else math.floor(bound)
 
 
 def _in_words(message: str, names: Sequence[str]) -> str:

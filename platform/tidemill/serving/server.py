@@ -145,7 +145,7 @@ def _warm_up(resource: ContinualModel, model: Any, service: RowFeatures | None) 
     row = {
         field.name: _grey_picture()
         if field.type == "image"
-        else (made_up[field.type] if field.min is None else field.min)
+        else (field.enum[0] if field.enum else made_up[field.type] if field.min is None else field.min)
         for field in resource.spec.events.fields
     }
     try:

@@ -17,16 +17,14 @@ from tidemill.spec.model import ContinualModel, EventField
 __all__ = [
     "INT64",
     "LARGEST",
-    "MAX_IMAGE_BYTES",
     "MAX_KEY",
     "YEAR_10000",
     "Event",
     "EventParser",
     "Rejected",
+    "checked",
     "time_of",
 ]
-
-MAX_IMAGE_BYTES = MAX_PICTURE_BYTES
 
 _FETCHERS = 8
 """Pictures fetched at once: an object store takes 10 to 50 ms for each, however many are asked for."""
@@ -80,7 +78,7 @@ class EventParser:
         self._id = events.id
         self._timestamp = events.timestamp
         self._max_future_ms = round(events.max_future.total_seconds() * 1000)
-        self._plain = tuple((field, _CHECKS[field.type]) for field in events.fields if field.type != "image")
+        self._plain = tuple(field for field in events.fields if field.type != "image")
         self._image = resource.image_field
         self._statistics = resource.spec.features.image
         self._pictures = PictureIntake(self._image.uris if self._image else (), self._statistics, pictures)
@@ -99,7 +97,7 @@ class EventParser:
         if event_time > available_at + self._max_future_ms:
             ahead = (event_time - available_at) / 1000
             raise Rejected(f"lies {ahead:g} s after its arrival, more than maxFuture", self._timestamp)
-        values: dict[str, Value] = {field.name: _checked(field, check, data) for field, check in self._plain}
+        values: dict[str, Value] = {field.name: checked(field, data.get(field.name)) for field in self._plain}
         taken = self._take_picture(data, event_time)
         values.update(taken.statistics if taken else dict.fromkeys(self._statistics))
         images = {} if self._image is None else {self._image.name: taken.file if taken else None}
@@ -135,7 +133,7 @@ class EventParser:
         if not isinstance(found, str):
             raise Rejected(_expected("the base64 of a picture", found), field.name)
         try:
-            return self._pictures.take(found, from_ms(event_time).date(), max_bytes=MAX_IMAGE_BYTES)
+            return self._pictures.take(found, from_ms(event_time).date(), max_bytes=MAX_PICTURE_BYTES)
         except InvalidInput as error:
             raise Rejected(error.message, field.name) from error
 
@@ -152,13 +150,13 @@ def _object(value: bytes | None) -> dict[str, Any]:
     return data
 
 
-def _checked(field: EventField, check: Callable[[Any, str], Value], data: dict[str, Any]) -> Value:
-    found = data.get(field.name)
+def checked(field: EventField, found: Any) -> Value:
+    """The value of a field that is no picture, from JSON; raises `Rejected` where events may not have it."""
     if found is None:
         if field.required:
             raise Rejected("is required", field.name)
         return None
-    value = check(found, field.name)
+    value = _CHECKS[field.type](found, field.name)
     if (field.min is not None or field.max is not None) and isinstance(value, int | float):
         if field.min is not None and value < field.min:
             raise Rejected(f"{value:g} is below {field.min:g}", field.name)
