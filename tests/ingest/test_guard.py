@@ -10,19 +10,29 @@ from tidemill.ingest.tables import QUARANTINE_COLUMNS
 A, B = Source("c", "t", 0), Source("c", "t", 1)
 
 
-def batch(**counts: tuple[int, int]) -> Batch:
+def batch(origin: str | None = None, **counts: tuple[int, int]) -> Batch:
     """Good and bad records of the sources A and B."""
     sources = {"a": A, "b": B}
     good = [str(sources[name]) for name, (count, _) in counts.items() for _ in range(count)]
     bad = [
-        Quarantined(source=str(sources[name]), offset=n, reason="is required", field="x", available_at=0, value=b"")
+        Quarantined(
+            source=str(sources[name]),
+            offset=n,
+            reason="is required",
+            field="x",
+            available_at=0,
+            value=b"",
+            origin=origin,
+        )
         for name, (_, count) in counts.items()
         for n in range(count)
     ]
     return Batch(
         begin={sources[name]: 0 for name in counts},
         upto={sources[name]: 1 for name in counts},
-        events=pl.DataFrame({"source": good}, schema={"source": pl.String()}),
+        events=pl.DataFrame({"source": good}, schema={"source": pl.String()}).with_columns(
+            origin=pl.lit(origin, pl.String)
+        ),
         quarantine=pl.DataFrame(schema=QUARANTINE_COLUMNS),
         quarantined=bad,
     )
@@ -62,3 +72,10 @@ def test_a_limit_of_one_stops_nothing(good: int) -> None:
 
 def test_a_batch_without_records_is_no_case() -> None:
     assert Guard(0.5).judge(batch(a=(0, 0))) == {}
+
+
+def test_replays_that_are_bad_again_stop_nothing_and_good_ones_hide_nothing() -> None:
+    guard = Guard(0.5)
+    assert guard.judge(batch("c/t/0/1", a=(0, 10 * NEWEST))) == {}
+    guard.took(batch("c/t/0/1", a=(10 * NEWEST, 0)))
+    assert guard.judge(batch(a=(NEWEST // 2 - 1, NEWEST // 2 + 1)))[A].of == NEWEST

@@ -4,6 +4,8 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import polars as pl
+
 from tidemill.events.records import Quarantined
 from tidemill.events.sources import Source
 from tidemill.ingest.batch import Batch
@@ -24,7 +26,7 @@ class Stop:
 
 
 class Guard:
-    """Judges each batch with what came before it.
+    """Judges each batch with what came before it. Replays do not count: they say nothing about what is sent now.
 
     Args:
         stop_above: share of bad records above which a source is stopped (`events.quarantine.stopAbove`).
@@ -62,14 +64,13 @@ class Guard:
 
 def _counts(batch: Batch) -> Mapping[Source, tuple[int, int]]:
     """Records and bad ones by source; sources without records are left out."""
-    good = dict(batch.events["source"].value_counts().iter_rows())
-    bad = Counter(record.source for record in batch.quarantined)
-    counts = {source: (good.get(str(source), 0) + bad[str(source)], bad[str(source)]) for source in batch.upto}
-    return {source: counted for source, counted in counts.items() if counted[0]}
+    good = dict(batch.events.filter(pl.col("origin").is_null())["source"].value_counts().iter_rows())
+    counts = {source: (good.get(str(source), 0), len(_of(batch, source))) for source in batch.upto}
+    return {source: (well + bad, bad) for source, (well, bad) in counts.items() if well + bad}
 
 
 def _of(batch: Batch, source: Source) -> list[Quarantined]:
-    return [record for record in batch.quarantined if record.source == str(source)]
+    return [record for record in batch.quarantined if record.source == str(source) and record.origin is None]
 
 
 def _most_common(records: list[Quarantined]) -> str:
