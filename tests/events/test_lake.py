@@ -246,3 +246,14 @@ def test_whatever_ranges_two_workers_append_each_offset_is_there_once(
 def test_tables_are_named_after_model_and_kind() -> None:
     assert table_uri("s3://bucket/lake/", "default.m", "events") == "s3://bucket/lake/default.m.events"
     assert table_uri("/data/lake", "default.m", "labels") == "/data/lake/default.m.labels"
+
+
+def test_a_store_that_is_away_when_files_are_read_at_last_is_unavailable(tmp_path: Path) -> None:
+    events = table(tmp_path)
+    events.append(rows(A, range(3)), {A: 2})
+    found = events.scan()
+    assert events.collect(found.select(pl.len())).item() == 3
+    for file in (tmp_path / "events").rglob("*.parquet"):
+        file.rename(file.with_suffix(".away"))
+    with pytest.raises(Unavailable, match="reading"):
+        events.collect(found.select("x"))

@@ -19,16 +19,19 @@ from hypothesis import strategies as st
 
 from tidemill.core.clock import from_ms, to_ms
 from tidemill.core.errors import Unavailable
+from tidemill.events.lake import LakeTable
 from tidemill.events.records import Record, Sketch, Topics
 from tidemill.events.sources import Source
 from tidemill.features.layout import layout_of
 from tidemill.features.online import Filling, OnlineReader, OnlineRows, RowsLost
 from tidemill.features.tiles import window_values
+from tidemill.ingest import effects
 from tidemill.ingest.batch import BatchReader
 from tidemill.ingest.effects import Effects, Stage
 from tidemill.ingest.start import start_of
 from tidemill.ingest.tables import TIME, events_table, quarantine_table
 from tidemill.spec.model import ContinualModel
+from tidemill.testing.clock import ManualClock
 
 pytestmark = pytest.mark.redis
 
@@ -72,6 +75,7 @@ class World:
         self.resource, self.redis_url, self.lake = resource, redis_url, str(folder)
         self.topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
         self.written = Written()
+        self.clock = ManualClock(from_ms(NOW))
         self.reader = BatchReader(resource)
         self.log = {source: [_raw(source, n, event_json) for n in range(LENGTH)] for source in (A, B)}
         self.committed: dict[Source, int] = {}
@@ -100,6 +104,7 @@ class Worker:
             rows=OnlineRows(world.redis_url, world.resource.id, layout_of(world.resource)),
             lake=world.lake,
             writer=world.written,  # type: ignore[arg-type]
+            clock=world.clock,
             passed=lambda stage: self.at(stage),
         )
         events = self.effects.events
@@ -342,6 +347,46 @@ def test_a_rebuild_reads_the_last_events_and_what_windows_may_still_ask_for(
     worker.effects.fill_rows(force=True)
     assert sorted(read) == [1, 4, 5, 6]  # A's last event; what the longest window (1 h and 12 tiles) may still hold
     check_rows(world)
+    # An arrival that lies ahead of the clock, be it one wrong producer's, hides nothing that is still asked for.
+    world.clock = ManualClock(from_ms(NOW - 3_600_000))
+    worker = world.assign("two")
+    read.clear()
+    worker.effects.fill_rows(force=True)
+    assert sorted(read) == [1, 3, 4, 5, 6]
+
+
+def test_a_rebuild_holds_some_events_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = world.assign("one")
+    worker.take(LENGTH)
+    held: list[int] = []
+    collect = LakeTable.collect
+
+    def collected(table: LakeTable, rows: pl.LazyFrame) -> pl.DataFrame:
+        found = collect(table, rows)
+        held.append(found.height)
+        return found
+
+    monkeypatch.setattr(LakeTable, "collect", collected)
+    monkeypatch.setattr(effects, "_REBUILT_TOGETHER", 10)
+    worker.effects.fill_rows(force=True)
+    assert sum(held[1:]) == len(_offsets(world, good=True)) > max(held)
+    check_rows(world)
+
+
+def test_a_replay_of_a_record_that_the_lake_has_by_itself_is_dropped(world: World, event_json: EventJson) -> None:
+    def replay(offset: int, origin: str) -> Any:
+        headers = [("origin", origin.encode())]
+        return SimpleNamespace(offset=offset, value=event_json(), timestamp=NOW, key=b"k", headers=headers)
+
+    log = [_raw(A, 0, event_json), _raw(A, 1, event_json)]
+    world.log = {A: log}
+    worker = world.assign("one")
+    worker.take(LENGTH)
+    log += [replay(10, f"{A}/1"), _raw(A, 20, event_json), replay(30, f"{A}/24")]
+    log += [replay(31, f"{A}/2"), replay(32, f"{A}/2"), replay(33, f"{B}/1")]
+    worker.take(LENGTH)
+    found = events_table(world.lake, world.resource).scan().select("offset", "origin").sort("offset").collect()
+    assert found.rows() == [(0, None), (1, None), (24, None), (31, f"{A}/2"), (33, f"{B}/1")]
 
 
 def test_a_commit_that_was_lost_fills_the_rows_again(world: World) -> None:

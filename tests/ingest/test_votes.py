@@ -1,6 +1,7 @@
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -8,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidemill.events.cluster import MAX_MESSAGE_BYTES
 from tidemill.events.lake import Span
 from tidemill.events.records import FeatureSketch, Sketch, decode, encode
 from tidemill.events.sources import Source
-from tidemill.ingest.votes import Voting, sketch
+from tidemill.ingest import votes
+from tidemill.ingest.votes import MAX_SKETCH_BYTES, Voting, sketch, sketches
 from tidemill.spec.model import ContinualModel
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -101,3 +104,32 @@ def test_each_event_that_is_not_late_is_counted_once(voting: Voting, events: lis
 def test_a_sketch_reads_back_from_its_bytes(voting: Voting, events: list[Event]) -> None:
     found = made(voting, events)
     assert decode(Sketch, encode(found)) == found
+
+
+def test_a_sketch_fits_into_a_record_however_long_the_names_of_its_entities_are(voting: Voting) -> None:
+    events: list[Event] = [(number, 0, chr(0x1F600 + number % 50) * 500 + str(number), 1.0) for number in range(6000)]
+    parts = sketches(voting, A, Span(6, 5_999), frame(events)[7:])
+    assert max(len(encode(part)) for part in parts) <= MAX_SKETCH_BYTES < MAX_MESSAGE_BYTES
+    assert (parts[0].first_offset, parts[-1].last_offset) == (7, 5_999)
+    assert all(one.last_offset + 1 == after.first_offset for one, after in pairwise(parts))
+    assert sum(len(entities) for part in parts for entities in part.votes.values()) == 5_993
+
+
+@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 500), st.sampled_from("AB"), st.just(1.0)), max_size=40))
+def test_the_parts_of_a_sketch_have_its_votes(voting: Voting, events: list[Event]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(votes, "MAX_SKETCH_BYTES", 300)
+        parts = sketches(voting, A, Span(-1, 99), frame(events))
+    whole = sketch(voting, A, Span(-1, 99), frame(events))
+    assert sum((counted(part) for part in parts), Counter()) == counted(whole)
+    assert max(part.max_event_time for part in parts) == whole.max_event_time
+    assert [parts[0].first_offset, *(part.last_offset + 1 for part in parts)] == [
+        *(part.first_offset for part in parts),
+        100,
+    ]
+
+
+def counted(found: Sketch) -> Counter[tuple[int, str]]:
+    return Counter(
+        {(tick, name): one["x"].count for tick, entities in found.votes.items() for name, one in entities.items()}
+    )

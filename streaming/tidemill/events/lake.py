@@ -117,6 +117,11 @@ class LakeTable:
         with self._failures("reading"):
             return pl.scan_delta(DeltaTable(self.uri, version=version))
 
+    def collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
+        """What was asked of a scan: only now files are read. Raises `Unavailable` where the store does not answer."""
+        with self._failures("reading"):
+            return rows.collect()
+
     def snapshot(self) -> Snapshot:
         """The newest version as a whole; raises `NotFound` where there is no table."""
         with self._failures("reading"):

@@ -142,8 +142,9 @@ class Sketch(Record, frozen=True, kw_only=True):
     arrived no later than `allowedLateness` after their event time. `max_event_time` is over all events of the range
     that were taken in, 0 where there were none: a reader takes the maximum.
 
-    **Once each.** A range is exactly what one commit of the lake's events table took (`LakeTable.last_span`), and its
-    votes are a function of the rows it put there, so whoever writes the sketch of a range writes the same one. Ingest
+    **Once each.** A range is what one commit of the lake's events table took (`LakeTable.last_span`), or a part of it
+    where its sketch would be too large for a record. Ranges and votes are a function of the rows it put there, so
+    whoever writes the sketches of a commit writes the same ones. Ingest
     commits the next range of a source only when the sketch of the one before is acknowledged, whoever committed that:
     on start, and whenever someone else's commit is found, the last range's sketch is written again. Hence ranges of a
     source are contiguous in the log of sketches (`first_offset` is the last range's `last_offset + 1`, 0 at first;

@@ -4,9 +4,10 @@ So `take` may be called again with the same batch, with an overlapping one, or b
 partition meanwhile, after a failure at any line: nothing is lost and nothing is there twice.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 import polars as pl
@@ -25,7 +26,7 @@ from tidemill.ingest.batch import Batch
 from tidemill.ingest.skew import SkewCheck
 from tidemill.ingest.tables import events_table, picture_store, quarantine_table
 from tidemill.ingest.telemetry import EVENTS, QUARANTINED, REBUILDS, REFUSALS, REPEATED
-from tidemill.ingest.votes import Voting, sketch
+from tidemill.ingest.votes import Voting, sketches
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["Effects", "Passed", "Stage"]
@@ -38,11 +39,15 @@ Passed = Callable[[Stage], None]
 
 _FLUSH_S = 5.0
 
+_PLACE = ("source", "offset")
+
 _FIXED = ("entity", "source", "offset", "event_time", "available_at")
 """Columns of the events table that the online rows need besides fields."""
 
+_ORDER = ("event_time", "source", "offset")
+
 _REBUILT_TOGETHER = 2_000_000
-"""Events that a rebuild folds together."""
+"""Events of the lake of which a rebuild reads some at a time: it reads the lake once for each so many."""
 
 _log = get_logger(__name__)
 
@@ -55,6 +60,7 @@ class Effects:
         rows: its online rows.
         lake: folder or URI of the lake.
         writer: for sketches and quarantined records.
+        clock: tells how far back windows may be asked for.
         freshness: told what the online rows have.
         gone: which of these sources Kafka will never know again.
         passed: told after each effect.
@@ -69,6 +75,7 @@ class Effects:
         rows: OnlineRows,
         lake: str,
         writer: RecordWriter,
+        clock: Clock,
         passed: Passed,
         freshness: Freshness | None = None,
         gone: Callable[[Iterable[Source]], Collection[Source]] = lambda sources: (),
@@ -84,6 +91,7 @@ class Effects:
         self._skew = SkewCheck(lake, resource)
         self._rows = rows
         self._writer = writer
+        self._clock = clock
         self._passed = passed
         self._freshness = freshness
         self._gone = gone
@@ -124,19 +132,24 @@ class Effects:
                 found = self._lake_rows(source, span.after + 1, span.upto)
             else:
                 found = rows.filter(_within(source, span.after + 1, span.upto))
-            self._writer.send(self._topics.sketches, sketch(self._voting, source, span, found), key=str(source))
+            for part in sketches(self._voting, source, span, found):
+                self._writer.send(self._topics.sketches, part, key=str(source))
             written[source] = span.upto
         if written:
             self._writer.flush(_FLUSH_S)
             self._announced.update(written)
 
-    def upkeep(self, policy: Policy, clock: Clock) -> Upkeep:
+    def upkeep(self, policy: Policy) -> Upkeep:
         """Who keeps the tables small, beside the effects."""
         tables = (self.events, self._quarantine)
-        return Upkeep(tables, policy, clock, sweeps=[self._pictures.sweep], checks=[self._skew.check])
+        return Upkeep(tables, policy, self._clock, sweeps=[self._pictures.sweep], checks=[self._skew.check])
 
     def recover(self) -> None:
-        """Finish what was begun of any source: no one reads those that are gone again."""
+        """Bring rows and sketches up to all that the lake has.
+
+        A worker that ended between the lake and them left this to whoever reads the source next. Of a topic that is
+        gone, no one does.
+        """
         self.fill_rows(force=True)
         self.announce(self.events.sources())
 
@@ -148,20 +161,18 @@ class Effects:
 
     def _once(self, batch: Batch) -> Batch:
         """Without replays from quarantine that have taken effect: an origin counts once, wherever it comes from."""
-        origin = pl.col("origin")
-        replays = batch.events.select("source", "offset", "origin").filter(origin.is_not_null())
+        replays = batch.events.select(*_PLACE, "origin").filter(pl.col("origin").is_not_null())
         if replays.is_empty():
             return batch
-        here = ["source", "offset"]
-        found = [replays]
+        origins = replays["origin"].unique()
+        found = [_taken(batch.events.lazy(), origins).collect()]
         if self.events.exists:
-            known = self.events.scan().filter(origin.is_in(replays["origin"].implode()))
-            found.insert(0, known.select(*here, "origin").collect())
+            found.insert(0, self.events.collect(_taken(self.events.scan(), origins)))
         # The first of each origin counts: what the lake has, be it this very record, then the batch in its order.
         first = pl.concat(found).unique("origin", keep="first", maintain_order=True)
-        again = replays.join(first, on=here, how="anti")
+        again = replays.join(first, on=_PLACE, how="anti")
         REPEATED.labels(self._model).inc(again.height)
-        return replace(batch, events=batch.events.join(again, on=here, how="anti", maintain_order="left"))
+        return replace(batch, events=batch.events.join(again, on=_PLACE, how="anti", maintain_order="left"))
 
     def _quarantine_bad(self, batch: Batch) -> None:
         """Before the events' commit moves v: a worker that begins at v + 1 does not see these records again."""
@@ -195,15 +206,23 @@ class Effects:
             snapshot = self.events.snapshot()
         except NotFound:
             return Filling({}, ())
-        rows = snapshot.rows
-        order = ("event_time", "source", "offset")
-        last = rows.select(self._row_columns).sort(order).unique("entity", keep="last").collect()
-        both = pl.concat([last, self._in_windows(rows, last)]).unique(["source", "offset"])
-        parts = max(1, both.height // _REBUILT_TOGETHER)
         gone = self._gone_of(snapshot.upto)
         fence = {source: upto for source, upto in snapshot.upto.items() if source not in gone}
-        frames = (both.filter(pl.col("entity").hash() % parts == part) for part in range(parts))
-        return Filling(fence, frames, gone)
+        return Filling(fence, self._shares(snapshot.rows), gone)
+
+    def _shares(self, rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+        """Of some entities at a time, each one's last event and those that its windows may still ask for."""
+        count, newest = self.events.collect(rows.select(pl.len(), pl.col("available_at").max())).row(0)
+        if not count:
+            return
+        rows = rows.select(*self._row_columns, "event_date")
+        in_windows = self._in_windows(rows, min(newest, self._clock.now()))
+        parts = -(-count // _REBUILT_TOGETHER)
+        for part in range(parts):
+            mine = pl.col("entity").hash() % parts == part
+            last = rows.filter(mine).sort(_ORDER).unique("entity", keep="last")
+            both = pl.concat([last, in_windows.filter(mine)]).unique(_PLACE)
+            yield self.events.collect(both.drop("event_date"))
 
     def _gone_of(self, sources: Iterable[str]) -> set[str]:
         """Those that rows need no fence of. Without an answer they keep it: rows do not wait for Kafka."""
@@ -212,21 +231,22 @@ class Effects:
         except Unavailable:
             return set()
 
-    def _in_windows(self, rows: pl.LazyFrame, last: pl.DataFrame) -> pl.DataFrame:
-        """The events that a window may still ask for: no time from the newest arrival on reaches further back."""
+    def _in_windows(self, rows: pl.LazyFrame, earliest: datetime) -> pl.LazyFrame:
+        """The events that a window may still ask for: no time from `earliest` on reaches further back.
+
+        That is now, or the newest arrival where that is earlier: windows are asked for as of the time of a request.
+        """
         windows = self._rows.layout.windows
-        if not windows or last.is_empty():
-            return last.clear()
-        newest = rows.select(pl.col("available_at").max()).collect().item()
-        since = newest - timedelta(microseconds=max(window.step * window.ring for window in windows))
+        if not windows:
+            return rows.clear()
+        since = earliest - timedelta(microseconds=max(window.step * window.ring for window in windows))
         # What counts is older than its arrival by the allowed lateness at most: files of earlier days are not read.
         day = (since - timedelta(microseconds=windows[0].lateness)).date()
-        recent = rows.filter((pl.col("event_date") >= day) & (pl.col("available_at") >= since))
-        return recent.select(self._row_columns).collect()
+        return rows.filter((pl.col("event_date") >= day) & (pl.col("available_at") >= since))
 
     def _lake_rows(self, source: Source, first: int, last: int) -> pl.DataFrame:
         found = self.events.scan().filter(_within(source, first, last)).select(self._needed)
-        return found.sort("offset").collect()
+        return self.events.collect(found.sort("offset"))
 
     def _count(self, batch: Batch, spans: dict[Source, Span]) -> None:
         for source, span in spans.items():
@@ -234,6 +254,20 @@ class Effects:
             for record in batch.quarantined:
                 if record.source == str(source) and record.offset > span.after:
                     QUARANTINED.labels(self._model, record.field or "").inc()
+
+
+def _taken(rows: pl.LazyFrame, origins: pl.Series) -> pl.LazyFrame:
+    """Those of the rows that are one of the origins themselves, then those that are replays of one."""
+    offsets: dict[str, list[int]] = defaultdict(list)
+    for origin in origins:
+        source, _, offset = origin.rpartition("/")
+        offsets[source].append(int(offset))
+    at = pl.any_horizontal(
+        (pl.col("source") == source) & pl.col("offset").is_in(some) for source, some in offsets.items()
+    )
+    rows = rows.select(*_PLACE, "origin")
+    itself = pl.concat_str(*_PLACE, separator="/").alias("origin")
+    return pl.concat([rows.filter(at).with_columns(itself), rows.filter(pl.col("origin").is_in(origins.implode()))])
 
 
 def _within(source: Source, first: int, last: int) -> pl.Expr:

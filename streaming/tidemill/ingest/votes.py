@@ -11,11 +11,14 @@ import numpy.typing as npt
 import polars as pl
 
 from tidemill.events.lake import Span
-from tidemill.events.records import FeatureSketch, Sketch
+from tidemill.events.records import FeatureSketch, Sketch, encode
 from tidemill.events.sources import Source
 from tidemill.spec.model import ContinualModel, DriftTrigger
 
-__all__ = ["Voting", "sketch"]
+__all__ = ["MAX_SKETCH_BYTES", "Voting", "sketch", "sketches"]
+
+MAX_SKETCH_BYTES = 4 << 20
+"""Largest sketch; one with many entities of long names, or many features, is written in parts."""
 
 Votes = dict[int, dict[str, dict[str, FeatureSketch]]]
 
@@ -31,6 +34,22 @@ class Voting:
         self.features: Sequence[str] = () if drift is None else resource.watched_features
         self.tick_ms = _ms((drift or DriftTrigger()).every)
         self.lateness_ms = _ms(resource.spec.events.allowed_lateness)
+
+
+def sketches(voting: Voting, source: Source, span: Span, rows: pl.DataFrame) -> list[Sketch]:
+    """The sketch of one span, as more than one where it would be too large: of parts of the span, one after the other.
+
+    They too are a function of the rows alone.
+    """
+    whole = sketch(voting, source, span, rows)
+    if rows.height < 2 or len(encode(whole)) <= MAX_SKETCH_BYTES:
+        return [whole]
+    middle = sorted(rows["offset"])[rows.height // 2 - 1]
+    first, second = pl.col("offset") <= middle, pl.col("offset") > middle
+    return [
+        *sketches(voting, source, Span(span.after, middle), rows.filter(first)),
+        *sketches(voting, source, Span(middle, span.upto), rows.filter(second)),
+    ]
 
 
 def sketch(voting: Voting, source: Source, span: Span, rows: pl.DataFrame) -> Sketch:

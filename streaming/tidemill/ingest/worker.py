@@ -154,13 +154,14 @@ class _Worker:
                     rows=rows,
                     lake=self._lake,
                     writer=writer,
+                    clock=self._clock,
                     passed=self._passed,
                     gone=self._cluster.gone,
                     freshness=Freshness(
                         self._resource.id, "events", self._resource.spec.features.freshness, self._clock
                     ),
                 )
-                self._upkeep = self._effects.upkeep(policy, self._clock)
+                self._upkeep = self._effects.upkeep(policy)
                 self._consumer = until_done(lambda: connect(self._kafka, f"{self._resource.id}.ingest"))
                 self._halts = Halts(self._consumer, self._resource.id, self._clock)
                 try:
