@@ -156,6 +156,20 @@ def test_a_rebuild_fills_the_rows_with_their_fence_and_forgets_what_was_there(
     assert [row.values for row in reader.read(["a", "stale"])] == [{"x": 8.0}, {"x": 1.0}]
 
 
+@pytest.mark.parametrize("found", [b"garbage!", b"x"])
+def test_rows_that_cannot_be_read_are_lost_and_filled_again(
+    rows: OnlineRows, reader: OnlineReader, client: Any, topic_prefix: str, found: bytes
+) -> None:
+    rows.apply(frame(event("a", 3, x=1.0)))
+    client.set(f"{topic_prefix}:events:a", found)
+    with pytest.raises(RowsLost, match="cannot be read"):
+        rows.apply(frame(event("a", 4, x=2.0)))
+    assert reader.read(["a"]) == [OnlineRow(Status.REBUILDING)]
+    assert rows.rebuild(lambda: filled(3, event("a", 3, x=1.0)))
+    rows.apply(frame(event("a", 4, x=2.0)))
+    assert reader.read(["a"]) == [OnlineRow(Status.PRESENT, {"x": 2.0}, 4, {"s": 4})]
+
+
 def test_while_rows_are_filled_a_reader_never_sees_a_part(rows: OnlineRows, reader: OnlineReader) -> None:
     seen = []
 

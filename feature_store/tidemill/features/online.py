@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import polars as pl
 
-from tidemill.core.errors import Permanent, TidemillError, Transient, Unavailable
+from tidemill.core.errors import Corrupt, Permanent, TidemillError, Transient, Unavailable
 from tidemill.features.connection import (
     READY,
     REBUILDING,
@@ -159,8 +159,8 @@ class OnlineRows:
         `events` has the columns entity, source, offset, event_time, available_at, the layout's fields and what its
         windows are of. Of one source it has all there are between two of its offsets. Returns how many writes were
         refused because someone else had moved a fence, and done again (many mean that records are not keyed by
-        entity). Raises `RowsLost` where the store was lost or filled anew: rebuild, then apply the same events again,
-        if their source is still read.
+        entity). Raises `RowsLost` where the rows were lost or filled anew, or cannot be read: rebuild, then apply the
+        same events again, if their source is still read.
         """
         refusals = 0
         while events.height:
@@ -218,7 +218,11 @@ class OnlineRows:
         return [entities[touched[at]] for at in refused]
 
     def _current(self, generation: "Generation", found: Sequence[bytes | None]) -> Rows:
-        groups = unpacked(self._names, generation, found)
+        try:
+            groups = unpacked(self._names, generation, found)
+        except Corrupt as error:
+            self._move(generation.raw, "", 0)  # they do not count any more, so that a rebuild fills them
+            raise RowsLost(f"the online rows are not those that were written: {error}") from error
         parts = [(at, adapted(rows, layout, self.layout)) for layout, at, rows in groups]
         return stacked(self.layout, len(found), parts)
 
