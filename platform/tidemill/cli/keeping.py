@@ -1,7 +1,6 @@
 """Commands that keep a model's features right: rebuild the online rows, compare what was served with the lake."""
 
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -14,15 +13,6 @@ __all__ = ["register"]
 
 _EVERY_S, _TELL_S = 0.2, 5.0
 
-
-class View(StrEnum):
-    """Which rows."""
-
-    EVENTS = "events"
-
-
-_WRITERS = {View.EVENTS: "ingest"}
-"""The role that writes a view's rows, and with the model's id names its consumer group."""
 
 Name = Annotated[str, typer.Argument(help="The model.")]
 
@@ -38,7 +28,6 @@ def register(app: typer.Typer) -> None:
 
 def online(
     name: Name,
-    view: Annotated[View, typer.Option(help="Which rows.")] = View.EVENTS,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds within which the rows must be there.")] = 600.0,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -49,18 +38,18 @@ def online(
 
     machine = local()
     resource = find(machine, name).resource
-    _has_writer(machine, resource.id, view)
-    rows = OnlineRows(machine.settings.require_redis(), resource.id, layout_of(resource), view.value)
+    _has_writer(machine, resource.id)
+    rows = OnlineRows(machine.settings.require_redis(), resource.id, layout_of(resource))
     try:
         begun = machine.clock.monotonic()
         forgotten = rows.forget()
-        say(f"waiting until {_WRITERS[view]} has filled the rows" + ("" if forgotten else "; they were not complete"))
+        say("waiting until ingest has filled the rows" + ("" if forgotten else "; they were not complete"))
         _until_ready(machine, rows.ready, timeout, f"the online rows of {resource.id} are not complete yet")
         took = round(machine.clock.monotonic() - begun, 1)
     finally:
         rows.close()
-    data = {"model": resource.id, "view": view.value, "were_complete": forgotten, "seconds": took}
-    emit(data, output, f"the rows of {resource.id}, view {view.value}, were filled from the lake in {took} s")
+    data = {"model": resource.id, "were_complete": forgotten, "seconds": took}
+    emit(data, output, f"the rows of {resource.id} were filled from the lake in {took} s")
 
 
 def skew(
@@ -88,15 +77,13 @@ def skew(
         raise typer.Exit(1)
 
 
-def _has_writer(machine: Local, model: str, view: View) -> None:
+def _has_writer(machine: Local, model: str) -> None:
     """Raise `Unavailable` where nobody would fill the rows: they would stay away."""
     from tidemill.events.cluster import Cluster
 
     with Cluster(machine.settings.require_kafka()) as cluster:
-        if not cluster.members(f"{model}.{_WRITERS[view]}"):
-            raise Unavailable(
-                f"no {_WRITERS[view]} of {model} runs, which would fill the rows", hint="see `tidemill status`"
-            )
+        if not cluster.members(f"{model}.ingest"):
+            raise Unavailable(f"no ingest of {model} runs, which would fill the rows", hint="see `tidemill status`")
 
 
 def _until_ready(machine: Local, ready: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
