@@ -20,6 +20,8 @@ from tidemill.control.store import LocalResourceStore, resource_yaml
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import DeadlineExceeded
 from tidemill.events.records import Decision, Request
+from tidemill.features import layout
+from tidemill.features.layout import layout_of, row_bytes
 from tidemill.testing.loop import LoopBench, example_resource
 from tidemill.wiring import Local
 
@@ -107,6 +109,32 @@ def test_an_invalid_file_is_refused_with_file_line_and_path(run: Run, folder: Pa
         assert "model.yaml:" in said.err
         assert "spec.triggers.cooldwn" in said.err
         assert "did you mean cooldown?" in said.err
+    assert stored(folder).ids() == set()
+
+
+def windowed(folder: Path, *over: str) -> int:
+    """Declare a window over these spans; returns what a row takes."""
+    made = example_resource(features={"windows": [{"name": "seen", "agg": "count", "over": list(over)}]}, triggers={})
+    (folder / "model.yaml").write_text(resource_yaml(made))
+    return row_bytes(layout_of(made))
+
+
+def test_validate_says_what_online_rows_take(run: Run, folder: Path) -> None:
+    expected = windowed(folder, "1m", "1h")
+    said = run("validate", "model.yaml")
+    assert f"{expected:,} bytes, {expected / 1000:.1f} GB for a million entities" in said.out
+    assert run("validate", "model.yaml", "-o", "json").data["online_row_bytes"] == expected
+
+
+def test_rows_that_are_too_large_are_refused_with_the_window(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "MAX_ROW_BYTES", windowed(folder, "1m", "1h") - 1)
+    for command in (("validate", "model.yaml"), ("apply", "-f", "model.yaml")):
+        said = run(*command)
+        assert (said.status, said.out) == (2, "")
+        assert "an online row may take" in said.err
+        assert "seen" in said.err
     assert stored(folder).ids() == set()
 
 

@@ -47,7 +47,12 @@ def validate(
     resource = load(file)
     _check_code(resource, file.resolve().parent)
     _check_service(resource, local())
-    emit({"model": resource.id, "valid": True}, output, f"{file} is valid: it declares {resource.id}")
+    row = _row_bytes(resource)
+    lines = [f"{file} is valid: it declares {resource.id}"]
+    if resource.spec.features.windows:
+        size = f"{row:,} bytes, {row / 1000:,.1f} GB for a million entities"
+        lines.append(f"an online row takes up to about {size}, besides what Redis adds")
+    emit({"model": resource.id, "valid": True, "online_row_bytes": row}, output, *lines)
 
 
 def apply(
@@ -58,6 +63,7 @@ def apply(
     resource = load(file)
     code = file.resolve().parent
     _check_code(resource, code)
+    _row_bytes(resource)
     machine = local()
     _check_service(resource, machine)
     before = _stored(machine, resource.id)
@@ -154,6 +160,13 @@ def _check_service(resource: ContinualModel, machine: Local) -> None:
     from tidemill.features.service import open_service
 
     open_service(resource, machine.settings.feast_repo)
+
+
+def _row_bytes(resource: ContinualModel) -> int:
+    """What an online row takes with each tile occupied. Raises `InvalidInput` where that is more than is taken."""
+    from tidemill.features.layout import layout_of, row_bytes
+
+    return row_bytes(layout_of(resource))
 
 
 def _check_code(resource: ContinualModel, folder: Path) -> None:
