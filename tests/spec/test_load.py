@@ -217,6 +217,20 @@ def test_features_need_the_field_they_are_computed_from() -> None:
     assert "has nothing to watch" in problems(blind)[0]
 
 
+@pytest.mark.parametrize(
+    ("of", "told"),
+    [
+        ("label.defect", "label.defect: windows over labels are planned, not built yet (stage outcomes); remove it"),
+        ("x.y", 'expected a field name: letters, digits and _, not starting with a digit, not "x.y"'),
+        ("7", "expected text (in quotes, if it looks like something else), not 7"),
+    ],
+)
+def test_a_window_is_of_a_field_of_events(of: str, told: str) -> None:
+    window = f"    windows:\n      - {{name: heat, agg: mean, of: {of}, over: [1h]}}\n  prediction:"
+    (found,) = problems(changed("  prediction:", window))
+    assert found.endswith(f"spec.features.windows[0].of: {told}"), found
+
+
 def test_events_and_labels_are_two_topics() -> None:
     text = changed("    entity:", "    topic: both\n    entity:").replace("  labels:\n", "  labels:\n    topic: both\n")
     assert problems(text) == ["m.yaml:1: topic both is there twice"]

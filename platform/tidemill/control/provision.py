@@ -6,7 +6,6 @@ Level-triggered, too: stated again and again, and taken back when the model is g
 import hashlib
 import sys
 from collections.abc import Callable, Collection
-from datetime import timedelta
 from pathlib import Path
 
 from tidemill.control.protocols import StoredModel
@@ -20,9 +19,6 @@ WORKERS = ("ingest", "outcomes", "watch")
 """The stages that have a worker for each model; each is the command of that name."""
 
 _FEAST = "feast"
-
-SLACK = timedelta(days=1)
-"""Topics that labels are joined from keep records this much longer than labels count."""
 
 DIGEST = "TIDEMILL_RESOURCE_DIGEST"
 """Environment variable that changes with what a worker depends on, so that the worker is replaced then."""
@@ -114,12 +110,12 @@ class Provisioner:
 def _retention(resource: ContinualModel) -> dict[int | None, set[str]]:
     """The topics of a model by how long they keep their records."""
     topics = topics_of(resource)
-    horizon = resource.spec.labels.maturity.horizon + SLACK
+    kept = resource.spec.labels.maturity.kept
     return {
         # The lake has these soon; the log needs to hold them only until then.
         None: {topics.events, topics.sketches, topics.signals, topics.quarantine, topics.replayed},
         # The join finds what it lost in these, as far back as a label may still come.
-        round(horizon.total_seconds() * 1000): {topics.labels, topics.predictions, topics.resolved, topics.outcomes},
+        round(kept.total_seconds() * 1000): {topics.labels, topics.predictions, topics.resolved, topics.outcomes},
         # Few and small: why the loop did what it did, and what a lost status is found again from.
         -1: {topics.requests, topics.decisions},
     }

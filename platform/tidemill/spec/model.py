@@ -59,7 +59,6 @@ _NAME = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 _IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 _TOPIC = r"^[A-Za-z0-9._-]{1,200}$"
 _URI_PREFIX = r"^(file|s3|gs|gcs|abfs|abfss|hdfs)://.*/$"
-_WINDOW_OF = r"^(label\.)?[A-Za-z_][A-Za-z0-9_]{0,62}$"
 _IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 PATTERNS = {
@@ -67,7 +66,6 @@ PATTERNS = {
     _IDENTIFIER: "a field name: letters, digits and _, not starting with a digit",
     _TOPIC: "a topic name: letters, digits, dots, dashes and _",
     _URI_PREFIX: "the beginning of a URI that ends with a slash, such as s3://pictures/",
-    _WINDOW_OF: "the name of an event field or picture statistic",
     _IMPORT_PATH: "module:Class, such as inspection.model:Codec",
 }
 """Each pattern that text must match, in words."""
@@ -220,7 +218,7 @@ class Window(Part):
     """Name of the feature, before the length."""
     agg: Aggregation
     """How the values are put together. `distinct` and `quantile` are approximate (about 2 %)."""
-    of: Annotated[str, Field(pattern=_WINDOW_OF)] | None = None
+    of: Identifier | None = None
     """The event field or picture statistic; none for `count` of events."""
     over: Annotated[tuple[Duration, ...], Field(min_length=1)]
     """Lengths of the window."""
@@ -232,10 +230,10 @@ class Window(Part):
         """Names of the features, one for each length."""
         return tuple(f"{self.name}_{format_duration(length)}" for length in self.over)
 
-    @field_validator("of")
+    @field_validator("of", mode="before")
     @classmethod
-    def _of_events(cls, of: str | None) -> str | None:
-        if of is not None and of.startswith("label."):
+    def _of_events(cls, of: object) -> object:
+        if isinstance(of, str) and of.startswith("label."):
             raise ValueError(f"{of}: windows over labels are planned, not built yet (stage outcomes); remove it")
         return of
 
@@ -317,6 +315,11 @@ class Maturity(Part):
         if self.horizon < self.after:
             raise ValueError("horizon must not be shorter than after")
         return self
+
+    @property
+    def kept(self) -> timedelta:
+        """How long what labels are joined with is kept: a day longer than they count, for a worker that was stopped."""
+        return self.horizon + timedelta(days=1)
 
 
 class Labels(Part):

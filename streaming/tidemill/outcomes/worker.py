@@ -13,7 +13,6 @@ after a failure that may pass, the next one.
 """
 
 import threading
-from datetime import timedelta
 
 from tidemill.core.clock import Clock
 from tidemill.core.errors import Transient
@@ -30,9 +29,6 @@ __all__ = ["run"]
 
 _FIRST_S, _LONGEST_S = 0.25, 2.0
 """Pauses between lives: the first, and what doubling it ends at."""
-
-_SLACK = timedelta(days=1)
-"""The index and the log keep things this much longer than labels count, for a worker that was stopped."""
 
 _log = get_logger(__name__)
 
@@ -84,7 +80,7 @@ def _live(
     stop: threading.Event,
     policy: Policy,
 ) -> None:
-    keep = resource.spec.labels.maturity.horizon + _SLACK
+    keep = resource.spec.labels.maturity.kept
     topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
     log = KafkaLog(kafka, topics, keep_ms=round(keep.total_seconds() * 1000))
     try:
