@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -118,50 +119,45 @@ def compare(served: Sequence[Served], events: pl.DataFrame, upto: Mapping[str, i
         resource: whose features they are.
     """
     reasons: Counter[str] = Counter()
-    comparable = []
-    for one in served:
-        why = _why_not(one, upto)
-        if why is None:
-            comparable.append(one)
-        else:
-            reasons[why] += 1
+    whys = [_why_not(one, upto) for one in served]
+    comparable = [one for one, why in zip(served, whys, strict=True) if why is None]
+    reasons.update(why for why in whys if why is not None)
     computed = _computed(comparable, events, resource)
-    known = {*_plain(resource), *(name for window in resource.spec.features.windows for name in window.features)}
-    differences: list[Difference] = []
-    equal = left = values = 0
+    found: list[list[Difference]] = []
+    values = 0
     for one in comparable:
         expected = computed[one.prediction_id]
         if expected is None:
             reasons["the entity's last event is older than what is looked at"] += 1
-            left += 1
             continue
-        if one.status == _OLD:
-            expected = expected | dict.fromkeys(_plain(resource))
-        mine = one.features.keys() & known
-        for name in one.features.keys() - known:
-            reasons[f"feature {name}: is not computed from events"] += 1
-        values += len(mine)
-        wrong = [name for name in sorted(mine) if not _same(one.features[name], expected[name])]
-        equal += not wrong
-        differences += [
-            Difference(
-                prediction_id=one.prediction_id,
-                entity=one.entity,
-                feature=name,
-                served=one.features[name],
-                computed=expected[name],
-            )
-            for name in wrong
-        ]
-    count = len(comparable) - left
+        known = one.features.keys() & expected.keys()
+        reasons.update(f"feature {name}: is not computed from events" for name in one.features.keys() - known)
+        values += len(known)
+        found.append(_differences(one, expected, sorted(known)))
+    equal = sum(not one for one in found)
     return Skew(
-        compared=count,
+        compared=len(found),
         equal=equal,
-        differing=count - equal,
+        differing=len(found) - equal,
         values=values,
-        differences=tuple(differences[:_EXAMPLES]),
+        differences=tuple(chain.from_iterable(found))[:_EXAMPLES],
         not_comparable=dict(reasons),
     )
+
+
+def _differences(one: Served, expected: Mapping[str, Any], names: Sequence[str]) -> list[Difference]:
+    """The values of the prediction, among these names, that are not the expected ones."""
+    return [
+        Difference(
+            prediction_id=one.prediction_id,
+            entity=one.entity,
+            feature=name,
+            served=one.features[name],
+            computed=expected[name],
+        )
+        for name in names
+        if not _same(one.features[name], expected[name])
+    ]
 
 
 def _plain(resource: ContinualModel) -> tuple[str, ...]:
@@ -187,7 +183,7 @@ def _why_not(one: Served, upto: Mapping[str, int]) -> str | None:
 def _computed(
     served: Sequence[Served], events: pl.DataFrame, resource: ContinualModel
 ) -> dict[str, dict[str, Any] | None]:
-    """Each prediction's features by its id; None where there is no event of its entity."""
+    """Each prediction's features by its id, as `ttl` leaves them; None where there is no event of its entity."""
     if not served:
         return {}
     rows = pl.DataFrame(
@@ -213,8 +209,9 @@ def _computed(
     last = seen.sort(_ORDER).unique("prediction_id", keep="last").select("prediction_id", *plain)
     found = {row.pop("prediction_id"): row for row in last.iter_rows(named=True)}
     windows = _windows(seen, rows, resource)
+    too_old = {one.prediction_id: dict.fromkeys(plain) for one in served if one.status == _OLD}
     return {
-        name: found[name] | values if name in found else None
+        name: found[name] | too_old.get(name, {}) | values if name in found else None
         for name, values in zip(rows["prediction_id"], windows, strict=True)
     }
 
