@@ -11,6 +11,7 @@ from kafka import errors as kafka_errors
 from tidemill.core.clock import Clock
 from tidemill.core.errors import Unavailable
 from tidemill.events.cluster import MAX_MESSAGE_BYTES, kafka_failures, reach
+from tidemill.events.unpack import unpack_by_batch
 
 __all__ = ["Outgoing", "TransactionWriter", "read_value"]
 
@@ -96,6 +97,7 @@ def read_value(bootstrap: str, topic: str, partition: int, offset: int, *, clock
             max_partition_fetch_bytes=MAX_MESSAGE_BYTES,
         )
         try:
+            unpack_by_batch(consumer)  # a header beside it whose name is no text would end the read
             consumer.assign([place])
             if not consumer.beginning_offsets([place])[place] <= offset < consumer.end_offsets([place])[place]:
                 return None
