@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tidemill.core.clock import SystemClock
-from tidemill.core.errors import Permanent, Unavailable
+from tidemill.core.errors import Permanent, Unavailable, Unsupported
 from tidemill.features.layout import Layout
 from tidemill.features.online import Filling, OnlineReader, OnlineRows, Status
 
@@ -123,3 +123,15 @@ def test_rows_are_written_and_read_through_tls_by_a_user_with_a_password(
 def test_a_server_whose_certificate_is_not_known_is_not_trusted(tls_port: int, topic_prefix: str) -> None:
     with pytest.raises(Unavailable, match=r"(?i)certificate"):
         OnlineReader(f"rediss://127.0.0.1:{tls_port}/0", topic_prefix).read(["a"])
+
+
+def test_a_server_in_cluster_mode_is_refused(
+    monkeypatch: pytest.MonkeyPatch, redis_url: str, topic_prefix: str
+) -> None:
+    rows = OnlineRows(redis_url, topic_prefix, LAYOUT)
+    assert rows.check() is None
+    monkeypatch.setattr(redis.Redis, "info", lambda _, section: {"cluster_enabled": 1} if section == "cluster" else {})
+    with pytest.raises(Unsupported, match="Redis Cluster is not supported yet") as refused:
+        rows.check()
+    assert "a single server" in str(refused.value.hint)
+    rows.close()

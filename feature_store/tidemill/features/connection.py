@@ -45,8 +45,6 @@ _REFUSED = (
 _PASSES = (  # a failover or a full memory ends; other refusals are our mistake or a missing right
     redis.exceptions.ReadOnlyError,
     redis.exceptions.OutOfMemoryError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.TryAgainError,
 )
 
 

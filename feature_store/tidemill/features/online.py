@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import polars as pl
 
-from tidemill.core.errors import Corrupt, Permanent, TidemillError, Transient, Unavailable
+from tidemill.core.errors import Corrupt, Permanent, TidemillError, Transient, Unavailable, Unsupported
 from tidemill.features.connection import (
     READY,
     REBUILDING,
@@ -125,7 +125,13 @@ class OnlineRows:
         self._swap = self._redis.register_script(_SWAP)
 
     def check(self) -> str | None:
-        """Why this server cannot keep rows safely, or None. Raises `Permanent` where it would evict them."""
+        """Why this server may not keep rows safely, or None. Raises `Permanent` where it would evict or part them."""
+        with failures():
+            if cast("dict[str, Any]", self._redis.info("cluster")).get("cluster_enabled"):
+                raise Unsupported(
+                    "Redis Cluster is not supported yet: rows of a batch are written by one script",
+                    hint="use a single server with a replica",
+                )
         try:
             with failures():
                 policy = cast("dict[str, str]", self._redis.config_get("maxmemory-policy")).get("maxmemory-policy")
