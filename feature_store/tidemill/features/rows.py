@@ -6,7 +6,7 @@ applied. So whatever is repeated, overlaps or arrives from a worker that was bel
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,19 @@ Names = Mapping[int, str]
 """Sources by their ids."""
 
 _Ranks = Callable[[Ints], Ints]
+
+
+@dataclass(frozen=True, slots=True)
+class _Events:
+    """Events that are folded into rows, and columns of them."""
+
+    frame: pl.DataFrame
+    owner: Ints
+    order: Ints
+    """The place of each by time, source and offset."""
+    time: Ints
+    source: Ints
+    offset: Ints
 
 
 def source_id(source: str) -> int:
@@ -66,13 +79,12 @@ def fold(layout: Layout, rows: Rows, events: pl.DataFrame, owner: Ints, names: N
     codes, sources = _sources(events)
     ids = np.array([source_id(source) for source in sources])[codes]
     rank = _ranks([*names.items(), *((source_id(source), source) for source in sources)])
-    offset, event_time = events["offset"].to_numpy(), micros(events["event_time"])
-    order = _order(event_time, rank(ids), offset)
+    offset, time = events["offset"].to_numpy(), micros(events["event_time"])
+    found = _Events(events, owner, _order(time, rank(ids), offset), time, ids, offset)
     windows = tuple(
-        _windowed(layout, window, have, events, owner, order, (event_time, ids, offset), rank)
-        for window, have in zip(layout.windows, rows.windows, strict=True)
+        _windowed(layout, window, have, found, rank) for window, have in zip(layout.windows, rows.windows, strict=True)
     )
-    rows = _last(layout, rows, events, owner, order, (event_time, ids, offset), rank)
+    rows = _last(layout, rows, found, rank)
     return replace(rows, fences=_moved(rows.fences, owner, ids, offset), windows=windows)
 
 
@@ -147,23 +159,14 @@ def window_values_at(
     return found
 
 
-def _windowed(
-    layout: Layout,
-    window: Tiled,
-    have: Entries,
-    events: pl.DataFrame,
-    owner: Ints,
-    order: Ints,
-    events_by: tuple[Ints, Ints, Ints],
-    rank: _Ranks,
-) -> Entries:
+def _windowed(layout: Layout, window: Tiled, have: Entries, events: _Events, rank: _Ranks) -> Entries:
     """A window's entries with those of the events, without tiles that are too old to be asked for."""
-    found, at = entries_of(window, events, owner, order)
+    found, at = entries_of(window, events.frame, events.owner, events.order)
     if not len(at):
         return have
     if window.agg == "last":
-        value = _words(events[window.of or ""].gather(at), layout.kind_of(window) or "int")
-        both = have + replace(found, columns=(*(column[at] for column in events_by), value))
+        value = _words(events.frame[window.of or ""].gather(at), layout.kind_of(window) or "int")
+        both = have + replace(found, columns=(events.time[at], events.source[at], events.offset[at], value))
         place = _order(both.columns[0], rank(both.columns[1]), both.columns[2])
         best = merged("last", replace(both, columns=(place,)))
         where = np.argsort(place)[best.columns[0]]
@@ -177,28 +180,19 @@ def _windowed(
     return both if kept.all() else both.take(kept)
 
 
-def _last(
-    layout: Layout,
-    rows: Rows,
-    events: pl.DataFrame,
-    owner: Ints,
-    order: Ints,
-    events_by: tuple[Ints, Ints, Ints],
-    rank: _Ranks,
-) -> Rows:
+def _last(layout: Layout, rows: Rows, events: _Events, rank: _Ranks) -> Rows:
     """The rows with the values of each owner's greatest event, where it is greater than the row's."""
-    by_owner = np.lexsort((order, owner))
-    ends = np.append(starts_of(owner[by_owner])[1:], len(owner)) - 1
+    by_owner = np.lexsort((events.order, events.owner))
+    ends = np.append(starts_of(events.owner[by_owner])[1:], len(by_owner)) - 1
     best = by_owner[ends]
-    row = owner[best]
-    time, source, offset = (column[best] for column in events_by)
+    row, time, source, offset = (column[best] for column in (events.owner, events.time, events.source, events.offset))
     old_time, old_source, old_offset = rows.event_time[row], rank(rows.source[row]), rows.offset[row]
     mine = rank(source)
     wins = (time > old_time) | (
         (time == old_time) & ((mine > old_source) | ((mine == old_source) & (offset > old_offset)))
     )
     row, best = row[wins], best[wins]
-    present, words, texts = _fields(layout, events, best)
+    present, words, texts = _fields(layout, events.frame, best)
     return replace(
         rows,
         event_time=_put(rows.event_time, row, time[wins]),
