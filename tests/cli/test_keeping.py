@@ -99,6 +99,33 @@ def test_online_rows_are_filled_from_the_lake_again_where_a_worker_runs(
     reader.close()
 
 
+@pytest.mark.kafka
+@pytest.mark.redis
+def test_a_worker_outlives_a_row_that_cannot_be_read_and_fills_the_rows_again(
+    resource: ContinualModel, kafka: str, redis_url: str, tmp_path: Path
+) -> None:
+    ensure_topics(kafka, {resource.events_topic: 1})
+    with (
+        ingest(resource, kafka, redis_url, tmp_path / ".tidemill" / "lake"),
+        RecordWriter(kafka) as writer,
+        redis.Redis.from_url(redis_url) as client,
+    ):
+
+        def send(x: float) -> None:
+            event = {"station": "A", "captured_at": to_ms(SystemClock().now()), "x": x}
+            writer.send(resource.events_topic, msgspec.json.encode(event), key="A")
+            writer.flush()
+
+        reader, key = OnlineReader(redis_url, resource.id), f"{resource.id}:events:A"
+        send(1.5)
+        eventually(lambda: reader.read(["A"])[0].values, 40)
+        client.set(key, b"garbage")
+        send(2.5)
+        eventually(lambda: client.get(key) != b"garbage", 40)
+        eventually(lambda: reader.read(["A"])[0].values.get("x") == 2.5, 40)
+        reader.close()
+
+
 def write_lake(resource: ContinualModel, lake: Path, **served: Any) -> None:
     """Two events of A, and a prediction after them with the features `served`."""
     events = {
