@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,6 +8,8 @@ import pytest
 from tidemill.core.errors import Unavailable
 from tidemill.events.pictures import DIGEST_COLUMN, PictureStore
 from tidemill.events.sources import Source
+from tidemill.features import pictures
+from tidemill.features.images import statistics
 from tidemill.ingest.batch import Batch, BatchReader
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.serving import picture
@@ -68,6 +70,26 @@ def test_of_many_pictures_each_is_taken_or_refused_in_its_place(
         [number / 255 for number in range(40) if number % 4 != 3]
     )
     assert [bad.offset for bad in found.quarantined] == list(range(3, 40, 4))
+
+
+def test_of_pictures_that_are_fetched_side_by_side_one_is_decoded_at_a_time(
+    batch: Callable[..., Batch], event_json: EventJson, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    (shelf / "a.png").write_bytes(picture())
+    inside, most = [], []
+
+    def measured(file: bytes, names: Sequence[str]) -> dict[str, float]:
+        inside.append(1)
+        most.append(len(inside))
+        found = statistics(file, names)
+        inside.pop()
+        return found
+
+    monkeypatch.setattr(pictures, "statistics", measured)
+    assert batch(*[event_json(image=f"file://{shelf}/a.png")] * 200).events.height == 200
+    assert set(most) == {1}
 
 
 def test_no_row_is_quarantined_for_a_store_that_does_not_answer(

@@ -9,6 +9,7 @@ import binascii
 from base64 import b64decode
 from collections.abc import Sequence
 from datetime import date
+from threading import Lock
 from typing import NamedTuple
 
 from tidemill.core.errors import InvalidInput
@@ -19,6 +20,9 @@ __all__ = ["INLINE_BYTES", "PictureIntake", "Taken", "picture_file"]
 
 INLINE_BYTES = 64 << 10
 """Largest picture that stays in its row: a request to an object store costs more than so many bytes in Parquet."""
+
+_DECODING = Lock()
+"""Of pictures fetched side by side one is decoded at a time: the largest take several hundred MB each."""
 
 
 class Taken(NamedTuple):
@@ -69,7 +73,8 @@ class PictureIntake:
         What is stored of an event that is not committed afterwards goes with its day.
         """
         file = picture_file(text, self._uris, max_bytes=max_bytes)
-        measured = statistics(file, self._names)
+        with _DECODING:
+            measured = statistics(file, self._names)
         if self._store is None or (len(file) <= INLINE_BYTES and "://" not in text):
             return Taken(file, None, measured)
         return Taken(None, self._store.put(file, day), measured)
