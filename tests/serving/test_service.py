@@ -198,6 +198,7 @@ def test_a_served_row_carries_the_services_features_and_the_log_keeps_them(
 
         eventually(has_logged, 30)
     by_entity = {one.entity: one for one in found}
+    assert {one.feature_status for one in found} == {None}, "it has no windows"
     assert by_entity["A"].features == {"hours": None, "maker": "x", "exposure_s": 0.004, "exposure_per_year": 4 / 26}
     assert by_entity["A"].feature_statuses == {"hours": "OUTSIDE_MAX_AGE"}
     assert by_entity["nobody"].features["exposure_s"] == 0.002
