@@ -19,6 +19,7 @@ from tidemill.core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from tidemill.events.cluster import MAX_MESSAGE_BYTES, Cluster, ensure_topics, kafka_failures
 from tidemill.events.records import Outcome, ResolvedThrough, Topics, encode
 from tidemill.events.sources import Source
+from tidemill.events.unpack import unpack_by_batch
 from tidemill.outcomes.log import Addressed, Channel, Offsets, Position, Raw
 
 __all__ = ["KafkaLog"]
@@ -137,7 +138,7 @@ class KafkaLog:
         """The next records: each entry is of one partition, in offset order. Empty after `timeout_s`."""
         with self._failures("reading"):
             found = self._reader.poll(timeout_ms=round(timeout_s * 1000), max_records=_BATCH)
-        return [(self._channels[tp.topic], [_raw(record) for record in records]) for tp, records in found.items()]
+        return [(self._channels[tp.topic], [_raw(tp, record) for record in records]) for tp, records in found.items()]
 
     def poll_due(self, partitions: Sequence[int]) -> Sequence[Sequence[Raw]]:
         """The next predictions for the second time, of these partitions; does not wait."""
@@ -148,7 +149,7 @@ class KafkaLog:
             self._due.pause(*paused)
             found = self._due.poll(timeout_ms=0, max_records=_AHEAD)
             self._due.resume(*paused)
-        return [[_raw(record) for record in records] for records in found.values()]
+        return [[_raw(tp, record) for record in records] for tp, records in found.items()]
 
     def positions(self, channel: Channel) -> Offsets:
         """The next offset to read, past whatever is no record."""
@@ -230,7 +231,7 @@ class KafkaLog:
                 if silent > _TIMEOUT_S:
                     raise Unavailable(f"{self._names[channel]} ended before what was read of it, or cannot be read")
                 for tp, records in found.items():
-                    wanted = [_raw(record) for record in records if record.offset < until[tp.partition]]
+                    wanted = [_raw(tp, record) for record in records if record.offset < until[tp.partition]]
                     if wanted:
                         yield wanted
         finally:
@@ -287,6 +288,7 @@ class KafkaLog:
                 reconnect_backoff_max_ms=1000,
                 bootstrap_timeout_ms=10_000,
             )
+        unpack_by_batch(consumer)  # labels are written by anyone: a header that is no text must not stop their reading
         self._open.append(consumer)
         return consumer
 
@@ -332,5 +334,5 @@ class KafkaLog:
         return TopicPartition(self._names[channel], part)
 
 
-def _raw(record: Any) -> Raw:
-    return Raw(record.partition, record.offset, record.timestamp, record.key, record.value)
+def _raw(tp: Any, record: Any) -> Raw:
+    return Raw(tp.partition, record.offset, record.timestamp, record.key, record.value)
