@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from tests.ingest.site import EventJson, Site
 
 from tidemill.core.clock import SystemClock
@@ -20,10 +20,11 @@ from tidemill.core.telemetry import REGISTRY
 from tidemill.events.cluster import Cluster
 from tidemill.events.kafka import ensure_topics
 from tidemill.events.records import Quarantined
-from tidemill.features.online import OnlineReader
-from tidemill.ingest import halts
+from tidemill.events.sources import Source
+from tidemill.features.online import Filling, OnlineReader
+from tidemill.ingest import consumer, halts
 from tidemill.ingest import lag as lag_module
-from tidemill.ingest.effects import Stage
+from tidemill.ingest.effects import Effects, Stage
 from tidemill.ingest.guard import NEWEST
 from tidemill.ingest.tables import events_table
 from tidemill.ingest.worker import run
@@ -277,6 +278,51 @@ def test_a_worker_waits_for_its_topic(
         site.wait()
         assert thread.is_alive()
     site.check()
+
+
+def test_a_partition_that_the_brokers_do_not_tell_of_yet_is_read_once_they_do(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, sources = Event(), Cluster.sources
+
+    def some(cluster: Cluster, topic: str) -> dict[int, Source]:
+        found = sources(cluster, topic)
+        return found if told.is_set() else {number: source for number, source in found.items() if number}
+
+    monkeypatch.setattr(Cluster, "sources", some)
+    site.send(24)
+    with site.worker():
+        eventually(lambda: 0 < len(site.ids()) < len(site.expected()), 40, every_s=0.2)
+        told.set()
+        site.wait()
+    site.check()
+
+
+@pytest.mark.slow
+def test_a_rebuild_that_takes_longer_than_the_group_waits_for_a_poll_is_done_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.send(12)
+    with site.worker():
+        site.wait()
+    admin = KafkaAdminClient(bootstrap_servers=site.kafka)
+    admin.delete_groups([f"{site.resource.id}.ingest"])  # what the lake has was never committed: the rows are filled
+    admin.close()
+    impatient = {"max_poll_interval_ms": 2000, "session_timeout_ms": 6000}
+    monkeypatch.setattr(consumer, "KafkaConsumer", lambda **config: KafkaConsumer(**config | impatient))
+    fills, load = [], Effects._load
+
+    def slow(effects: Effects) -> Filling:
+        fills.append(1)
+        assert not Event().wait(6)
+        return load(effects)
+
+    monkeypatch.setattr(Effects, "_load", slow)
+    site.send(12)
+    with site.worker():
+        site.wait()
+    site.check()
+    assert len(fills) == 1
 
 
 class Process:

@@ -16,7 +16,7 @@ from tidemill.ingest.parse import INT64, YEAR_10000, Event, EventParser, Rejecte
 from tidemill.ingest.tables import QUARANTINE_COLUMNS, events_schema
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["MAX_KEPT_BYTES", "ORIGIN", "Batch", "BatchReader", "Raw"]
+__all__ = ["MAX_KEPT_BYTES", "ORIGIN", "Batch", "BatchReader", "Raw", "size_of"]
 
 MAX_KEPT_BYTES = 1 << 20
 """What is larger, key and headers included, is not copied to quarantine whole: source and offset point to it."""
@@ -29,6 +29,12 @@ _MAX_ORIGIN = 200
 
 ORIGIN = "origin"
 """Header of a record that is a replay from quarantine: the source/offset at which it first came."""
+
+
+def size_of(raw: Raw) -> int:
+    """Bytes of a record's content."""
+    size = len(raw.value or b"") + len(raw.key or b"")
+    return size + sum(len(name) + len(value or b"") for name, value in raw.headers) if raw.headers else size
 
 
 @dataclass(frozen=True)

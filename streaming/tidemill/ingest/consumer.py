@@ -1,15 +1,16 @@
 """The consumer of events: one member of the model's group, which keeps no offsets by itself."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from kafka import KafkaConsumer
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 
 from tidemill.core.telemetry import get_logger
 from tidemill.events.cluster import kafka_failures
 from tidemill.events.unpack import unpack_by_batch
 
-__all__ = ["FENCED", "connect"]
+__all__ = ["FENCED", "Listener", "connect"]
 
 _log = get_logger(__name__)
 
@@ -21,6 +22,22 @@ FENCED = (
     kafka_errors.FencedInstanceIdError,
 )
 """What a commit raises when another member has the partitions."""
+
+
+class Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Called on the consumer's IO thread, where nothing may block: what was assigned waits until it is placed."""
+
+    def __init__(self, given: Callable[[Iterable[TopicPartition]], None]) -> None:
+        """`given` is told which partitions are this member's from now on."""
+        self._given = given
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Nothing to finish: batches end between polls, and what is being gathered is dropped."""
+        self._given(())
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Hold the partitions still until they are placed."""
+        self._given(assigned)
 
 
 def connect(bootstrap: str, group: str) -> Any:

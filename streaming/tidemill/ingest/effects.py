@@ -144,14 +144,14 @@ class Effects:
         tables = (self.events, self._quarantine)
         return Upkeep(tables, policy, self._clock, sweeps=[self._pictures.sweep], checks=[self._skew.check])
 
-    def recover(self) -> None:
-        """Bring rows and sketches up to all that the lake has.
+    def settle(self, sources: Iterable[Source], *, recover: bool, rebuild: bool) -> None:
+        """Before these sources are read: bring rows and sketches up to what the lake has of them.
 
         A worker that ended between the lake and them left this to whoever reads the source next. Of a topic that is
-        gone, no one does.
+        gone no one does: `recover` does it for all that the lake has. `rebuild` fills the rows even if they stand.
         """
-        self.fill_rows(force=True)
-        self.announce(self.events.sources())
+        self.fill_rows(force=recover or rebuild)
+        self.announce(dict.fromkeys([*self.events.sources(), *sources]) if recover else sources)
 
     def fill_rows(self, *, force: bool = False) -> None:
         """Fill the online rows from the lake if they were lost (`force`: in any case)."""

@@ -7,14 +7,13 @@ Where to begin in a partition is worked out on assignment (`tidemill.ingest.star
 broker or store does not answer the worker waits, tries again and loses nothing.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Event
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
 from tidemill.core.clock import Clock
@@ -30,8 +29,9 @@ from tidemill.features.freshness import Freshness
 from tidemill.features.layout import layout_of
 from tidemill.features.online import OnlineRows
 from tidemill.ingest.batch import Batch, BatchReader, Raw
-from tidemill.ingest.consumer import FENCED, connect
+from tidemill.ingest.consumer import FENCED, Listener, connect
 from tidemill.ingest.effects import Effects, Passed
+from tidemill.ingest.gather import PAUSE_S, Gatherer, most_records
 from tidemill.ingest.guard import Guard
 from tidemill.ingest.halts import Halts
 from tidemill.ingest.lag import LagMeter
@@ -44,17 +44,11 @@ __all__ = ["run"]
 
 _log = get_logger(__name__)
 
-_BUSY, _LONGEST_S = 1000, 1.0
-"""While polls bring so many records there is a backlog: a batch may gather for longer, until it is full."""
-_TRICKLE, _PAUSE_S = 20, 0.05
-"""While so few records come, they are left to gather: each poll costs a millisecond whatever it brings."""
-_MAX_VOTES = 80_000
-"""Records times watched features of a batch: each may be a cell of its sketch (80 bytes), which is one record."""
-_MAX_BYTES = 32 << 20
-"""Values of a batch; with what the consumer holds ready this bounds the worker's memory."""
 _IDLE_S = 5.0
 """After so much silence the stores are asked whether they are there, and whether the rows still are."""
 _ANSWER_S = 5.0
+_ALIVE_S = 1.0
+"""How often the group is told that this member lives while something takes long."""
 
 
 def run(
@@ -116,11 +110,9 @@ class _Worker:
         self._clock = clock
         self._waiting = waiting
         self._passed = passed
-        self._linger_s = linger_s
         self._reader = BatchReader(resource, picture_store(lake, resource))
         self._guard = Guard(resource.spec.events.quarantine.stop_above)
-        watched = 0 if resource.spec.triggers.drift is None else len(resource.watched_features)
-        self._max_records = max(1, min(batch_records, _MAX_VOTES // max(1, watched)))
+        self._gatherer = Gatherer(self._poll, clock, waiting, linger_s, most_records(resource, batch_records))
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._unplaced: set[TopicPartition] = set()
         """Partitions that were assigned; where to begin in them is still to be worked out."""
@@ -179,7 +171,7 @@ class _Worker:
             self._cluster.close()
 
     def _loop(self) -> None:
-        self._consumer.subscribe([self._topic], listener=_Listener(self))
+        self._consumer.subscribe([self._topic], listener=Listener(self.given))
         heard = self._clock.monotonic()
         try:
             while not self._waiting.stop.is_set():
@@ -187,7 +179,9 @@ class _Worker:
                 self._halts.try_again()
                 if any(tp.partition == 0 for tp in self._sources):  # of several workers, the one that has it
                     self._upkeep.begin_if_due()
-                records = self._gather()
+                self._moved = False
+                # What had its effects is committed soon, also where nothing follows it.
+                records = self._gatherer.gather(0.5 if self._pending is None else PAUSE_S)
                 if records:
                     self._take(records)
                 else:
@@ -205,42 +199,15 @@ class _Worker:
             self._waiting.stop.set()  # else the effects might wait for a store for ever
             raise
 
-    def _gather(self) -> dict[TopicPartition, list[Raw]]:
-        """What a short while of polling brings; nothing if partitions were taken or given meanwhile."""
-        self._moved = False
-        gathered: dict[TopicPartition, list[Raw]] = defaultdict(list)
-        count = size = 0
-        # What had its effects is committed soon, also where nothing follows it.
-        wait_s, deadline, latest = 0.5 if self._pending is None else _PAUSE_S, None, 0.0
-        while wait_s > 0 and count < self._max_records and size < _MAX_BYTES and not self._waiting.stop.is_set():
-            found = self._waiting.until_done(partial(self._poll, wait_s, self._max_records - count))
-            if self._moved:
-                return {}
-            for partition, records in found.items():
-                gathered[partition] += records
-                count += len(records)
-                size += sum(len(record.value or b"") for record in records)
-            now = self._clock.monotonic()
-            if deadline is None:
-                if not gathered:
-                    break
-                deadline, latest = now + self._linger_s, now + _LONGEST_S
-            if sum(map(len, found.values())) >= _BUSY:
-                deadline = min(now + self._linger_s, latest)
-            if count < _TRICKLE:
-                self._waiting.stop.wait(_PAUSE_S)
-            wait_s = deadline - self._clock.monotonic()
-        return gathered
-
-    def _poll(self, wait_s: float, max_records: int) -> dict[TopicPartition, list[Any]]:
+    def _poll(self, wait_s: float, max_records: int) -> dict[TopicPartition, list[Any]] | None:
+        """Records by partition; None if partitions were taken or given since the batch at hand was begun."""
         with kafka_failures(f"reading {self._topic}"):
             try:
                 found = self._consumer.poll(timeout_ms=round(wait_s * 1000), max_records=max_records)
             except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
                 _log.warning("the log moved under the reader", topic=self._topic, reason=str(error))
                 self.given(self._consumer.assignment())
-                return {}
-            return dict(found)
+            return None if self._moved else dict(found)
 
     def _take(self, records: dict[TopicPartition, list[Raw]]) -> None:
         by_source = {self._sources[tp]: raws for tp, raws in records.items()}
@@ -313,10 +280,17 @@ class _Worker:
             self._consumer.pause(tp)
 
     def _place(self) -> None:
-        """Work out where to begin in each partition that was given, and begin there."""
+        """Work out where to begin in each partition that was given, and begin there.
+
+        A partition of which the brokers do not tell yet which source it is stays held still, and the others go on.
+        """
         known = self._cluster.sources(self._topic)
-        sources = {tp: known[tp.partition] for tp in sorted(self._unplaced) if tp.partition in known}
-        numbers = [tp.partition for tp in sources]
+        sources = {tp: known[tp.partition] for tp in sorted(self._assigned) if tp.partition in known}
+        if self._unplaced < self._assigned:
+            if not self._unplaced & sources.keys():
+                return
+            self.given(self._assigned)  # one that was new is known now: all are placed once more
+        self._moved, numbers = False, [tp.partition for tp in sources]
         log_starts, log_ends = self._cluster.starts(self._topic, numbers), self._cluster.ends(self._topic, numbers)
         events = self._effects.events
         events.refresh()
@@ -332,13 +306,13 @@ class _Worker:
             for tp, source in sources.items()
         }
         self._halts.end()
-        if has_table and (self._unfinished or all(events.version_of(source) is None for source in known.values())):
-            # The topic is new to the lake. Of one before it that is gone no one reads the last records again: rows
-            # and sketches may lack what the lake took of them.
-            self._effects.recover()
-            self._unfinished = False
-        self._effects.fill_rows(force=any(start.rebuild for start in starts.values()))
-        self._effects.announce(sources.values())
+        # The topic is new to the lake, or a batch had some of its effects only: whatever the lake has is finished.
+        recover = has_table and (self._unfinished or all(events.version_of(one) is None for one in known.values()))
+        rebuild = any(start.rebuild for start in starts.values())
+        self._while_alive(lambda: self._effects.settle(sources.values(), recover=recover, rebuild=rebuild))
+        self._unfinished &= not recover
+        if self._moved:  # what was given meanwhile is placed next
+            return
         for tp, start in starts.items():
             if start.alarm:
                 _log.error(start.alarm, topic=self._topic, partition=tp.partition, begins_at=start.offset)
@@ -348,7 +322,17 @@ class _Worker:
         self._sources = sources
         self._next = {tp: start.offset for tp, start in starts.items()}
         self._done = dict(self._next)
-        self._unplaced = set()
+        self._unplaced -= sources.keys()
+
+    def _while_alive(self, action: Callable[[], None]) -> None:
+        """The action, however long it takes. All partitions are held still, so polls bring nothing.
+
+        Without polls the group would take this member for dead, and the next one would begin the same from the start.
+        """
+        done = self._thread.submit(action)
+        while not wait((done,), _ALIVE_S).done:
+            self._waiting.until_done(partial(self._poll, 0.1, 1))
+        done.result()
 
     def _committed(self, tp: TopicPartition, source: Source) -> int | None:
         with kafka_failures("committed offsets"):
@@ -364,18 +348,3 @@ class _Worker:
         # Behind the last record there may be a transaction's marker, which is no lag.
         self._next |= {tp: self._consumer.position(tp) for tp in self._next if tp in self._assigned}
         self._done = dict(self._next)
-
-
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Called on the consumer's IO thread, where nothing may block: what was assigned waits until it is placed."""
-
-    def __init__(self, worker: _Worker) -> None:
-        self._worker = worker
-
-    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Nothing to finish: batches end between polls, and what is being gathered is dropped."""
-        self._worker.given(())
-
-    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Hold the partitions still until they are placed."""
-        self._worker.given(assigned)
