@@ -265,7 +265,8 @@ class Features(Part):
     freshness: Duration | None = None
     """How old the newest online values may be (event time to now): an SLO, measured for each view."""
     ttl: Duration | None = None
-    """Age at which an entity's last event no longer counts, online and in history; none: never. Windows bound their own."""
+    """Age at which an entity's last event no longer counts, online and in history; none: never.
+    Windows bound their own age."""
 
     @property
     def window_names(self) -> tuple[str, ...]:
