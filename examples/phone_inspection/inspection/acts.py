@@ -138,11 +138,11 @@ class Acts:
             90,
         )
         self.screen.stage("drift", self.recording.signals[-1][1].message)
-        self.wait("a run because of drift", lambda: bool(decided("start-run", after=changed)), 30)
+        self.wait("a run because of drift", lambda: bool(decided("start-run", after=changed)), 60)
         self.screen.stage("a retrain, because of drift", decided("start-run", after=changed)[-1].reason)
-        self.wait("the candidate's rollout", lambda: bool(decided("start-rollout", after=changed)), 180)
+        self.wait("the candidate's rollout", lambda: bool(decided("start-rollout", after=changed)), 400)
         self.screen.stage("the candidate is rolled out", decided("start-rollout", after=changed)[-1].reason)
-        self.wait("its promotion", lambda: bool(decided("promote", after=changed)), 200)
+        self.wait("its promotion", lambda: bool(decided("promote", after=changed)), 400)
         self.recording.sample("after", self.now())
         self.screen.stage("promoted", decided("promote", after=changed)[-1].reason)
 
@@ -160,7 +160,7 @@ class Acts:
         asked = self._ask_for_run("--reason", reason, "--skip-gates")
         decided = self.recording.decided
         self.screen.stage("a candidate is forced past its gates", "tidemill retrain phone-inspection --skip-gates")
-        self.wait("the bad candidate's rollout", lambda: bool(decided("start-rollout", after=asked)), 200, since=asked)
+        self.wait("the bad candidate's rollout", lambda: bool(decided("start-rollout", after=asked)), 400, since=asked)
         self.wait(
             "its verdict",
             lambda: bool(decided("rolled-back", "promote", after=asked)),

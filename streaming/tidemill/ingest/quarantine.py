@@ -100,7 +100,7 @@ class QuarantineStore:
     def find(self, wanted: Wanted, limit: int | None = None) -> list[Quarantined]:
         """Records as they are wanted, the newest arrivals first; none where nothing was ever quarantined."""
         rows = self._rows(wanted).sort(_ORDER, descending=True)
-        return _found(rows if limit is None else rows.head(limit))
+        return self._found(rows if limit is None else rows.head(limit))
 
     def get(self, place: Place) -> Quarantined:
         """The record of a place; raises `NotFound`."""
@@ -124,7 +124,7 @@ class QuarantineStore:
         """Produce them to the events topic, oldest first; `again`: also those that were replayed before."""
         known = {} if again else self.markers()
         rows = self._rows(wanted)
-        listed = rows.select("source", "offset", "available_at", "truncated", _SIZE).sort(_ORDER).collect()
+        listed = self._table.collect(rows.select("source", "offset", "available_at", "truncated", _SIZE).sort(_ORDER))
         left = [one for one in map(_Listed._make, listed.iter_rows()) if one.place not in known]
         already = listed.height - len(left)
         if not left:
@@ -139,11 +139,14 @@ class QuarantineStore:
                 lost = [place for place, value in values.items() if value is None]
                 here = [one.place for one in part if one.place not in lost]
                 if writer is not None and here:
-                    found = _found(rows.filter(_condition(Wanted(places=frozenset(here)))).sort(_ORDER))
+                    found = self._found(rows.filter(_condition(Wanted(places=frozenset(here)))).sort(_ORDER))
                     writer.write([out for one in found for out in self._outgoing(one, values, sources, by)])
                 replayed += here
                 gone += lost
         return Replay(replayed, gone, already)
+
+    def _found(self, rows: pl.LazyFrame) -> list[Quarantined]:
+        return [_quarantined(row) for row in self._table.collect(rows.drop("available_date")).iter_rows(named=True)]
 
     def _rows(self, wanted: Wanted) -> pl.LazyFrame:
         try:
@@ -217,10 +220,6 @@ def _condition(wanted: Wanted) -> pl.Expr:
         here = [(pl.col("source") == source) & pl.col("offset").is_in(some) for source, some in offsets.items()]
         conditions.append(pl.any_horizontal(here) if here else pl.lit(False))
     return pl.all_horizontal(conditions)
-
-
-def _found(rows: pl.LazyFrame) -> list[Quarantined]:
-    return [_quarantined(row) for row in rows.drop("available_date").collect().iter_rows(named=True)]
 
 
 def _quarantined(row: dict[str, Any]) -> Quarantined:

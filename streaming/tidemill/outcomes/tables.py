@@ -149,12 +149,11 @@ class Tables:
             (pl.col("source") == source) & (pl.col("offset") <= upto) for source, upto in source_upto.items()
         )
         known = self.predictions.table.scan().filter(within).select("boot", "seq").unique().sort("boot", "seq")
-        runs = (
+        runs = self.predictions.table.collect(
             known.with_columns((pl.col("seq") - pl.int_range(pl.len()).over("boot")).alias("run"))
             .group_by("boot", "run")
             .agg(pl.col("seq").min().alias("first"), pl.col("seq").max().alias("last"))
             .sort("boot", "first")
-            .collect()
         )
         return [(boot, first, last) for boot, first, last in runs.select("boot", "first", "last").iter_rows()]
 
