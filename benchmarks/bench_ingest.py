@@ -1,8 +1,8 @@
 """Ingest against Feast's own way: events of 20 floats of 50,000 entities, from one topic, on real Kafka and Redis.
 
 Ours is the real worker in a process of its own: each event validated, in the lake, in its entity's online row and in
-four windows, with the effect exactly once. The peer writes online rows only (see `benchmarks.ingest.peer`). Both read the same topic, one
-after the other; then pictures, and the electricity market where `TIDEMILL_DATA` has it.
+four windows, with the effect exactly once. The peer writes online rows only (see `benchmarks.ingest.peer`). Both read
+the same topic, one after the other; then pictures, and the electricity market where `TIDEMILL_DATA` has it.
 """
 
 import os
