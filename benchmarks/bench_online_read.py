@@ -8,7 +8,6 @@ its FeatureStore (`online_read`, no public interface, with entity keys that are 
 protobuf), and windows, which are evaluated when they are read.
 """
 
-import signal
 import tempfile
 import time
 import warnings
@@ -31,9 +30,8 @@ from tidemill.features.online import Filling, OnlineReader, OnlineRows
 from tidemill.features.tiles import tiled
 from tidemill.spec.model import Window
 from tidemill.stack import redis
-from tidemill.stack.launch import signal_group, spawn
 from tidemill.stack.ports import HOST, free_ports
-from tidemill.stack.readiness import is_ready
+from tidemill.testing.process import running
 
 __all__ = ["run"]
 
@@ -227,12 +225,5 @@ def _feast(address: str, folder: Path, names: Sequence[str], values: Any) -> tup
 def _redis(folder: Path) -> Iterator[str]:
     """A Redis as `tidemill up` starts it, until the block ends."""
     (port,) = free_ports(1)
-    wanted = redis.prepare(folder, port=port)
-    started = spawn(wanted.argv, log=folder / "redis.log")
-    try:
-        while not is_ready(wanted.ready or ""):
-            time.sleep(0.05)
+    with running(redis.prepare(folder, port=port), folder):
         yield f"redis://{HOST}:{port}/0"
-    finally:
-        signal_group(started.pid, signal.SIGKILL)
-        started.wait(10)

@@ -3,11 +3,9 @@
 import logging
 import os
 import secrets
-import signal
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +16,8 @@ from tidemill.core.clock import SystemClock
 from tidemill.stack import envoy as envoy_process
 from tidemill.stack import kafka as kafka_process
 from tidemill.stack import redis as redis_process
-from tidemill.stack.launch import signal_group, spawn
 from tidemill.stack.ports import HOST, free_ports
-from tidemill.stack.readiness import is_ready
-from tidemill.stack.supervisor import ProcessWanted
-from tidemill.testing import eventually
+from tidemill.testing.process import running
 
 
 class EnvoyProxy(NamedTuple):
@@ -31,25 +26,6 @@ class EnvoyProxy(NamedTuple):
     endpoint: str
     admin: str
     folder: Path
-
-
-@contextmanager
-def running(wanted: ProcessWanted, folder: Path) -> Iterator[None]:
-    """Run one process from when it is ready until the block ends; its output is part of a failure's message."""
-    log = folder / f"{wanted.name}.log"
-    process = spawn(wanted.argv, log=log)
-    try:
-
-        def answers() -> bool:
-            assert process.poll() is None, f"{wanted.name} ended: {log.read_text()[-2000:]}"
-            return wanted.ready is None or is_ready(wanted.ready)
-
-        eventually(answers, deadline_s=120)
-        yield
-    finally:
-        # Nothing here outlives the tests, so nothing is gained by a slow, orderly end.
-        signal_group(process.pid, signal.SIGKILL)
-        process.wait(10)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,5 @@
 """A broker and a Redis for one benchmark, and events to fill it with."""
 
-import signal
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -12,10 +11,8 @@ from tidemill.core.clock import SystemClock
 from tidemill.events.cluster import ensure_topics
 from tidemill.events.kafka import RecordWriter
 from tidemill.stack import kafka, redis
-from tidemill.stack.launch import signal_group, spawn
 from tidemill.stack.ports import HOST, free_ports
-from tidemill.stack.readiness import is_ready
-from tidemill.stack.supervisor import ProcessWanted
+from tidemill.testing import process
 
 __all__ = ["Stack", "produce", "running"]
 
@@ -36,23 +33,11 @@ def running() -> Iterator[Stack]:
         folder = Path(name)
         broker, controller, rows = free_ports(3)
         with (
-            _process(kafka.prepare(folder / "kafka", port=broker, controller_port=controller), folder),
-            _process(redis.prepare(folder / "redis", port=rows), folder),
+            process.running(kafka.prepare(folder / "kafka", port=broker, controller_port=controller), folder),
+            process.running(redis.prepare(folder / "redis", port=rows), folder),
         ):
             kafka.wait_until_ready(f"{HOST}:{broker}", clock=SystemClock(), deadline_s=60)
             yield Stack(f"{HOST}:{broker}", f"redis://{HOST}:{rows}/0", folder)
-
-
-@contextmanager
-def _process(wanted: ProcessWanted, folder: Path) -> Iterator[None]:
-    started = spawn(wanted.argv, log=folder / f"{wanted.name}.log")
-    try:
-        while not is_ready(wanted.ready or ""):
-            time.sleep(0.05)
-        yield
-    finally:
-        signal_group(started.pid, signal.SIGKILL)
-        started.wait(10)
 
 
 def produce(stack: Stack, topic: str, events: Iterable[tuple[str, bytes]], *, partitions: int = 1) -> float:
