@@ -6,8 +6,8 @@ import pytest
 import redis
 
 from tidemill.core.errors import InvalidInput, Unavailable
+from tidemill.labels.parse import KnownLabel, event_key
 from tidemill.outcomes.join import Heard, Indexed
-from tidemill.outcomes.labels import KnownLabel, event_key
 from tidemill.outcomes.state import OutcomeState, RedisState, StateLost
 from tidemill.testing.outcomes import MemoryIndex
 

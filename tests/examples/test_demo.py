@@ -40,7 +40,9 @@ def test_the_loop_closes(tmp_path: Path, seed: int) -> None:
     assert accuracy["after"] >= accuracy["before"] - 0.03
     assert accuracy["drifted"] <= accuracy["before"] - 0.10
     assert result["drift"]["detected_after_s"] > 0
-    assert "brightness" in result["drift"]["features"]
+    # The new light is darker and warmer; which of the two alarms first, before the candidate ends the old light's
+    # watch, is a matter of a few pictures.
+    assert {"brightness", "saturation"} & set(result["drift"]["features"])
     assert weights[0] == 5
     assert weights[-1] == 100
     assert weights == sorted(set(weights))

@@ -9,7 +9,7 @@ from tidemill.events.records import encode
 from tidemill.events.sources import Source
 from tidemill.ingest.batch import MAX_KEPT_BYTES, Batch, BatchReader
 from tidemill.ingest.tables import EVENT_COLUMNS
-from tidemill.spec import model
+from tidemill.spec import inputs
 from tidemill.spec.model import ContinualModel
 
 A, B = Source("c", "t", 0), Source("c", "t", 1)
@@ -121,7 +121,7 @@ def test_a_header_of_a_producer_that_is_no_place_makes_no_replay(
 
 
 def test_no_event_field_can_take_the_name_of_a_fixed_column(make_resource: Callable[..., ContinualModel]) -> None:
-    assert tuple(EVENT_COLUMNS) == model.EVENT_COLUMNS
+    assert tuple(EVENT_COLUMNS) == inputs.EVENT_COLUMNS
     for name in EVENT_COLUMNS:
         with pytest.raises(ValidationError, match=f"field {name} has the name of a column"):
             make_resource("m", id=None, fields=[{"name": "image", "type": "image"}, {"name": name, "type": "string"}])

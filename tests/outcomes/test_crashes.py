@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import Conflict, InvalidInput, Transient
 from tidemill.events.records import Label, Outcome, Prediction, encode
+from tidemill.labels.parse import read_label
 from tidemill.metrics.losses import error
-from tidemill.outcomes.labels import read_label
 from tidemill.outcomes.log import Channel
 from tidemill.outcomes.session import Session
 from tidemill.outcomes.tables import Tables

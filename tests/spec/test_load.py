@@ -106,7 +106,7 @@ spec:
     cohorts: {key: request}
     shadow: false
     watch: {for: 2d, holdback: 0}
-  serving: {replicas: 1}
+  serving: {replicas: 1, driver: auto, serviceAccountName: default, log: {sample: 0.5, redact: [exposure_ms]}}
   artifactRoot: s3://models
 """
 
@@ -163,7 +163,8 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
         (
             "control: 0.05",
             "zzz: 1",
-            "m.yaml:20: spec.labels.zzz: unknown field; expected one of topic, fields, maturity, control",
+            "m.yaml:20: spec.labels.zzz: unknown field; expected one of topic, fields, maturity, control, conflict, "
+            "priority, minAgreement",
         ),
         (
             "  features:\n    image: [brightness, contrast]",

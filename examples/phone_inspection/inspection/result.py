@@ -123,7 +123,7 @@ def _drift(recording: Recording, changed: int | None, good: RolloutSeen | None) 
     ]
     return {
         "detected_after_s": seconds_between(changed, min((at for at, _ in signals), default=None)),
-        "features": list(dict.fromkeys(one.feature for _, one in signals)),
+        "features": list(dict.fromkeys(name for _, one in signals for name in (one.feature, *one.also))),
         "messages": list(dict.fromkeys(one.message for _, one in signals)),
     }
 

@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 
 from tidemill.core.errors import InvalidInput, Unsupported
-from tidemill.spec.model import EVENT_COLUMNS, ContinualModel
+from tidemill.spec.inputs import EVENT_COLUMNS
+from tidemill.spec.model import ContinualModel
 
 __all__ = ["OnDemand", "Plan", "View", "plan"]
 

@@ -3,10 +3,6 @@
 __all__ = ["FIELDS", "VALUES"]
 
 FIELDS = {
-    "spec.prediction.value": "evaluation",
-    "spec.labels.maturity.absent": "outcomes",
-    "spec.labels.conflict": "outcomes",
-    "spec.labels.minAgreement": "outcomes",
     "spec.model.image": "cluster",
     "spec.model.replay": "training",
     "spec.model.resources": "cluster",
@@ -23,7 +19,9 @@ FIELDS = {
     "spec.rollout.cohorts": "rollout",
     "spec.rollout.shadow": "rollout",
     "spec.rollout.watch": "rollout",
-    "spec.serving": "serving",
+    "spec.serving.replicas": "serving",
+    "spec.serving.driver": "serving",
+    "spec.serving.serviceAccountName": "serving",
 }
 """Path of each such field, and the stage it belongs to."""
 

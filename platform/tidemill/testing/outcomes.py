@@ -13,8 +13,8 @@ from tidemill.core.errors import Conflict, Unavailable
 from tidemill.events.lake import LakeTable, Span
 from tidemill.events.records import Outcome, Record, ResolvedThrough, encode
 from tidemill.events.sources import Source
+from tidemill.labels.parse import KnownLabel, event_key
 from tidemill.outcomes.join import Heard, Indexed
-from tidemill.outcomes.labels import KnownLabel, event_key
 from tidemill.outcomes.log import Addressed, Channel, Offsets, Position, Raw
 from tidemill.outcomes.state import Recalled, StateLost
 

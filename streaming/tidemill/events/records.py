@@ -71,12 +71,23 @@ class Prediction(Record, frozen=True, kw_only=True):
     fence: dict[str, int] = {}
     boot: str
     seq: int
+    answered: int = 0
+    """Rows that the process had answered with this one, logged or not."""
+    sample: float = 1.0
+    """Probability with which this row was logged."""
+    redacted: list[str] = []
+    """Features and fields of the answer that the resource leaves out of the log."""
 
 
 class Label(Record, frozen=True, kw_only=True):
-    """A statement about a prediction (by its id) or an event (by entity and event id)."""
+    """A statement about a prediction (by its id) or an event (by entity and event id).
 
-    value: dict[str, Any]
+    Either what is true of it (`value`), or that it was picked to be labelled: `reasons` has the probability with
+    which each reason would have picked it, known before any label of it.
+    """
+
+    value: dict[str, Any] | None = None
+    reasons: dict[str, float] = {}
     labeller: str = ""
     prediction_id: str | None = None
     entity: str | None = None
@@ -89,7 +100,8 @@ class ResolvedLabel(Record, frozen=True, kw_only=True):
 
     label_id: str
     prediction_id: str
-    value: dict[str, Any]
+    value: dict[str, Any] | None = None
+    reasons: dict[str, float] = {}
     labeller: str = ""
     available_at: int
 
@@ -117,14 +129,26 @@ class Outcome(Record, frozen=True, kw_only=True):
     entity: str
     event_id: str | None = None
     request_id: str | None = None
+    cohort: str | None = None
     predicted_at: int
     eligible_at: int
     output: dict[str, Any]
     label: dict[str, Any] | None = None
     label_age_ms: int | None = None
     loss: float | None = None
+    assumed: bool = False
+    """Whether the label is the negative that stands for a label missing at the horizon."""
+    disputed: bool = False
+    """Whether labels came and, by the resource's `conflict`, none of them counts."""
+    sample: float = 1.0
+    """Probability with which the prediction was logged."""
+    probability: float | None = None
+    """Of a label: the probability with which its prediction was picked to be labelled, known before the label; None
+    where it is not known (volunteered labels), so that no unbiased estimate may use it."""
     lost: int = 0
     """Predictions known to be missing from the log (gaps in boot and seq) when this one was written."""
+    maybe_lost: int = 0
+    """How many more may be missing, at most: those of serving processes that ended without a word."""
 
 
 class FeatureSketch(Record, frozen=True, kw_only=True):

@@ -7,9 +7,9 @@ from prometheus_client import Counter, Gauge
 from tidemill.core.errors import InvalidInput
 from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.events.records import Label, Outcome, decode
+from tidemill.labels.parse import KnownLabel, read_label
 from tidemill.outcomes.gaps import Gaps
 from tidemill.outcomes.judge import indexed, read_prediction
-from tidemill.outcomes.labels import KnownLabel, read_label
 from tidemill.outcomes.log import Channel, Offsets, OutcomeLog, Raw
 from tidemill.outcomes.resolver import resolve_labels, resolve_predictions
 from tidemill.outcomes.state import OutcomeState
@@ -104,4 +104,4 @@ class Intake:
             label = read_label(record.value, self._spec.labels.fields, self._spec.prediction.classes)
         except InvalidInput as refusal:
             return refusal.message
-        return label, KnownLabel(label_id, label.value, label.labeller, record.arrived_at)
+        return label, KnownLabel(label_id, label.value or {}, label.labeller, record.arrived_at)

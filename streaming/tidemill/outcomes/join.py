@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from tidemill.events.records import Outcome, Prediction
-from tidemill.outcomes.labels import label_order
+from tidemill.labels.parse import label_order
 from tidemill.spec.model import Maturity
 
 __all__ = ["Heard", "Indexed", "Loss", "index", "last", "outcomes_of"]

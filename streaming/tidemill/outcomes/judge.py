@@ -109,7 +109,9 @@ class Judge:
             heard.append(
                 (
                     label.prediction_id,
-                    Heard(label.label_id, label.value, label.labeller, label.available_at, record.offset, through),
+                    Heard(
+                        label.label_id, label.value or {}, label.labeller, label.available_at, record.offset, through
+                    ),
                 )
             )
         return heard, through

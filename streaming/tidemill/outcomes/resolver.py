@@ -8,8 +8,8 @@ knows it by its id.
 from collections.abc import Sequence
 
 from tidemill.events.records import Label
+from tidemill.labels.parse import KnownLabel, event_key
 from tidemill.outcomes.join import Indexed
-from tidemill.outcomes.labels import KnownLabel, event_key
 from tidemill.outcomes.log import Addressed
 from tidemill.outcomes.state import OutcomeState
 

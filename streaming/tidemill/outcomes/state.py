@@ -21,8 +21,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tidemill.core.errors import InvalidInput, Transient, Unavailable
+from tidemill.labels.parse import KnownLabel, event_key
 from tidemill.outcomes.join import Heard, Indexed
-from tidemill.outcomes.labels import KnownLabel, event_key
 
 __all__ = ["OutcomeState", "Recalled", "RedisState", "StateLost"]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.core.errors import InvalidInput
-from tidemill.outcomes.labels import event_key, label_order, read_label
+from tidemill.labels.parse import event_key, label_order, read_label
 from tidemill.spec.model import LabelField
 
 CLASSES = ("ok", "scratch")

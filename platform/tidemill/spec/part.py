@@ -1,0 +1,61 @@
+"""What every part of a ContinualModel is made of: names and their patterns, the base of the models."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import AliasGenerator, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+__all__ = [
+    "PATTERNS",
+    "URI_PREFIX",
+    "Identifier",
+    "ImportPath",
+    "Name",
+    "Part",
+    "Share",
+    "TopicName",
+    "refuse_repeated",
+]
+
+_NAME = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
+_IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
+_TOPIC = r"^[A-Za-z0-9._-]{1,200}$"
+URI_PREFIX = r"^(file|s3|gs|gcs|abfs|abfss|hdfs)://.*/$"
+_IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+
+PATTERNS = {
+    _NAME: "a name of lower-case letters, digits and dashes that starts with a letter",
+    _IDENTIFIER: "a field name: letters, digits and _, not starting with a digit",
+    _TOPIC: "a topic name: letters, digits, dots, dashes and _",
+    URI_PREFIX: "the beginning of a URI that ends with a slash, such as s3://pictures/",
+    _IMPORT_PATH: "module:Class, such as inspection.model:Codec",
+}
+"""Each pattern that text must match, in words."""
+
+Name = Annotated[str, Field(pattern=_NAME, max_length=63)]
+Identifier = Annotated[str, Field(pattern=_IDENTIFIER)]
+TopicName = Annotated[str, Field(pattern=_TOPIC)]
+ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH, examples=["inspection.model:Codec"])]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def refuse_repeated(names: Sequence[str], what: str) -> None:
+    """Raise `ValueError` that names the first of `names` that is there twice."""
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise ValueError(f"{what} {name} is there twice")
+
+
+class Part(BaseModel):
+    """The base of every part: camelCase outside, unknown fields refused, immutable."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=AliasGenerator(alias=to_camel),
+        populate_by_name=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
