@@ -122,6 +122,15 @@ def test_training_goes_on_from_its_checkpoint(tmp_path: Path, trainer: Trainer, 
     assert [epoch.number for epoch in other.epochs] == [1, 2, 3, 4]
 
 
+def test_few_rows_are_seen_as_often_as_the_least_number_of_batches_asks(trainer: Trainer, codec: Codec) -> None:
+    batches = -(-len(ROWS) // trainer.batch_size)
+    trainer.min_steps = 6 * batches - 1  # type: ignore[attr-defined]
+    found = fit(trainer, codec, ROWS, LABELS, seed=1, device="cpu")
+    assert [epoch.of for epoch in found.epochs] == [6] * 6
+    trainer.min_steps = batches  # type: ignore[attr-defined]
+    assert len(fit(trainer, codec, ROWS, LABELS, seed=1, device="cpu").epochs) == trainer.epochs
+
+
 def test_a_loss_that_is_not_finite_ends_the_training(trainer: Trainer, codec: Codec) -> None:
     trainer.loss = lambda outputs, targets: outputs["logits"].sum() * float("nan")  # type: ignore[method-assign]
     with pytest.raises(UserCodeError, match=r"Trainer\.loss is nan"):

@@ -37,6 +37,7 @@ class Trainer:
     """The torch side: the network, its loss, and for how long."""
 
     epochs, batch_size, learning_rate = 4, 32, 4e-3
+    min_steps = 400  # what a retrain on the first pictures in a new light needs
 
     def module(self) -> Any:
         """A fresh network."""

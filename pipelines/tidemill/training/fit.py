@@ -85,18 +85,19 @@ def fit(
     if weights is not None:
         load_weights(module, weights)
     source = TensorSource(codec, rows, labels)
+    count = _epochs(trainer, len(source))
     # The same data and seed under the same name: what is left of an earlier try is its own beginning.
-    mark = f"{seed}-{len(rows)}-{trainer.epochs}-{trainer.batch_size}"
+    mark = f"{seed}-{len(rows)}-{count}-{trainer.batch_size}"
     done = load_checkpoint(module, checkpoint, mark) if checkpoint else 0
     optimizer = _optimizer(trainer, module)
     rates = [group["lr"] for group in optimizer.param_groups]
     epochs = []
-    for number in range(done + 1, trainer.epochs + 1):
+    for number in range(done + 1, count + 1):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * (number - 1) / trainer.epochs))
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * (number - 1) / count))
         order = np.random.default_rng((seed, number)).permutation(len(source))
         loss = _epoch(trainer, module, source, order, optimizer, where)
-        epochs.append(Epoch(number=number, of=trainer.epochs, loss=loss, rows=len(source)))
+        epochs.append(Epoch(number=number, of=count, loss=loss, rows=len(source)))
         progress(epochs[-1])
         if checkpoint:
             save_checkpoint(module, checkpoint, mark, number)
@@ -110,6 +111,12 @@ def choose_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _epochs(trainer: Trainer, rows: int) -> int:
+    """The trainer's epochs, or as many as make its least number of batches."""
+    batches = math.ceil(rows / trainer.batch_size)
+    return max(trainer.epochs, math.ceil(getattr(trainer, "min_steps", 0) / batches))
 
 
 def _optimizer(trainer: Trainer, module: "torch.nn.Module") -> "torch.optim.Optimizer | AdamW":

@@ -44,7 +44,8 @@ class Trainer(Protocol):
     """The torch side. Tidemill does device, loop, checkpoint, ONNX export and metrics.
 
     A method `optimizer(module) -> torch.optim.Optimizer` is optional; without it AdamW takes `learning_rate`, which
-    falls along half a cosine in either case.
+    falls along half a cosine in either case. So is a number `min_steps`: epochs go on until so many batches were seen,
+    because a few hundred new rows are few batches.
     """
 
     epochs: int
