@@ -110,6 +110,5 @@ def _simulated(number: int, answers: int, error_at: Callable[[Floats], Floats]) 
             naive = bad[at] / seen[at]
             naive_missed |= abs(naive - truth[at]) > 1.96 * math.sqrt(max(naive * (1 - naive), 1e-9) / seen[at])
     last = estimate.estimate()
-    return Seen(
-        missed, naive_missed, last.interval.width, (last.mean or 0.0) - truth[-1], bad[-1] / seen[-1] - truth[-1]
-    )
+    bias, naive_bias = (last.mean or 0.0) - truth[-1], bad[-1] / seen[-1] - truth[-1]
+    return Seen(bool(missed), bool(naive_missed), last.interval.width, float(bias), float(naive_bias))

@@ -118,7 +118,7 @@ def test_what_is_lost_moves_both_ends() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="least probability"):
         SampledMean(0.0)
-    with pytest.raises(ValueError, match="below 0.1"):
+    with pytest.raises(ValueError, match=r"below 0\.1"):
         SampledMean(0.1).update(np.array([1.0]), np.array([0.05]))
     with pytest.raises(ValueError, match="outside"):
         SampledMean(0.1).update(np.array([2.0]), np.array([0.5]))

@@ -5,8 +5,8 @@ probability π_i that outcome i got its label, known before it came,
 
     z_i = m_i + (ξ_i / π_i)(y_i − m_i)
 
-has the conditional mean y_i whatever m_i is, as long as m_i depends on the past alone: the augmented inverse-probability
-estimator of Robins, Rotnitzky & Zhao 1994 (eq. 8, with a known propensity), as martingale differences. Here m_i is the
+has the mean of y whatever m_i is, as long as m_i depends on the past alone: the augmented inverse-probability estimator
+of Robins, Rotnitzky & Zhao 1994 (eq. 8, with a known propensity), as martingale differences. Here m_i is the
 running mean of the labels seen, each weighted by 1/π (Hájek 1971). The confidence sequence is that of z
 (`tidemill.stats.confidence`), which lies in [−k, k + 1], k = 1/π_min.
 
