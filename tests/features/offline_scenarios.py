@@ -23,6 +23,7 @@ from tidemill.events.sources import Source
 from tidemill.features.definitions import definitions
 from tidemill.features.project import project_name
 from tidemill.features.tiles import window_values
+from tidemill.outcomes.tables import LABELS
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.loop import example_resource
 
@@ -69,6 +70,13 @@ def lake(folder: Path) -> str:
         source = Source("c", "t", 0)
         row = (str(source), offset, entity, hours(at), hours(arrived), hours(at).date(), heat, note)
         table.append(pl.DataFrame([row], schema=EVENTS, orient="row"), {source: offset})
+    said = LakeTable(str(folder / "lake" / "default.m.labels"), LABELS, pipeline="outcomes")
+    labels = [
+        {"source": "c/l/0", "offset": n, "entity": "7", "value": '{"defect": "ok"}'}
+        | {"event_time": hours(at), "available_at": hours(at), "available_date": hours(at).date()}
+        for n, at in enumerate((18, 25.5))
+    ]
+    said.append(pl.DataFrame(labels, schema=LABELS), {Source("c", "l", 0): 1})
     return uri
 
 
@@ -92,6 +100,7 @@ def windowed() -> ContinualModel:
     windows = [
         {"name": "seen", "agg": "count", "over": ["1h", "1d"]},
         {"name": "hottest", "of": "heat", "agg": "max", "over": ["1d"]},
+        {"name": "said", "of": "label.defect", "agg": "count", "over": ["1d"]},
     ]
     events = {"entity": {"name": "station", "type": "int"}, "timestamp": "at", "fields": fields}
     lateness = {"allowedLateness": "6h"}
@@ -195,7 +204,7 @@ def main(folder: Path) -> dict[str, Any]:
     table, rows_at = pl.read_delta(uri), pl.DataFrame({"entity": ["7"] * 4, "at": at["event_timestamp"]})
     rows_at = rows_at.cast({"at": pl.Datetime("us", "UTC")})
     spec = windowed().spec
-    direct = window_values(table, rows_at, spec.features.windows, spec.events.allowed_lateness)
+    direct = window_values(table, rows_at, spec.features.event_windows, spec.events.allowed_lateness)
     out["windows, directly"] = {name: direct[name].to_list() for name in ("hottest_1d", "seen_1d")}
     out["frame types"] = {
         name: str(kind)
@@ -210,9 +219,9 @@ def main(folder: Path) -> dict[str, Any]:
     out["saved as a table"] = pl.read_delta(str(folder / "kept"))["rate"].to_list()
 
     feast.materialize(naive(0), naive(40), feature_views=["trips", "cars"])
-    feast.materialize(naive(0), naive(31), feature_views=["events"])
+    feast.materialize(naive(0), naive(31), feature_views=["events", "labels"])
     out["materialized windows"] = feast.get_online_features(
-        ["events:heat", "events:seen_1d", "events:hottest_1d"], [{"station": 7}]
+        ["events:heat", "events:seen_1d", "events:hottest_1d", "labels:said_1d"], [{"station": 7}]
     ).to_dict()
     out["materialized"] = feast.get_online_features(
         ["trips:rate", "trips:trips", "cars:kind"], [{"driver_id": 7}, {"driver_id": 8}]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tidemill.core.clock import SystemClock
 from tidemill.core.ids import model_id
+from tidemill.features.label_events import LABELS, label_layout
 from tidemill.features.layout import layout_of
 from tidemill.features.online import Filling, OnlineRows
 from tidemill.features.project import project_name
@@ -55,8 +56,9 @@ spec:
       - {name: seen, agg: count, over: [10m]}
       - {name: longest, agg: max, of: exposure_ms, over: [10m]}
       - {name: last_operator, agg: last, of: operator, over: [1h]}
+      - {name: last_grade, agg: last, of: label.grade, over: [10m]}
   prediction: {type: classification, classes: [ok, scratch]}
-  labels: {fields: [{name: defect, type: class}]}
+  labels: {fields: [{name: defect, type: class}, {name: grade, type: string}]}
   model: {codec: "a:Codec", trainer: "a:Trainer"}
 """
 
@@ -85,7 +87,9 @@ class Installation:
         self.id = f"default.{name}"
         self.resource = folder / "model.yaml"
         self.resource.write_text(RESOURCE.replace("NAME", name).replace("ENTITY", entity))
-        self.rows = OnlineRows(redis_url, self.id, layout_of(load(self.resource)))
+        resource = load(self.resource)
+        self.rows = OnlineRows(redis_url, self.id, layout_of(resource))
+        self.labels = OnlineRows(redis_url, self.id, label_layout(resource), LABELS)
         self.environ = {
             "TIDEMILL_STATE": str(folder / "state"),
             "TIDEMILL_REDIS": redis_url,
@@ -114,10 +118,14 @@ class Installation:
         ]
         frame = pl.DataFrame(events, schema_overrides={"rework": pl.Boolean()})
         self.rows.rebuild(lambda: Filling({"s": len(events)}, [frame]), force=True)
+        said = frame.select("entity", "offset", "source", "event_time", "available_at").with_columns(
+            pl.lit("good").alias("label.grade")
+        )
+        self.labels.rebuild(lambda: Filling({"s": len(events)}, [said]), force=True)
 
 
 VALUES = {"exposure_ms": 8.5, "shift": 2, "operator": "Mö", "rework": None, "brightness": 0.25}
-WINDOWS = {"seen_10m": 1, "longest_10m": 8.5, "last_operator_1h": "Mö"}
+WINDOWS = {"seen_10m": 1, "longest_10m": 8.5, "last_operator_1h": "Mö", "last_grade_10m": "good"}
 
 
 @pytest.mark.redis
@@ -137,7 +145,7 @@ def test_feast_knows_the_features_after_apply_and_reads_what_ingest_wrote(
     statuses = {name: values for name, values in answer["statuses"].items() if name != "station"}
     assert statuses == {name: [present, not_found] for name in VALUES} | {name: [present] * 2 for name in WINDOWS}
     site.fill({"A": VALUES}, age=timedelta(hours=2))
-    old = dict.fromkeys(VALUES) | {"seen_10m": 0, "longest_10m": None, "last_operator_1h": None}
+    old = dict.fromkeys(VALUES) | {"seen_10m": 0, "longest_10m": None, "last_operator_1h": None, "last_grade_10m": None}
     assert site.read([{"station": "A"}])["values"] == {"station": ["A"]} | {
         name: [value] for name, value in old.items()
     }

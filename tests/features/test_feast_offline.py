@@ -86,13 +86,15 @@ def test_windows_come_with_the_last_values_in_one_frame_and_are_those_of_serving
 
 
 def test_the_models_own_service_gives_all_of_its_features(found: dict[str, Any]) -> None:
-    names = {"station", "heat", "note", "seen_1h", "seen_1d", "hottest_1d"}
+    names = {"station", "heat", "note", "seen_1h", "seen_1d", "hottest_1d", "said_1d"}
     assert found["service of ours"].keys() == names
     assert found["service of ours"]["seen_1d"] == [1, 0, 1, 1]
+    assert found["service of ours"]["said_1d"] == [1, 1, 2, 2]
 
 
 def test_windows_are_materialized_as_they_stand_at_the_end(found: dict[str, Any]) -> None:
-    assert found["materialized windows"] == {"station": [7], "heat": [30.0], "seen_1d": [1], "hottest_1d": [30.0]}
+    values = {"heat": [30.0], "seen_1d": [1], "hottest_1d": [30.0], "said_1d": [2]}
+    assert found["materialized windows"] == {"station": [7]} | values
 
 
 def test_the_frame_has_the_types_that_pandas_users_expect(found: dict[str, Any]) -> None:

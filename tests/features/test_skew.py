@@ -6,7 +6,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from tidemill.features.skew import Served, compare, events_for
+from tidemill.features.skew import Served, compare, events_for, labels_for
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.loop import example_resource
 
@@ -53,6 +53,26 @@ UPTO = {S: 3, T: 0}
 def frame(resource: ContinualModel, *served: Served) -> pl.DataFrame:
     times = {"event_time": pl.Datetime("us", "UTC"), "available_at": pl.Datetime("us", "UTC")}
     return events_for(pl.DataFrame(EVENTS, schema_overrides=times).lazy(), served, resource)
+
+
+def test_windows_over_labels_are_computed_from_the_labels_up_to_the_fence() -> None:
+    fields = [{"name": "x", "type": "float"}, {"name": "word", "type": "string", "required": False}]
+    resource = example_resource(
+        events={"entity": {"name": "station"}, "timestamp": "captured_at", "fields": fields},
+        features={"windows": [{"name": "said", "agg": "count", "of": "label.defect", "over": ["1h"]}]},
+    )
+    times = {"event_time": pl.Datetime("us", "UTC"), "available_at": pl.Datetime("us", "UTC")}
+    said = [
+        {"source": "c/l/0", "offset": offset, "entity": "A", "event_time": time, "available_at": time, "value": value}
+        for offset, (time, value) in enumerate([(NOON - timedelta(minutes=5), '{"defect": "ok"}')] * 3)
+    ]
+    served = prediction({S: 1, "c/l/0": 1}, said_1h=2)
+    labels = labels_for(pl.DataFrame(said, schema_overrides=times).lazy(), [served], resource)
+    seen = frame(resource, served)
+    found = compare([served], seen, UPTO | {"c/l/0": 2}, resource, labels=labels)
+    assert (found.equal, found.values, found.not_comparable) == (1, 1, {})
+    wrong = msgspec.structs.replace(served, features={"said_1h": 3})
+    assert compare([wrong], seen, UPTO | {"c/l/0": 2}, resource, labels=labels).differing == 1
 
 
 def prediction(fence: Mapping[str, int], status: str | None = "PRESENT", **features: Any) -> Served:

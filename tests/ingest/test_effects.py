@@ -22,10 +22,10 @@ from tidemill.core.errors import Unavailable
 from tidemill.events.lake import LakeTable
 from tidemill.events.records import Record, Sketch, Topics
 from tidemill.events.sources import Source
+from tidemill.features import filling
 from tidemill.features.layout import layout_of
 from tidemill.features.online import Filling, OnlineReader, OnlineRows, RowsLost
 from tidemill.features.tiles import window_values
-from tidemill.ingest import effects
 from tidemill.ingest.batch import BatchReader
 from tidemill.ingest.effects import Effects, Stage
 from tidemill.ingest.start import start_of
@@ -367,7 +367,7 @@ def test_a_rebuild_holds_some_events_at_a_time(world: World, monkeypatch: pytest
         return found
 
     monkeypatch.setattr(LakeTable, "collect", collected)
-    monkeypatch.setattr(effects, "_REBUILT_TOGETHER", 10)
+    monkeypatch.setattr(filling, "TOGETHER", 10)
     worker.effects.fill_rows(force=True)
     assert sum(held[1:]) == len(_offsets(world, good=True)) > max(held)
     check_rows(world)

@@ -9,12 +9,15 @@ from typing import Any
 
 import polars as pl
 import pytest
+import redis
 
 from tidemill.core.clock import SystemClock, to_ms
 from tidemill.core.errors import NotFound, TidemillError
 from tidemill.events.kafka import RecordReader, RecordWriter
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.records import Label, Outcome, Prediction, Topics
+from tidemill.features.label_events import LABELS, label_layout
+from tidemill.features.reader import OnlineReader
 from tidemill.outcomes import worker
 from tidemill.spec.model import ContinualModel
 from tidemill.testing import eventually
@@ -261,3 +264,38 @@ def test_an_outcome_comes_soon_after_it_is_eligible(working: Factory) -> None:
     assert late[0] >= 0, "judged too early"
     # A quarter of a second where there is nothing else to do; a machine full of tests is given more.
     assert late[len(late) // 2] < 2_000
+
+
+@pytest.fixture
+def windowed(kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path) -> Iterator[Factory]:
+    resource = example_resource(
+        topic_prefix,
+        events={"entity": {"name": "station"}, "timestamp": "at", "fields": [{"name": "x", "type": "float"}]},
+        features={"windows": [{"name": "said", "agg": "count", "of": "label.defect", "over": ["1h"]}]},
+        prediction={"type": "classification", "classes": ["ok", "scratch"]},
+        labels={"fields": [{"name": "defect", "type": "class"}], "maturity": {"after": "1s", "horizon": "1h"}},
+    )
+    with RecordWriter(kafka) as writer:
+        yield Factory(resource, kafka, redis_url, tmp_path / "lake", writer)
+
+
+def test_labels_are_in_their_windows_once_over_lives_and_a_lost_server(windowed: Factory) -> None:
+    reader = OnlineReader(windowed.redis, windowed.resource.id, LABELS, layout=label_layout(windowed.resource))
+
+    def said(count: int) -> bool:
+        (row,) = reader.read(["a"], to_ms(SystemClock().now()))
+        return row.values.get("said_1h") == count
+
+    with windowed.working():
+        eventually(lambda: _exists(windowed), 30)
+        for event in ("e1", "e2"):
+            windowed.label("ok", entity="a", event_id=event)
+        eventually(lambda: said(2), 15)
+    windowed.label("ok", entity="a", event_id="e3")
+    with windowed.working():
+        eventually(lambda: said(3), 15)
+        client = redis.Redis.from_url(windowed.redis)
+        client.delete(f"{windowed.resource.id}:{LABELS}#generation")
+        eventually(lambda: said(3), 15)
+        windowed.label("ok", entity="a", event_id="e4")
+        eventually(lambda: said(4), 15)

@@ -17,7 +17,7 @@ from tidemill.features.layout import layout_of
 from tidemill.features.online import Filling, OnlineRows
 from tidemill.features.reader import OnlineReader, OnlineRow, Status
 from tidemill.features.tiles import window_values
-from tidemill.serving.features import OnlineFeatures
+from tidemill.serving.features import OnlineFeatures, Views
 from tidemill.serving.predictor import Predictor
 from tidemill.serving.rows import RequestRow
 from tidemill.serving.server import _feature_source
@@ -94,6 +94,18 @@ def test_a_store_that_does_not_answer_is_left_alone_for_a_moment(clock: HandCloc
     source.broken = False
     clock.sleep(1.1)
     assert features.of(["A"], NOW)[0].status == "PRESENT"
+
+
+def test_two_views_are_read_as_one_row(clock: HandClock) -> None:
+    said = OnlineRow(Status.PRESENT, {"defects_1h": 0.5}, 7, {"c/l/0": 3})
+    rows = Views([Source({"A": PRESENT}), Source({"A": said, "B": said})]).read(["A", "B", "C"], NOW)
+    assert rows[0] == OnlineRow(Status.PRESENT, PRESENT.values | said.values, 1, {"c/t/0": 41, "c/l/0": 3})
+    assert [row.status for row in rows] == [Status.PRESENT, Status.PRESENT, Status.NOT_FOUND]
+
+
+def test_while_one_view_is_rebuilt_no_part_of_a_row_is_given() -> None:
+    views = Views([Source({"A": PRESENT}), Source({"A": OnlineRow(Status.REBUILDING)})])
+    assert views.read(["A"], NOW) == [OnlineRow(Status.REBUILDING)]
 
 
 def test_without_features_nothing_is_read(clock: HandClock) -> None:

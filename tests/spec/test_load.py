@@ -221,8 +221,11 @@ def test_features_need_the_field_they_are_computed_from() -> None:
 @pytest.mark.parametrize(
     ("of", "told"),
     [
-        ("label.defect", "label.defect: windows over labels are planned, not built yet (stage outcomes); remove it"),
-        ("x.y", 'expected a field name: letters, digits and _, not starting with a digit, not "x.y"'),
+        (
+            "x.y",
+            "expected a field name (letters, digits and _, not starting with a digit), or label. and a "
+            'label\'s field, not "x.y"',
+        ),
         ("7", "expected text (in quotes, if it looks like something else), not 7"),
     ],
 )

@@ -69,6 +69,21 @@ def values(row: dict[str, Any]) -> list[Any]:
     return [row[name] for name in NAMES]
 
 
+def test_a_window_over_labels_sees_those_that_had_arrived_at_the_events_time() -> None:
+    said = {"name": "said", "agg": "count", "of": "label.defect", "over": ["1h"]}
+    resource = tiny_resource(features=FEATURES | {"windows": [*FEATURES["windows"], said]})
+    events = events_frame(8)
+    labels = labels_frame(events, after_s=1.0).with_columns(event_time=events["event_time"])
+    found = with_windows(events, events.lazy(), resource, labels=labels.lazy())
+    arrived = [
+        labels.filter((pl.col("entity") == row["entity"]) & (pl.col("available_at") <= row["event_time"])).height
+        for row in events.iter_rows(named=True)
+    ]
+    assert found["said_1h"].to_list() == arrived
+    assert max(arrived) > 0
+    assert with_windows(events, events.lazy(), resource)["said_1h"].to_list() == [0] * 8
+
+
 def test_an_event_that_was_predicted_has_the_values_that_were_served(resource: ContinualModel) -> None:
     found = windows_of(resource, {})
     assert found["e4"] == {"event_id": "e4", FROM: "p0"} | {name: SERVED[name] for name in NAMES}

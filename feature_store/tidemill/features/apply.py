@@ -46,7 +46,10 @@ def apply(resource: ContinualModel, settings: Settings) -> None:
 
 
 def _has_values(resource: ContinualModel) -> bool:
-    return bool(resource.spec.features.image) or any(field.type != "image" for field in resource.spec.events.fields)
+    features = resource.spec.features
+    return bool(features.image or features.label_windows) or any(
+        field.type != "image" for field in resource.spec.events.fields
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -114,7 +114,7 @@ def _layout(table: FeatureView) -> Layout:
     """The view's windows, and the kinds of the fields that they are of."""
     known = windows_in(table.tags)
     fields = [(field.name, _KINDS[field.dtype]) for field in table.features if field.name not in known.names]
-    return Layout(tuple(fields), tiled(known.windows, known.allowed_lateness))
+    return Layout((*fields, *known.label_fields), tiled(known.windows, known.allowed_lateness))
 
 
 def _entity(key: EntityKey) -> str:

@@ -19,6 +19,7 @@ from feast.feature_view import DUMMY_ENTITY_ID
 
 from tidemill.core.errors import InvalidInput, NotFound, Unavailable, Unsupported
 from tidemill.events.lake import LakeTable
+from tidemill.features.label_events import label_events
 from tidemill.features.point_in_time import scan_point_in_time, scan_windows, span
 from tidemill.features.window_tag import ViewWindows, windows_in
 
@@ -107,7 +108,8 @@ def scan(source: DataSource, repository: Path | None) -> pl.LazyFrame:
                 f"{source.name}: an s3_endpoint_override of a Delta table is not read",
                 hint="set AWS_ENDPOINT_URL instead",
             )
-        return LakeTable(uri).scan()
+        table, of_labels = LakeTable(uri).scan(), windows_in(source.tags).label_fields
+        return label_events(table, of_labels) if of_labels else table
     return pl.scan_parquet(uri, storage_options=options)
 
 

@@ -29,7 +29,7 @@ from tidemill.features.partials import COLUMNS, KEYED
 from tidemill.features.tiles import Tiled, tiled
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["EVENTS", "LAST_WORDS", "MAX_ROW_BYTES", "Kind", "Layout", "layout_of", "name_id", "row_bytes"]
+__all__ = ["EVENTS", "LAST_WORDS", "MAX_ROW_BYTES", "Kind", "Layout", "check_size", "layout_of", "name_id", "row_bytes"]
 
 EVENTS = "events"
 """Name of a model's view: of each entity's events."""
@@ -168,8 +168,12 @@ def layout_of(resource: ContinualModel) -> Layout:
     spec = resource.spec
     fields = [(field.name, _KINDS[field.type]) for field in spec.events.fields if field.type in _KINDS]
     fields += [(name, _KINDS["float"]) for name in spec.features.image]
-    windows = spec.features.windows
-    layout = Layout(tuple(fields), tiled(windows, spec.events.allowed_lateness))
+    windows = tiled(spec.features.event_windows, spec.events.allowed_lateness)
+    return check_size(Layout(tuple(fields), windows))
+
+
+def check_size(layout: Layout) -> Layout:
+    """The layout, if its rows cannot exceed `MAX_ROW_BYTES`; else raises `InvalidInput`."""
     if row_bytes(layout) > MAX_ROW_BYTES:
         worst = max(layout.windows, key=lambda window: window.ring * layout.entry_words(window))
         raise InvalidInput(

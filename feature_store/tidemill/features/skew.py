@@ -15,10 +15,11 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from tidemill.features.label_events import label_events, label_kinds
 from tidemill.features.tiles import window_values
-from tidemill.spec.model import ContinualModel
+from tidemill.spec.model import ContinualModel, Window
 
-__all__ = ["Difference", "Served", "Skew", "compare", "events_for", "newest_served"]
+__all__ = ["Difference", "Served", "Skew", "compare", "events_for", "labels_for", "newest_served"]
 
 TOLERANCE, SMALLEST = 1e-9, 1e-12
 """Relative, and absolute about zero: sums of the same numbers in another order."""
@@ -109,20 +110,38 @@ def events_for(events: pl.LazyFrame, served: Sequence[Served], resource: Continu
     return events.filter(mine & (pl.col("event_date") >= since.date())).select(columns).collect()
 
 
-def compare(served: Sequence[Served], events: pl.DataFrame, upto: Mapping[str, int], resource: ContinualModel) -> Skew:
-    """Compute each prediction's features from the events up to its fence, and compare.
+def labels_for(labels: pl.LazyFrame, served: Sequence[Served], resource: ContinualModel) -> pl.DataFrame:
+    """As `events_for`, the labels of those entities as events of theirs."""
+    found = label_events(labels, label_kinds(resource))
+    if not served:
+        return found.clear().collect()
+    since = min(one.at for one in served) - _longest(resource) - timedelta(days=1)
+    mine = pl.col("entity").is_in(sorted({one.entity for one in served}))
+    return found.filter(mine & (pl.col("event_time") >= since)).collect()
+
+
+def compare(
+    served: Sequence[Served],
+    events: pl.DataFrame,
+    upto: Mapping[str, int],
+    resource: ContinualModel,
+    *,
+    labels: pl.DataFrame | None = None,
+) -> Skew:
+    """Compute each prediction's features from the events and labels up to its fence, and compare.
 
     Args:
         served: predictions.
         events: all events of their entities, from `events_for`.
         upto: how far the lake has each source (`Snapshot.upto`).
         resource: whose features they are.
+        labels: all labels of their entities, from `labels_for`; None: windows over labels are not compared.
     """
     reasons: Counter[str] = Counter()
     whys = [_why_not(one, upto) for one in served]
     comparable = [one for one, why in zip(served, whys, strict=True) if why is None]
     reasons.update(why for why in whys if why is not None)
-    computed = _computed(comparable, events, resource)
+    computed = _computed(comparable, events, labels, resource)
     found: list[list[Difference]] = []
     values = 0
     for one in comparable:
@@ -181,7 +200,7 @@ def _why_not(one: Served, upto: Mapping[str, int]) -> str | None:
 
 
 def _computed(
-    served: Sequence[Served], events: pl.DataFrame, resource: ContinualModel
+    served: Sequence[Served], events: pl.DataFrame, labels: pl.DataFrame | None, resource: ContinualModel
 ) -> dict[str, dict[str, Any] | None]:
     """Each prediction's features by its id, as `ttl` leaves them; None where there is no event of its entity."""
     if not served:
@@ -199,16 +218,14 @@ def _computed(
         schema={"prediction_id": pl.String(), "source": pl.String(), "fence": pl.Int64()},
         orient="row",
     )
-    seen = (
-        rows.select("prediction_id", "entity")
-        .join(events, on="entity")
-        .join(fences, on=["prediction_id", "source"])
-        .filter(pl.col("offset") <= pl.col("fence"))
-    )
+    seen = _seen(rows, events, fences)
     plain = _plain(resource)
     last = seen.sort(_ORDER).unique("prediction_id", keep="last").select("prediction_id", *plain)
     found = {row.pop("prediction_id"): row for row in last.iter_rows(named=True)}
-    windows = _windows(seen, rows, resource)
+    windows = _windows(seen, rows, resource.spec.features.event_windows, resource)
+    if labels is not None:
+        said = _windows(_seen(rows, labels, fences), rows, resource.spec.features.label_windows, resource)
+        windows = [of_events | of_labels for of_events, of_labels in zip(windows, said, strict=True)]
     too_old = {one.prediction_id: dict.fromkeys(plain) for one in served if one.status == _OLD}
     return {
         name: found[name] | too_old.get(name, {}) | values if name in found else None
@@ -216,8 +233,17 @@ def _computed(
     }
 
 
-def _windows(seen: pl.DataFrame, rows: pl.DataFrame, resource: ContinualModel) -> list[dict[str, Any]]:
-    windows = resource.spec.features.windows
+def _seen(rows: pl.DataFrame, events: pl.DataFrame, fences: pl.DataFrame) -> pl.DataFrame:
+    """For each prediction the events of its entity up to its fence."""
+    mine = rows.select("prediction_id", "entity").join(
+        events.with_columns(pl.col("entity").cast(pl.String)), on="entity"
+    )
+    return mine.join(fences, on=["prediction_id", "source"]).filter(pl.col("offset") <= pl.col("fence"))
+
+
+def _windows(
+    seen: pl.DataFrame, rows: pl.DataFrame, windows: Sequence[Window], resource: ContinualModel
+) -> list[dict[str, Any]]:
     if not windows:
         return [{} for _ in range(rows.height)]
     # Each prediction has its own fence, so each is an entity of its own, and each copy of an event an event.

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
+from tidemill.features.label_events import LABELS, label_kinds
+from tidemill.features.layout import EVENTS, Kind
 from tidemill.spec.model import ContinualModel, Window
 
 __all__ = ["WINDOWS_TAG", "ViewWindows", "windows_in", "windows_tag"]
@@ -23,6 +25,8 @@ class ViewWindows(NamedTuple):
     windows: tuple[Window, ...]
     allowed_lateness: timedelta
     max_future: timedelta
+    label_fields: tuple[tuple[str, Kind], ...] = ()
+    """Of a view of labels: the fields that its windows are of."""
 
     def of(self, names: Set[str]) -> tuple[Window, ...]:
         """Those that give one of these features."""
@@ -37,12 +41,14 @@ class ViewWindows(NamedTuple):
 _adapter = TypeAdapter(ViewWindows)
 
 
-def windows_tag(resource: ContinualModel) -> dict[str, str]:
-    """The tag of the model's view of events; none where it has no window."""
-    if not resource.spec.features.windows:
+def windows_tag(resource: ContinualModel, view: str = EVENTS) -> dict[str, str]:
+    """The tag of one of the model's views; none where it has no window."""
+    features, events = resource.spec.features, resource.spec.events
+    windows = features.label_windows if view == LABELS else features.event_windows
+    if not windows:
         return {}
-    events = resource.spec.events
-    content = ViewWindows(resource.spec.features.windows, events.allowed_lateness, events.max_future)
+    fields = label_kinds(resource) if view == LABELS else ()
+    content = ViewWindows(windows, events.allowed_lateness, events.max_future, fields)
     return {WINDOWS_TAG: _adapter.dump_json(content, by_alias=True).decode()}
 
 

@@ -39,7 +39,7 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
         rows, fresh_rows=resource.spec.gates.fresh.rows, known=before.record.seen() if before else None, seed=seed
     )
     pictures = picture_store(place.lake, resource)
-    seen = content(events, parts, resource, pictures, predictions=predictions, as_of=as_of)
+    seen = content(events, parts, resource, pictures, labels=labels, predictions=predictions, as_of=as_of)
     frame, service = _with_service(place, seen, predictions, as_of)
     since = None if grant.since is None else from_ms(grant.since)
     record = SnapshotRecord(

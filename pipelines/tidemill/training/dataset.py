@@ -48,7 +48,7 @@ QUERY = (
 
 WINDOWS_QUERY = (
     "; window features as logged with the event's first prediction (available_at <= as_of) if its feature_status is "
-    "PRESENT or OUTSIDE_MAX_AGE, else V(entity, event_time, event_time) from events"
+    "PRESENT or OUTSIDE_MAX_AGE, else V(entity, event_time, event_time) from events, or from labels if it is of them"
 )
 """What is added to the query where there are window features."""
 
@@ -144,6 +144,7 @@ def content(
     resource: ContinualModel,
     pictures: PictureStore,
     *,
+    labels: pl.LazyFrame | None = None,
     predictions: pl.LazyFrame | None = None,
     as_of: int | None = None,
 ) -> pl.DataFrame:
@@ -154,6 +155,7 @@ def content(
         rows: from `split`.
         resource: for the names.
         pictures: has those that are not in their rows.
+        labels: the lake's labels, for windows over them.
         predictions: the lake's predictions, whose logged window features are preferred.
         as_of: milliseconds since the epoch; predictions that arrived later are not seen.
 
@@ -178,7 +180,7 @@ def content(
     if resource.image_field is not None:
         found = pictures.fill(found, resource.image_field.name)
     seen = rows.join(found.select(_ROW + columns), on=_ROW, how="inner", maintain_order="left")
-    return with_windows(seen, events, resource, predictions=predictions, as_of=as_of)
+    return with_windows(seen, events, resource, labels=labels, predictions=predictions, as_of=as_of)
 
 
 def reference_rows(

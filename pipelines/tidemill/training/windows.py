@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from tidemill.features.label_events import label_events, label_kinds
 from tidemill.features.point_in_time import scan_windows
 from tidemill.spec.model import ContinualModel
 from tidemill.training.logged import KEY, first_predictions
@@ -27,6 +28,11 @@ FROM = "windows_from"
 
 _READ = ("PRESENT", "OUTSIDE_MAX_AGE")
 """Statuses with windows' values: windows bound their own age, so those of an old row stand as well."""
+_TIME = pl.Datetime("us", "UTC")
+_NO_LABELS = pl.DataFrame(
+    schema={"source": pl.String(), "offset": pl.Int64(), "entity": pl.String(), "value": pl.String()}
+    | dict.fromkeys(("event_time", "available_at"), _TIME)
+)
 _decoder = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -35,6 +41,7 @@ def with_windows(
     events: pl.LazyFrame,
     resource: ContinualModel,
     *,
+    labels: pl.LazyFrame | None = None,
     predictions: pl.LazyFrame | None = None,
     as_of: int | None = None,
 ) -> pl.DataFrame:
@@ -44,25 +51,37 @@ def with_windows(
         rows: columns entity, event_id and event_time.
         events: the lake's events.
         resource: for the windows.
+        labels: the lake's labels, for windows over them; without it, they see none.
         predictions: the lake's predictions.
         as_of: milliseconds since the epoch; predictions that arrived later are not seen (None: all are).
     """
     names = resource.spec.features.window_names
     if not names:
         return rows
-    asked = rows.select(pl.col("entity").cast(pl.String), pl.col("event_time").alias("at"))
-    computed = scan_windows(
-        asked,
-        events.with_columns(pl.col("entity").cast(pl.String)),
-        resource.spec.features.windows,
-        allowed_lateness=resource.spec.events.allowed_lateness,
-        max_future=resource.spec.events.max_future,
-    )
+    computed = _computed(rows, events, labels, resource).select(names)
     logged = _logged(rows, computed.schema, predictions, as_of)
     served = rows.select(KEY).join(logged, on=KEY, how="left", maintain_order="left")
     is_served = served[FROM].is_not_null()
     values = [served[name].zip_with(is_served, computed[name]) for name in names]
     return rows.with_columns(*values, served[FROM])
+
+
+def _computed(
+    rows: pl.DataFrame, events: pl.LazyFrame, labels: pl.LazyFrame | None, resource: ContinualModel
+) -> pl.DataFrame:
+    """V(entity, t, t) of each window at the rows' event times."""
+    features, times = resource.spec.features, resource.spec.events
+    asked = rows.select(pl.col("entity").cast(pl.String), pl.col("event_time").alias("at"))
+    said = _NO_LABELS.lazy() if labels is None else labels
+    found = [
+        scan_windows(asked, seen, windows, allowed_lateness=times.allowed_lateness, max_future=times.max_future)
+        for seen, windows in (
+            (events.with_columns(pl.col("entity").cast(pl.String)), features.event_windows),
+            (label_events(said, label_kinds(resource)), features.label_windows),
+        )
+        if windows
+    ]
+    return pl.concat(found, how="horizontal")
 
 
 def _logged(

@@ -33,21 +33,28 @@ def online(
 ) -> None:
     """Fill a model's online rows from the lake again; predictions do without features until they are there."""
     from tidemill.cli.models import find
+    from tidemill.features.label_events import LABELS, label_layout
     from tidemill.features.layout import layout_of
     from tidemill.features.online import OnlineRows
 
     machine = local()
     resource = find(machine, name).resource
     _has_writer(machine, resource.id)
-    rows = OnlineRows(machine.settings.require_redis(), resource.id, layout_of(resource))
+    redis = machine.settings.require_redis()
+    views = [OnlineRows(redis, resource.id, layout_of(resource))]
+    if resource.spec.features.label_windows:
+        views.append(OnlineRows(redis, resource.id, label_layout(resource), LABELS))
     try:
         begun = machine.clock.monotonic()
-        forgotten = rows.forget()
-        say("waiting until ingest has filled the rows" + ("" if forgotten else "; they were not complete"))
-        _until_ready(machine, rows.ready, timeout, f"the online rows of {resource.id} are not complete yet")
+        complete = [rows.forget() for rows in views]
+        forgotten = all(complete)
+        say("waiting until the rows are filled" + ("" if forgotten else "; they were not complete"))
+        for rows in views:
+            _until_ready(machine, rows.ready, timeout, f"the online rows of {resource.id} are not complete yet")
         took = round(machine.clock.monotonic() - begun, 1)
     finally:
-        rows.close()
+        for rows in views:
+            rows.close()
     data = {"model": resource.id, "were_complete": forgotten, "seconds": took}
     emit(data, output, f"the rows of {resource.id} were filled from the lake in {took} s")
 

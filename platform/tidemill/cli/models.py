@@ -164,9 +164,11 @@ def _check_service(resource: ContinualModel, machine: Local) -> None:
 
 def _row_bytes(resource: ContinualModel) -> int:
     """What an online row takes with each tile occupied. Raises `InvalidInput` where that is more than is taken."""
+    from tidemill.features.label_events import label_layout
     from tidemill.features.layout import layout_of, row_bytes
 
-    return row_bytes(layout_of(resource))
+    of_labels = label_layout(resource)
+    return row_bytes(layout_of(resource)) + (row_bytes(of_labels) if of_labels.windows else 0)
 
 
 def _check_code(resource: ContinualModel, folder: Path) -> None:

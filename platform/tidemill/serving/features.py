@@ -15,12 +15,12 @@ from tidemill.core.clock import Clock
 from tidemill.core.errors import InvalidInput, TidemillError
 from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.features.images import statistics
-from tidemill.features.reader import OnlineRow
+from tidemill.features.reader import OnlineRow, Status
 from tidemill.features.rows import Value
 from tidemill.serving.rows import RequestRow
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["UNAVAILABLE", "FeatureRow", "FeatureSource", "OnlineFeatures", "PictureStatistics", "RowFeatures"]
+__all__ = ["UNAVAILABLE", "FeatureRow", "FeatureSource", "OnlineFeatures", "PictureStatistics", "RowFeatures", "Views"]
 
 UNAVAILABLE = "UNAVAILABLE"
 """Status of a feature whose store did not answer in time."""
@@ -62,6 +62,35 @@ class FeatureSource(Protocol):
     def read(self, entities: Sequence[str], now_ms: int | None = None) -> list[OnlineRow]:
         """The rows, their windows as they are at `now_ms`."""
         ...
+
+
+class Views:
+    """Several views of the same entities as one: values and fences of all, and the first view's time.
+
+    Args:
+        views: readers of the views.
+    """
+
+    def __init__(self, views: Sequence[FeatureSource]) -> None:
+        self._views = tuple(views)
+
+    def read(self, entities: Sequence[str], now_ms: int | None = None) -> list[OnlineRow]:
+        """The rows; REBUILDING where one of the views is, PRESENT where one of them has the entity."""
+        found = [view.read(entities, now_ms) for view in self._views]
+        return [_together(rows) for rows in zip(*found, strict=True)]
+
+
+def _together(rows: Sequence[OnlineRow]) -> OnlineRow:
+    statuses = [row.status for row in rows]
+    if Status.REBUILDING in statuses:
+        return OnlineRow(Status.REBUILDING)
+    known = [status for status in statuses if status is not Status.NOT_FOUND]
+    return OnlineRow(
+        known[0] if known else Status.NOT_FOUND,
+        {name: value for row in rows for name, value in row.values.items()},
+        rows[0].event_time,
+        {source: offset for row in rows for source, offset in row.fence.items()},
+    )
 
 
 class OnlineFeatures:

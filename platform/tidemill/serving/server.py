@@ -113,17 +113,20 @@ def _writer(kafka: str, version: str) -> PredictionWriter:
 def _feature_source(redis: str, resource: ContinualModel) -> Any:
     if not resource.spec.features.windows:
         return None
+    from tidemill.features.label_events import LABELS, label_layout
     from tidemill.features.layout import layout_of
     from tidemill.features.reader import OnlineReader
+    from tidemill.serving.features import Views
 
-    ttl = resource.spec.features.ttl
-    return OnlineReader(
-        redis,
-        resource.id,
-        layout=layout_of(resource),
-        ttl_ms=None if ttl is None else round(ttl.total_seconds() * 1000),
-        timeout_s=_READ_TIMEOUT_S,
-    )
+    features, views = resource.spec.features, []
+    if features.event_windows:
+        ttl_ms = None if features.ttl is None else round(features.ttl.total_seconds() * 1000)
+        layout = layout_of(resource)
+        views.append(OnlineReader(redis, resource.id, layout=layout, ttl_ms=ttl_ms, timeout_s=_READ_TIMEOUT_S))
+    if features.label_windows:
+        layout = label_layout(resource)
+        views.append(OnlineReader(redis, resource.id, LABELS, layout=layout, timeout_s=_READ_TIMEOUT_S))
+    return views[0] if len(views) == 1 else Views(views)
 
 
 def _service(resource: ContinualModel, repository: Path | None, clock: Clock) -> RowFeatures | None:

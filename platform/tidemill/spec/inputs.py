@@ -3,15 +3,16 @@
 from datetime import timedelta
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from tidemill.spec.part import URI_PREFIX, Identifier, Part, Share, TopicName, refuse_repeated
+from tidemill.spec.part import URI_PREFIX, Identifier, Part, Share, TopicName, Windowed, refuse_repeated
 from tidemill.spec.quantities import Duration, format_duration
 
 __all__ = [
     "AGGREGATIONS",
     "EVENT_COLUMNS",
     "IMAGE_STATISTICS",
+    "LABEL_PREFIX",
     "Aggregation",
     "Entity",
     "EventField",
@@ -29,6 +30,8 @@ EVENT_COLUMNS = (
 """Columns that each events table has besides the event's fields, which cannot bear these names."""
 Aggregation = Literal["count", "sum", "mean", "min", "max", "std", "last", "distinct", "quantile"]
 AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
+LABEL_PREFIX = "label."
+"""Before the name of a label's field where it might be taken for an event's."""
 SHORTEST_WINDOW = timedelta(seconds=6)
 LONGEST_WINDOW = timedelta(days=365)
 
@@ -140,24 +143,23 @@ class Window(Part):
     """Name of the feature, before the length."""
     agg: Aggregation
     """How the values are put together. `distinct` and `quantile` are approximate (about 2 %)."""
-    of: Identifier | None = None
-    """The event field or picture statistic; none for `count` of events."""
+    of: Windowed | None = None
+    """The event field or picture statistic; `label.` and its name for a field of the labels of the entity's events;
+    none for `count` of events."""
     over: Annotated[tuple[Duration, ...], Field(min_length=1)]
     """Lengths of the window."""
     q: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Which quantile, such as 0.95 (`agg: quantile` only)."""
 
     @property
+    def is_of_labels(self) -> bool:
+        """Whether it aggregates labels, and not events."""
+        return self.of is not None and self.of.startswith(LABEL_PREFIX)
+
+    @property
     def features(self) -> tuple[str, ...]:
         """Names of the features, one for each length."""
         return tuple(f"{self.name}_{format_duration(length)}" for length in self.over)
-
-    @field_validator("of", mode="before")
-    @classmethod
-    def _of_events(cls, of: object) -> object:
-        if isinstance(of, str) and of.startswith("label."):
-            raise ValueError(f"{of}: windows over labels are planned, not built yet (stage outcomes); remove it")
-        return of
 
     @model_validator(mode="after")
     def _fits(self) -> "Window":
@@ -181,7 +183,7 @@ class Features(Part):
     image: tuple[Literal["brightness", "contrast", "sharpness", "saturation", "clipping"], ...] = ()
     """Statistics of the event's image field; of a prediction, those of the picture that was sent with it."""
     windows: tuple[Window, ...] = ()
-    """Aggregates of each entity's recent events."""
+    """Aggregates of each entity's recent events and labels."""
     service: Identifier | None = None
     """A FeatureService of your own Feast repository (setting `feast_repo`), used as it is."""
     freshness: Duration | None = None
@@ -189,6 +191,16 @@ class Features(Part):
     ttl: Duration | None = None
     """Age at which an entity's last event no longer counts, online and in history; none: never.
     Windows bound their own age."""
+
+    @property
+    def event_windows(self) -> tuple[Window, ...]:
+        """Those of events."""
+        return tuple(window for window in self.windows if not window.is_of_labels)
+
+    @property
+    def label_windows(self) -> tuple[Window, ...]:
+        """Those of labels."""
+        return tuple(window for window in self.windows if window.is_of_labels)
 
     @property
     def window_names(self) -> tuple[str, ...]:

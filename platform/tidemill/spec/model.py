@@ -13,6 +13,7 @@ from tidemill.spec.answers import LabelField, Labels, Maturity, Prediction, Valu
 from tidemill.spec.inputs import (
     AGGREGATIONS,
     IMAGE_STATISTICS,
+    LABEL_PREFIX,
     Aggregation,
     Entity,
     EventField,
@@ -114,13 +115,15 @@ class Spec(Part):
     def _windows_have_their_source(self) -> "Spec":
         events = {field.name: field.type for field in self.events.fields if field.type != "image"}
         events |= dict.fromkeys(self.features.image, "float")
+        labels = {LABEL_PREFIX + field.name: field.type for field in self.labels.fields if field.type != "box"}
+        known = events | labels
         for window in self.features.windows:
-            kind = events.get(window.of) if window.of is not None else None
+            kind = known.get(window.of) if window.of is not None else None
             if window.of is not None and kind is None:
-                raise ValueError(f"features.windows: {window.name} is of {window.of}; there are {', '.join(events)}")
-            if kind == "string" and window.agg not in {"count", "last", "distinct"}:
+                raise ValueError(f"features.windows: {window.name} is of {window.of}; there are {', '.join(known)}")
+            if kind in {"string", "class"} and window.agg not in {"count", "last", "distinct"}:
                 raise ValueError(
-                    f"features.windows: {window.name}: {window.agg} is for numbers; {window.of} is a string"
+                    f"features.windows: {window.name}: {window.agg} is for numbers; {window.of} is a {kind}"
                 )
         return self
 

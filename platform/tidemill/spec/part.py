@@ -15,11 +15,13 @@ __all__ = [
     "Part",
     "Share",
     "TopicName",
+    "Windowed",
     "refuse_repeated",
 ]
 
 _NAME = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 _IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
+_WINDOWED = r"^(label\.)?[A-Za-z_][A-Za-z0-9_]{0,62}$"
 _TOPIC = r"^[A-Za-z0-9._-]{1,200}$"
 URI_PREFIX = r"^(file|s3|gs|gcs|abfs|abfss|hdfs)://.*/$"
 _IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
@@ -27,6 +29,7 @@ _IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 PATTERNS = {
     _NAME: "a name of lower-case letters, digits and dashes that starts with a letter",
     _IDENTIFIER: "a field name: letters, digits and _, not starting with a digit",
+    _WINDOWED: "a field name (letters, digits and _, not starting with a digit), or label. and a label's field",
     _TOPIC: "a topic name: letters, digits, dots, dashes and _",
     URI_PREFIX: "the beginning of a URI that ends with a slash, such as s3://pictures/",
     _IMPORT_PATH: "module:Class, such as inspection.model:Codec",
@@ -35,6 +38,7 @@ PATTERNS = {
 
 Name = Annotated[str, Field(pattern=_NAME, max_length=63)]
 Identifier = Annotated[str, Field(pattern=_IDENTIFIER)]
+Windowed = Annotated[str, Field(pattern=_WINDOWED)]
 TopicName = Annotated[str, Field(pattern=_TOPIC)]
 ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH, examples=["inspection.model:Codec"])]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -5,9 +5,8 @@ partition meanwhile, after a failure at any line: nothing is lost and nothing is
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
 from typing import Literal
 
 import polars as pl
@@ -20,6 +19,7 @@ from tidemill.events.lake import Span
 from tidemill.events.records import Topics
 from tidemill.events.sources import Source
 from tidemill.events.upkeep import Policy, Upkeep
+from tidemill.features.filling import shares
 from tidemill.features.freshness import Freshness
 from tidemill.features.online import Filling, OnlineRows, RowsLost
 from tidemill.ingest.batch import Batch
@@ -43,11 +43,6 @@ _PLACE = ("source", "offset")
 
 _FIXED = ("entity", "source", "offset", "event_time", "available_at")
 """Columns of the events table that the online rows need besides fields."""
-
-_ORDER = ("event_time", "source", "offset")
-
-_REBUILT_TOGETHER = 2_000_000
-"""Events of the lake of which a rebuild reads some at a time: it reads the lake once for each so many."""
 
 _log = get_logger(__name__)
 
@@ -208,21 +203,8 @@ class Effects:
             return Filling({}, ())
         gone = self._gone_of(snapshot.upto)
         fence = {source: upto for source, upto in snapshot.upto.items() if source not in gone}
-        return Filling(fence, self._shares(snapshot.rows), gone)
-
-    def _shares(self, rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-        """Of some entities at a time, each one's last event and those that its windows may still ask for."""
-        count, newest = self.events.collect(rows.select(pl.len(), pl.col("available_at").max())).row(0)
-        if not count:
-            return
-        rows = rows.select(*self._row_columns, "event_date")
-        in_windows = self._in_windows(rows, min(newest, self._clock.now()))
-        parts = -(-count // _REBUILT_TOGETHER)
-        for part in range(parts):
-            mine = pl.col("entity").hash() % parts == part
-            last = rows.filter(mine).sort(_ORDER).unique("entity", keep="last")
-            both = pl.concat([last, in_windows.filter(mine)]).unique(_PLACE)
-            yield self.events.collect(both.drop("event_date"))
+        rows = snapshot.rows.select(*self._row_columns, "event_date")
+        return Filling(fence, shares(rows, self._rows.layout, self._clock.now(), self.events.collect), gone)
 
     def _gone_of(self, sources: Iterable[str]) -> set[str]:
         """Those that rows need no fence of. Without an answer they keep it: rows do not wait for Kafka."""
@@ -230,19 +212,6 @@ class Effects:
             return {str(source) for source in self._gone(map(Source.parse, sources))}
         except Unavailable:
             return set()
-
-    def _in_windows(self, rows: pl.LazyFrame, earliest: datetime) -> pl.LazyFrame:
-        """The events that a window may still ask for: no time from `earliest` on reaches further back.
-
-        That is now, or the newest arrival where that is earlier: windows are asked for as of the time of a request.
-        """
-        windows = self._rows.layout.windows
-        if not windows:
-            return rows.clear()
-        since = earliest - timedelta(microseconds=max(window.step * window.ring for window in windows))
-        # What counts is older than its arrival by the allowed lateness at most: files of earlier days are not read.
-        day = (since - timedelta(microseconds=windows[0].lateness)).date()
-        return rows.filter((pl.col("event_date") >= day) & (pl.col("available_at") >= since))
 
     def _lake_rows(self, source: Source, first: int, last: int) -> pl.DataFrame:
         found = self.events.scan().filter(_within(source, first, last)).select(self._needed)

@@ -5,7 +5,7 @@ from prometheus_client import Gauge
 from tidemill.core.errors import NotFound
 from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.events.lake import LakeTable, table_uri
-from tidemill.features.skew import Skew, compare, events_for, newest_served
+from tidemill.features.skew import Skew, compare, events_for, labels_for, newest_served
 from tidemill.ingest.tables import events_table
 from tidemill.spec.model import ContinualModel
 
@@ -42,7 +42,13 @@ class SkewCheck:
         served = newest_served(predictions.scan(), sample)
         # Read after the predictions, so that it is as far as their fences.
         events = events_table(self._lake, self._resource).snapshot()
-        return compare(served, events_for(events.rows, served, self._resource), events.upto, self._resource)
+        seen, upto = events_for(events.rows, served, self._resource), dict(events.upto)
+        said = None
+        if self._resource.spec.features.label_windows:
+            labels = LakeTable(table_uri(self._lake, self._resource.id, "labels")).snapshot()
+            said = labels_for(labels.rows, served, self._resource)
+            upto |= labels.upto
+        return compare(served, seen, upto, self._resource, labels=said)
 
     def check(self) -> None:
         """Measure, and tell the metric; an error in the log names the first value that differs."""

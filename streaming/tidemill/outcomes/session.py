@@ -10,6 +10,8 @@ effects makes each exact:
    the last position and finds the same outcomes, because they follow from the log before a position and from
    nothing else (`judge`). A crash after it leaves both. A second worker that still runs is refused by Kafka.
 3. *Lake of outcomes*: follows the topic, by offset.
+4. *Online rows of labels*, where windows are over labels: after the lake has them and before their commit, fenced
+   (`label_rows`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +28,7 @@ from tidemill.metrics.losses import error
 from tidemill.outcomes.intake import Intake
 from tidemill.outcomes.join import Loss
 from tidemill.outcomes.judge import Judge
+from tidemill.outcomes.label_rows import LabelRows
 from tidemill.outcomes.log import Channel, Offsets, OutcomeLog, Position
 from tidemill.outcomes.marks import Marks
 from tidemill.outcomes.start import judged_positions, known_gaps, outcome_starts, starts_of
@@ -58,9 +61,15 @@ class Session:
     """
 
     def __init__(
-        self, resource: ContinualModel, log: OutcomeLog, state: OutcomeState, tables: Tables, clock: Clock
+        self,
+        resource: ContinualModel,
+        log: OutcomeLog,
+        state: OutcomeState,
+        tables: Tables,
+        clock: Clock,
+        rows: LabelRows | None = None,
     ) -> None:
-        self._log, self._state, self._tables, self._clock = log, state, tables, clock
+        self._log, self._state, self._tables, self._clock, self._rows = log, state, tables, clock, rows
         self._emitted = judged_positions(log)
         self._committed: dict[Channel, Offsets] = {
             Channel.PREDICTIONS: starts_of(log, Channel.PREDICTIONS, tables.predictions.table),
@@ -69,6 +78,8 @@ class Session:
         maturity, loss = resource.spec.labels.maturity, loss_of(resource)
         self._intake = Intake(resource.spec, log, state, tables, known_gaps(log, tables))
         self._judge = Judge(state, maturity, loss, self._emitted)
+        if rows is not None:
+            rows.settle()
         if not state.is_whole():
             self._rebuild(Judge(state, maturity, loss, dict.fromkeys(self._emitted, Position(0, 0))))
         self._seek()
@@ -102,7 +113,11 @@ class Session:
         renew = self._clock.monotonic() - self._renewed >= RENEW_S
         self._log.flush()
         self._log.check()
-        self._tables.flush()
+        labels = self._tables.flush()
+        if self._rows is not None:
+            self._rows.settle()  # also when no label comes: readers wait for rows that were lost
+            if labels is not None:
+                self._rows.apply(labels)
         for channel, before in self._committed.items():
             offsets = self._log.positions(channel)
             if renew or offsets != before:

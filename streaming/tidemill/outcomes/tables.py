@@ -99,10 +99,10 @@ class _Buffered:
         if row is not None:
             self._rows.append({**row, "source": str(source), "offset": offset})
 
-    def flush(self) -> None:
-        """Write the rows; raises `Unavailable`, after which the same rows may be added again."""
+    def flush(self) -> pl.DataFrame | None:
+        """Write the rows and return them; raises `Unavailable`, after which the same rows may be added again."""
         if not self._upto:
-            return
+            return None
         integers = {name: pl.Int64() if kind == _TIME else kind for name, kind in self._schema.items()}
         integers.pop(self._day)
         frame = pl.DataFrame(self._rows, schema=integers, orient="row").with_columns(
@@ -111,6 +111,7 @@ class _Buffered:
         frame = frame.with_columns(pl.col(self._of).dt.date().alias(self._day))
         self.table.append(frame, self._upto)
         self._rows, self._upto = [], {}
+        return frame
 
 
 class Tables:
@@ -136,10 +137,12 @@ class Tables:
         """Rows that a flush would write."""
         return len(self.predictions) + len(self.labels) + len(self.outcomes)
 
-    def flush(self) -> None:
-        """Write all that was added; raises `Unavailable`."""
-        for table in (self.predictions, self.labels, self.outcomes):
-            table.flush()
+    def flush(self) -> pl.DataFrame | None:
+        """Write all that was added, and return the labels among it; raises `Unavailable`."""
+        self.predictions.flush()
+        labels = self.labels.flush()
+        self.outcomes.flush()
+        return labels
 
     def numbers(self, source_upto: Mapping[str, int]) -> list[tuple[str, int, int]]:
         """(boot, first, last) of the unbroken runs of prediction numbers up to the given offset of each source."""

@@ -20,6 +20,7 @@ from tidemill.core.telemetry import get_logger
 from tidemill.events.records import Topics
 from tidemill.events.upkeep import Policy, Upkeep
 from tidemill.outcomes.kafka import KafkaLog
+from tidemill.outcomes.label_rows import LabelRows
 from tidemill.outcomes.session import Session
 from tidemill.outcomes.state import RedisState
 from tidemill.outcomes.tables import Tables
@@ -88,13 +89,20 @@ def _live(
         try:
             tables = Tables(lake, resource.id)
             upkeep = Upkeep([one.table for one in (tables.predictions, tables.labels, tables.outcomes)], policy, clock)
-            session = Session(resource, log, state, tables, clock)
-            _log.info("taking in predictions and labels", model=resource.id)
-            while not stop.is_set():
-                session.step()
-                upkeep.begin_if_due()
-            session.flush()
-            upkeep.close()
+            rows = (
+                LabelRows(resource, redis, tables.labels.table, clock) if resource.spec.features.label_windows else None
+            )
+            try:
+                session = Session(resource, log, state, tables, clock, rows)
+                _log.info("taking in predictions and labels", model=resource.id)
+                while not stop.is_set():
+                    session.step()
+                    upkeep.begin_if_due()
+                session.flush()
+                upkeep.close()
+            finally:
+                if rows is not None:
+                    rows.close()
         finally:
             state.close()
     finally:
