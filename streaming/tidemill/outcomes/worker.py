@@ -19,6 +19,7 @@ from tidemill.core.errors import Transient
 from tidemill.core.telemetry import get_logger
 from tidemill.events.records import Topics
 from tidemill.events.upkeep import Policy, Upkeep
+from tidemill.outcomes.agreement import AgreementTeller
 from tidemill.outcomes.kafka import KafkaLog
 from tidemill.outcomes.session import Session
 from tidemill.outcomes.state import RedisState
@@ -88,13 +89,16 @@ def _live(
         try:
             tables = Tables(lake, resource.id)
             upkeep = Upkeep([one.table for one in (tables.predictions, tables.labels, tables.outcomes)], policy, clock)
+            teller = AgreementTeller(resource, kafka=kafka, lake=lake, clock=clock)
             session = Session(resource, log, state, tables, clock)
             _log.info("taking in predictions and labels", model=resource.id)
             while not stop.is_set():
                 session.step()
                 upkeep.begin_if_due()
+                teller.begin_if_due()
             session.flush()
             upkeep.close()
+            teller.close()
         finally:
             state.close()
     finally:
