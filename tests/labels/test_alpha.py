@@ -85,4 +85,6 @@ def test_what_is_no_number_is_left_out_of_measures() -> None:
     with_gaps = pl.DataFrame(
         {"item": ["a", "a", "a", "b", "b"], "number": [1.0, 2.0, float("inf"), 5.0, 5.0], "other": [None] * 5}
     )
-    assert interval_alpha(with_gaps).value == pytest.approx(interval_alpha(with_gaps.filter(pl.col("number") < 9)).value)
+    assert interval_alpha(with_gaps).value == pytest.approx(
+        interval_alpha(with_gaps.filter(pl.col("number") < 9)).value
+    )
