@@ -79,7 +79,8 @@ def pick(things: pl.DataFrame, *, control: float, classes: int, budget: int | No
     shares = np.column_stack([np.full(len(items), control), shares, first])
     fell = np.column_stack([_fell(items, name, shares[:, place]) for place, name in enumerate(columns)])
     chosen = np.flatnonzero(fell.any(axis=1))
-    order = sorted(chosen, key=lambda row: (not fell[row, 0], -useful[row], items[row]))
+    rest = np.prod(1 - shares[:, 1:], axis=1)
+    order = sorted(chosen, key=lambda row: (not fell[row, 0], rest[row], items[row]))
     reasons = {
         items[row]: {name: float(shares[row, place]) for place, name in enumerate(columns) if shares[row, place] > 0}
         for row in order
