@@ -31,7 +31,7 @@ def picked(frame: pl.DataFrame, **settings: Any) -> Picks:
 
 
 def probability(reasons: Any) -> float:
-    return 1 - math.prod(1 - share for share in reasons.values())
+    return float(1 - math.prod(1 - share for share in reasons.values()))
 
 
 def test_whoever_asks_gets_the_same_picks_in_the_same_order() -> None:

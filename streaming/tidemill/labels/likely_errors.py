@@ -92,7 +92,12 @@ def weigh(said: Said, classes: Sequence[str], *, most: int = 20) -> Weighed:
         found = _crowdlab(labels, voices)
     except ImportError:
         return Weighed(why="cleanlab is not installed, so labellers are not weighed: pip install 'tidemill[labels]'")
-    told = _told(words, items, values, found, most)
+    consensus = found["label_quality"]["consensus_label"].to_numpy(dtype=int, copy=True)
+    unopposed = (
+        (~np.isnan(labels)).sum(axis=1) == 1
+    ) & ~spoken  # nobody else spoke, whatever the shares of classes say
+    consensus[unopposed] = np.nanmax(labels[unopposed], axis=1, initial=0).astype(int)
+    told = _told(words, items, values, found, consensus, most)
     tied = _tied(labels, len(values)) & ~spoken
     return msgspec.structs.replace(told, with_prediction=int(spoken.sum()), tied=int(tied.sum()))
 
@@ -163,9 +168,15 @@ def _tied(labels: NDArray[np.float64], values: int) -> NDArray[np.bool_]:
     return tied
 
 
-def _told(words: pl.DataFrame, items: pl.DataFrame, values: list[str], found: dict[str, Any], most: int) -> Weighed:
+def _told(
+    words: pl.DataFrame,
+    items: pl.DataFrame,
+    values: list[str],
+    found: dict[str, Any],
+    consensus: NDArray[np.int64],
+    most: int,
+) -> Weighed:
     row, column = _places(words, items)
-    consensus = found["label_quality"]["consensus_label"].to_numpy(dtype=int)
     judged = words.with_columns(
         consensus=pl.Series([values[number] for number in consensus[row]], dtype=pl.String),
         quality=pl.Series(found["detailed_label_quality"].to_numpy(dtype=float)[row, column]),

@@ -71,10 +71,12 @@ def read_round(lake: str, resource: ContinualModel, field: LabelField, now: date
     """What a round that begins now considers. Raises `NotFound` without predictions, or `Unavailable`."""
     labels = _labels(LakeTable(table_uri(lake, resource.id, "labels")), field, now - 2 * FIRST_ROUND)
     asked = labels.filter(pl.col("reasons").is_not_null())
+    settled = now - _SETTLED
+    through = settled - timedelta(microseconds=settled.microsecond % 1000)  # records bear whole milliseconds
     begun = asked["event_time"].max()
     after = begun if isinstance(begun, datetime) else now - FIRST_ROUND
     table = LakeTable(table_uri(lake, resource.id, "predictions"))
-    rows = table.scan().filter(pl.col("available_at") > after, pl.col("available_at") <= now - _SETTLED)
+    rows = table.scan().filter(pl.col("available_at") > after, pl.col("available_at") <= through)
     rows = rows.bottom_k(MOST + 1, by=["available_at", "prediction_id"]).select(
         "prediction_id",
         "entity",
@@ -86,7 +88,6 @@ def read_round(lake: str, resource: ContinualModel, field: LabelField, now: date
         "available_at",
     )
     predictions = table.collect(rows).sort("available_at", "prediction_id")
-    through = now - _SETTLED
     if predictions.height > MOST:  # predictions of one millisecond stay together: the next round is after that time
         end = predictions["available_at"][MOST]
         kept = predictions.filter(pl.col("available_at") < end)

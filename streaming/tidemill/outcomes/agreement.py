@@ -42,6 +42,8 @@ class AgreementTeller:
         kafka: bootstrap servers.
         lake: folder or URI of the lake.
         clock: the time.
+        ready: asked once a period, on the caller's thread: whether the worker has noted how far it judged. Before that
+            `.outcomes` must stay empty: a worker that finds records there and no note of them refuses to begin.
         every: the period.
         write: where a record goes (default: to `.outcomes`); returns when it is safe.
     """
@@ -53,23 +55,26 @@ class AgreementTeller:
         kafka: str,
         lake: str,
         clock: Clock,
+        ready: Callable[[], bool] = lambda: True,
         every: timedelta = EVERY,
         write: Callable[[LabelAgreement], None] | None = None,
     ) -> None:
         self._resource, self._kafka, self._lake, self._clock, self._every = resource, kafka, lake, clock, every
-        self._write = write or self._produce
+        self._ready, self._write = ready, write or self._produce
         self._told = self._period()
         self._rest_until = clock.monotonic()
         self._thread: Thread | None = None
 
     def begin_if_due(self) -> None:
-        """Begin to tell the last full period, unless that is done or under way. Returns at once."""
+        """Begin to tell the last full period, unless that is done or under way. Raises what `ready` does."""
         if self._thread is not None and self._thread.is_alive():
             return
         period = self._period()
         if period == self._told or self._clock.monotonic() < self._rest_until:
             return
         self._told = period
+        if not self._ready():
+            return
         self._thread = Thread(target=self.tell, args=(period,), name="agreement", daemon=True)
         self._thread.start()
 

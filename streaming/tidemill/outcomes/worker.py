@@ -89,7 +89,7 @@ def _live(
         try:
             tables = Tables(lake, resource.id)
             upkeep = Upkeep([one.table for one in (tables.predictions, tables.labels, tables.outcomes)], policy, clock)
-            teller = AgreementTeller(resource, kafka=kafka, lake=lake, clock=clock)
+            teller = AgreementTeller(resource, kafka=kafka, lake=lake, clock=clock, ready=lambda: bool(log.judged()))
             session = Session(resource, log, state, tables, clock)
             _log.info("taking in predictions and labels", model=resource.id)
             while not stop.is_set():
