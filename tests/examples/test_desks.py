@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from inspection.desks import DESKS, DIRTY, WRONG, Checked, draw_checked, labels_of
+from inspection.desks import DESKS, DIRTY, WRONG, Checked, check, draw_checked, labels_of
 
 from tidemill.core.clock import to_ms
-from tidemill.events.records import Prediction
+from tidemill.events.records import Prediction, encode
 from tidemill.events.sources import Source
 from tidemill.labels.agreement import agreement
 from tidemill.labels.likely_errors import weigh
@@ -18,6 +20,7 @@ from tidemill.labels.said import Said, judged_field, read_said
 from tidemill.outcomes.tables import Tables, label_row, prediction_row
 from tidemill.spec.load import load
 from tidemill.spec.model import ContinualModel
+from tidemill.testing.clock import ManualClock
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 COUNT = 600
@@ -132,8 +135,6 @@ def test_the_report_asks_the_question_in_words(
 def test_every_label_of_the_desks_is_one_that_the_resource_takes(
     resource: ContinualModel, checked: list[Checked]
 ) -> None:
-    from tidemill.events.records import encode
-
     fields, classes = resource.spec.labels.fields, resource.spec.prediction.classes
     for number, one in enumerate(checked[:60]):
         for label in labels_of(one, f"e{number}", to_ms(NOON)):
@@ -149,3 +150,24 @@ def test_boxes_of_the_desks_overlap(tmp_path: Path, resource: ContinualModel, ch
     assert report.overlap > 0.75
     assert (report.alpha, report.trusted) == (None, None)
     assert "minAgreement is of alpha" in report.verdict
+
+
+def test_phones_and_labels_of_the_desks_go_to_their_topics(resource: ContinualModel, checked: list[Checked]) -> None:
+    class Sent:
+        def __init__(self) -> None:
+            self.records: list[tuple[str, bytes]] = []
+
+        def send(self, topic: str, key: str, value: bytes) -> None:
+            self.records.append((topic, value))
+
+        def flush(self, deadline_s: float) -> None:
+            assert deadline_s > 0
+
+    delivery: Any = Sent()
+    check(resource, checked[:5], delivery=delivery, inspector=None, clock=ManualClock(NOON))
+    topics = [topic for topic, _ in delivery.records]
+    assert topics.count(resource.events_topic) == 5
+    assert topics.count(resource.labels_topic) == 20
+    events = {msgspec.json.decode(value)["event_id"] for topic, value in delivery.records if "events" in topic}
+    labels = [msgspec.json.decode(value) for topic, value in delivery.records if "labels" in topic]
+    assert {label["event_id"] for label in labels} == events
