@@ -16,7 +16,7 @@ from tidemill.events.sources import Source
 from tidemill.labels.agreement import agreement
 from tidemill.labels.likely_errors import weigh
 from tidemill.labels.parse import read_label
-from tidemill.labels.said import Said, judged_field, read_said
+from tidemill.labels.words import Said, judged_field, read_said
 from tidemill.outcomes.tables import Tables, label_row, prediction_row
 from tidemill.spec.load import load
 from tidemill.spec.model import ContinualModel

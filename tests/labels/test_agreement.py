@@ -10,7 +10,7 @@ from tests.labels.lake import LabelLake
 from tidemill.core.errors import InvalidInput, NotFound
 from tidemill.labels.agreement import Agreement, agreement
 from tidemill.labels.likely_errors import weigh
-from tidemill.labels.said import Said, judged_field, read_said
+from tidemill.labels.words import Said, judged_field, read_said
 from tidemill.testing.loop import example_resource
 
 START = datetime(2026, 11, 25, 12, tzinfo=UTC)

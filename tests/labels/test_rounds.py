@@ -10,8 +10,8 @@ from tidemill.core.clock import to_ms
 from tidemill.labels import rounds
 from tidemill.labels.queue import DISPUTE, FIRST, VERSIONS, Picks, pick
 from tidemill.labels.rounds import Round, read_round, records_of
-from tidemill.labels.said import judged_field
 from tidemill.labels.waiting import Waiting, waiting
+from tidemill.labels.words import judged_field
 from tidemill.testing.loop import example_resource
 
 START = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -45,7 +45,7 @@ def show_agreement(
     """How far labellers agree, whom to rely on, which labels are likely wrong, and which classes are mixed up."""
     from tidemill.labels.agreement import agreement
     from tidemill.labels.likely_errors import weigh
-    from tidemill.labels.said import judged_field, read_said
+    from tidemill.labels.words import judged_field, read_said
 
     machine, resource = _model(name)
     begin = machine.clock.now() - _SPAN if since is None else since.replace(tzinfo=since.tzinfo or UTC)
@@ -72,8 +72,8 @@ def show_queue(
     from tidemill.cli.models import find, known_status
     from tidemill.labels.queue import Picks, pick
     from tidemill.labels.rounds import read_round, records_of
-    from tidemill.labels.said import judged_field
     from tidemill.labels.waiting import waiting
+    from tidemill.labels.words import judged_field
 
     machine, resource = _model(name)
     lake, labels = machine.settings.lake_uri, resource.spec.labels
@@ -109,7 +109,7 @@ def show_queue(
 def seen_labels(machine: "Local", resource: "ContinualModel") -> "Agreement | None":
     """What labellers said in the last week; None where there is nothing, or the lake does not answer."""
     from tidemill.labels.agreement import agreement
-    from tidemill.labels.said import judged_field, read_said
+    from tidemill.labels.words import judged_field, read_said
 
     since = machine.clock.now() - _DESCRIBED
     try:

@@ -1,6 +1,6 @@
 """How far labellers agree: over all, per class, per pair of labellers, and which classes they mix up.
 
-Pure functions of what was said (`said`). Costs: one pass to group things and values, and one over pairs of labels of a
+Pure functions of what was said (`words`). Costs: one pass to group things and values, and one over pairs of labels of a
 thing; the widest frame held is that of the pairs, of the labellers with most labels alone.
 """
 
@@ -11,7 +11,7 @@ import polars as pl
 
 from tidemill.events.records import NewClass
 from tidemill.labels.alpha import Alpha, interval_alpha, nominal_alpha
-from tidemill.labels.said import Said
+from tidemill.labels.words import Said
 from tidemill.metrics.losses import iou
 
 __all__ = [

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from tidemill.labels.said import Said
+from tidemill.labels.words import Said
 
 __all__ = ["LikelyError", "Weighed", "weigh"]
 

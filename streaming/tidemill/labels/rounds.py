@@ -17,7 +17,7 @@ from tidemill.core.clock import to_ms
 from tidemill.core.errors import NotFound
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.records import Label
-from tidemill.labels.said import item_of
+from tidemill.labels.words import item_of
 from tidemill.spec.model import ContinualModel, LabelField
 
 __all__ = ["MOST", "Round", "disputed", "read_round", "records_of"]

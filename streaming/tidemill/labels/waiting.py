@@ -15,7 +15,7 @@ from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.pictures import DIGEST_COLUMN
 from tidemill.labels.queue import CONTROL, DISPUTE, coin
 from tidemill.labels.rounds import Round, disputed
-from tidemill.labels.said import item_of
+from tidemill.labels.words import item_of
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["Waiting", "waiting"]

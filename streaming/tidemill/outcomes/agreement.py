@@ -5,7 +5,8 @@ week before it, and appends one `LabelAgreement`. It waits first until the rows 
 so that a record follows from the log alone; a worker that is started again at that moment may append it again, with
 the same id. A period that passes while figures are still made, or while no worker runs, has none.
 
-Cost: at most 5 % of one core, however large the lake: after figures that took long, periods are left out.
+Cost: at most 5 % of the time, however large the lake: after figures that took long, periods are left out. From a million
+labels and as many predictions in the lake: 3 s of one core, and 340 MB at the peak, of which half are cleanlab's libraries.
 """
 
 from collections.abc import Callable
@@ -19,13 +20,16 @@ from tidemill.events.kafka import RecordWriter
 from tidemill.events.records import LabelAgreement, Topics
 from tidemill.labels.agreement import agreement
 from tidemill.labels.likely_errors import weigh
-from tidemill.labels.said import judged_field, read_said
+from tidemill.labels.words import judged_field, read_said
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["EVERY", "SPAN", "AgreementTeller", "figures"]
 
 EVERY = timedelta(minutes=5)
 SPAN = timedelta(days=7)
+
+_MOST = 100_000
+"""Labels that are read at most, the newest: the worker has other use for its memory."""
 
 _SETTLED = timedelta(seconds=15)
 """How long after a period its labels are surely in the lake, where the worker keeps up with the log."""
@@ -113,13 +117,13 @@ class AgreementTeller:
 
 
 def figures(resource: ContinualModel, lake: str, through: datetime) -> LabelAgreement:
-    """The figures over the labels that arrived in the week before `through`.
+    """The figures over the labels that arrived in the week before `through`, of them the newest 100,000.
 
     A function of the lake's rows and of `through`. Raises `NotFound` where there are no labels, or `Unavailable`.
     """
     field = judged_field(resource)
     since = through - SPAN
-    said = read_said(lake, resource, field, since=since, until=through)
+    said = read_said(lake, resource, field, since=since, until=through, most=_MOST)
     if not said.read:
         raise NotFound(f"no label of {resource.id} arrived in the {SPAN.days} days before {through.isoformat()}")
     classes, labels = resource.spec.prediction.classes, resource.spec.labels

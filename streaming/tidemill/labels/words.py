@@ -17,7 +17,7 @@ from tidemill.spec.model import ContinualModel, LabelField
 __all__ = ["MOST_LABELS", "OPINIONS", "SAID", "VALUES", "Said", "item_of", "judged_field", "read_said"]
 
 MOST_LABELS = 500_000
-"""Labels that are read at most, the newest: about 200 MB."""
+"""Labels that are read at most, the newest: with what is read of predictions, half a gigabyte at the peak."""
 
 SAID: dict[str, Any] = {
     "item": pl.String(),
@@ -54,7 +54,7 @@ class Said:
     unnamed: int
     """Labels that name no labeller: nobody's agreement can be told from them."""
     capped: bool
-    """Whether there were more than `MOST_LABELS`, so that the oldest are left out."""
+    """Whether there were more than are read, so that the oldest are left out."""
 
 
 def judged_field(resource: ContinualModel, name: str | None = None) -> LabelField:
@@ -70,15 +70,21 @@ def judged_field(resource: ContinualModel, name: str | None = None) -> LabelFiel
 
 
 def read_said(
-    lake: str, resource: ContinualModel, field: LabelField, *, since: datetime, until: datetime | None = None
+    lake: str,
+    resource: ContinualModel,
+    field: LabelField,
+    *,
+    since: datetime,
+    until: datetime | None = None,
+    most: int = MOST_LABELS,
 ) -> Said:
-    """The labels that arrived in [since, until), and what the model had answered.
+    """The labels that arrived in [since, until), of them the newest `most`, and what the model had answered.
 
     Raises `NotFound` where there is no table of labels yet, `Unavailable` where the store does not answer.
     """
-    labels = _labels(LakeTable(table_uri(lake, resource.id, "labels")), field, since, until)
-    capped = labels.height > MOST_LABELS
-    labels = labels.head(MOST_LABELS)
+    labels = _labels(LakeTable(table_uri(lake, resource.id, "labels")), field, since, until, most)
+    capped = labels.height > most
+    labels = labels.head(most)
     answers = _answers(lake, resource, labels, since)
     named = labels.filter(pl.col("labeller") != "")
     words = _last_words(named.join(answers.unique("prediction_id"), on="prediction_id", how="left"))
@@ -102,8 +108,8 @@ def item_of(prediction_id: str, entity: str, event_id: str) -> pl.Expr:
     )
 
 
-def _labels(table: LakeTable, field: LabelField, since: datetime, until: datetime | None) -> pl.DataFrame:
-    """The newest first, one more than `MOST_LABELS` at most."""
+def _labels(table: LakeTable, field: LabelField, since: datetime, until: datetime | None, most: int) -> pl.DataFrame:
+    """The newest first, one more than `most` at most."""
     rows = table.scan().filter(
         pl.col("refused").is_null() & pl.col("value").is_not_null() & (pl.col("value") != "null"),
         pl.col("available_date") >= since.date(),
@@ -123,7 +129,7 @@ def _labels(table: LakeTable, field: LabelField, since: datetime, until: datetim
         "offset",
     )
     order = ["available_at", "source", "offset"]
-    return table.collect(rows.top_k(MOST_LABELS + 1, by=order)).sort(order, descending=True)
+    return table.collect(rows.top_k(most + 1, by=order)).sort(order, descending=True)
 
 
 def _answers(lake: str, resource: ContinualModel, labels: pl.DataFrame, since: datetime) -> pl.DataFrame:
