@@ -9,15 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 from inspection.desks import DESKS, DIRTY, WRONG, Checked, check, draw_checked, labels_of
+from tests.labels.lake import LabelLake
 
 from tidemill.core.clock import to_ms
-from tidemill.events.records import Prediction, encode
-from tidemill.events.sources import Source
+from tidemill.events.records import Label, Prediction, encode
 from tidemill.labels.agreement import agreement
 from tidemill.labels.likely_errors import weigh
 from tidemill.labels.parse import read_label
 from tidemill.labels.words import Said, judged_field, read_said
-from tidemill.outcomes.tables import Tables, label_row, prediction_row
 from tidemill.spec.load import load
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.clock import ManualClock
@@ -53,30 +52,29 @@ def resource(example: Path) -> ContinualModel:
 
 
 def enter(lake: str, resource: ContinualModel, checked: Iterable[Checked], right: float | None) -> None:
-    """Labels and answers as the outcomes worker writes them; the model is `right` so often, or has not answered."""
-    tables, rng = Tables(lake, resource.id), np.random.default_rng(7)
-    labels, predictions = Source("c", "labels", 0), Source("c", "predictions", 0)
-    offset, now = 0, to_ms(NOON)
+    """Labels and answers as they stand in the lake; the model is `right` so often, or has not answered."""
+    rng, now = np.random.default_rng(7), to_ms(NOON)
+    labels: list[Label] = []
+    predictions: list[Prediction] = []
     for number, one in enumerate(checked):
-        for label in labels_of(one, f"e{number}", now):
-            tables.labels.add(labels, offset, label_row(label, f"{labels}@{offset}", now))
-            offset += 1
+        labels += labels_of(one, f"e{number}", now)
         if right is None:
             continue
         truth, other = ("ok", "scratch") if one.picture.defect == "ok" else ("scratch", "ok")
         answer = truth if rng.random() < right else other
-        prediction = Prediction(
-            prediction_id=f"p{number}",
-            version="v1",
-            entity=one.picture.station,
-            time=now,
-            output={"class": answer, "confidence": float(rng.uniform(0.6, 0.99))},
-            event_id=f"e{number}",
-            boot="b",
-            seq=number,
+        predictions.append(
+            Prediction(
+                prediction_id=f"p{number}",
+                version="v1",
+                entity=one.picture.station,
+                time=now,
+                output={"class": answer, "confidence": float(rng.uniform(0.6, 0.99))},
+                event_id=f"e{number}",
+                boot="b",
+                seq=number,
+            )
         )
-        tables.predictions.add(predictions, number, prediction_row(prediction, now))
-    tables.flush()
+    LabelLake(Path(lake), resource, NOON).enter(labels, predictions)
 
 
 def said_in(lake: str, resource: ContinualModel) -> Said:

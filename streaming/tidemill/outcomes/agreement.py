@@ -5,8 +5,9 @@ week before it, and appends one `LabelAgreement`. It waits first until the rows 
 so that a record follows from the log alone; a worker that is started again at that moment may append it again, with
 the same id. A period that passes while figures are still made, or while no worker runs, has none.
 
-Cost: at most 5 % of the time, however large the lake: after figures that took long, periods are left out. From a million
-labels and as many predictions in the lake: 3 s of one core, and 340 MB at the peak, of which half are cleanlab's libraries.
+Cost: at most 5 % of the time, however large the lake: after figures that took long, periods are left out. With a
+million labels and as many predictions in the lake, 3 s of one core, and 340 MB at the
+peak, half of it cleanlab's libraries.
 """
 
 from collections.abc import Callable
