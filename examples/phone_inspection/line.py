@@ -2,6 +2,7 @@
 
 history     enter labelled pictures of earlier, from which the first version is trained
 run         let the line run: pictures to the events topic and to the endpoint, labels one to three seconds later
+desks       let five desks label phones; two of them call dirt a scratch (`tidemill labels agreement`)
 picture     draw a phone, for `tidemill predict --file`
 """
 
@@ -12,8 +13,10 @@ from typing import Annotated
 import numpy as np
 import typer
 from inspection.acts import HISTORY_PER_SECOND
+from inspection.delivery import Delivery
+from inspection.desks import check, draw_checked
 from inspection.factory import Factory, draw_history
-from inspection.inspector import Inspected
+from inspection.inspector import Inspected, Inspector
 from inspection.render import CHANGED, NORMAL, STATIONS, render
 
 from tidemill.cli.output import say, show_error
@@ -71,6 +74,22 @@ def run(
         pass
     finally:
         factory.stop()
+
+
+@app.command()
+def desks(count: Annotated[int, typer.Option(help="How many phones.", min=1)] = 300, seed: int = 1) -> None:
+    """Let five desks label phones, four desks each; two of them call dirt a scratch."""
+    settings, clock, resource = load_settings()[0], SystemClock(), load(RESOURCE)
+    delivery = Delivery(settings.require_kafka(), clock)
+    inspector = Inspector(resource, settings.endpoint, clock, lambda _: None) if settings.endpoint else None
+    phones = draw_checked(seed, count)
+    try:
+        check(resource, phones, delivery=delivery, inspector=inspector, clock=clock)
+    finally:
+        if inspector is not None:
+            inspector.close()
+        delivery.close()
+    say(f"{count:,} phones and {4 * count:,} labels sent; see `tidemill labels agreement phone-inspection`")
 
 
 @app.command()

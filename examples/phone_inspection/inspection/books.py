@@ -59,7 +59,7 @@ def close_books(
     end = clock.monotonic() + _WITHIN_S
     with (
         RecordReader(kafka, topics.predictions, Prediction) as predictions,
-        RecordReader(kafka, topics.outcomes, Outcome) as outcomes,
+        RecordReader(kafka, topics.outcomes, Outcome, keyed=True) as outcomes,
     ):
         while True:
             logged |= {one.record.prediction_id for one in predictions.poll(5000, 0.2)} & answered

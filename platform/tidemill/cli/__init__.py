@@ -31,6 +31,7 @@ COMMANDS = {
     "retrain": "models",
     "rollout": "models",
     "delete": "models",
+    "labels": "labels",
     "quarantine": "quarantine",
     "rebuild": "keeping",
     "skew": "keeping",

@@ -11,6 +11,7 @@ import yaml
 
 from tidemill.cli import asking, predicting
 from tidemill.cli.flow import flow_story, seen_flow
+from tidemill.cli.label_quality import labels_story, seen_labels
 from tidemill.cli.output import Output, OutputOption, emit, say, table
 from tidemill.cli.telling import COLUMNS, described, summary
 from tidemill.control.protocols import StoredModel
@@ -107,8 +108,9 @@ def describe(name: Annotated[str, typer.Argument(help="The model.")], output: Ou
     now = machine.clock.now()
     why_not = why_not_now(stored.resource, status, now)
     flow = seen_flow(machine.settings.state, stored.resource.id)
-    data = _document(stored) | {"why_not_retraining": why_not, "events": flow}
-    emit(data, output, *described(stored.resource, status, why_not, now), *flow_story(flow))
+    said = seen_labels(machine, stored.resource)
+    data = _document(stored) | {"why_not_retraining": why_not, "events": flow, "labels": said}
+    emit(data, output, *described(stored.resource, status, why_not, now), *flow_story(flow), *labels_story(said))
 
 
 def delete(name: Annotated[str, typer.Argument(help="The model.")], output: OutputOption = Output.TABLE) -> None:

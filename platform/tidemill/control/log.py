@@ -75,7 +75,7 @@ class KafkaLog:
         self._topics = topics
         self._requests = _Tail(bootstrap, topics.requests, Request)
         self._signals = _Tail(bootstrap, topics.signals, Signal)
-        self._outcomes = _Tail(bootstrap, topics.outcomes, Outcome)
+        self._outcomes = _Tail(bootstrap, topics.outcomes, Outcome, keyed=True)
         self._writer: RecordWriter | None = None
 
     def requests(self, since: Offsets) -> Batch[Request]:
@@ -125,8 +125,8 @@ class KafkaLog:
 class _Tail(Generic[R]):
     """Follows one topic; keeps what was read until it is asked for from further on."""
 
-    def __init__(self, bootstrap: str, topic: str, kind: type[R]) -> None:
-        self._bootstrap, self._topic, self._kind = bootstrap, topic, kind
+    def __init__(self, bootstrap: str, topic: str, kind: type[R], *, keyed: bool = False) -> None:
+        self._bootstrap, self._topic, self._kind, self._keyed = bootstrap, topic, kind, keyed
         self._reader: RecordReader[R] | None = None
         self._kept: list[Stamped[R]] = []
         self._given: Offsets = {}
@@ -166,12 +166,12 @@ class _Tail(Generic[R]):
     def _open(self, since: Offsets) -> RecordReader[R]:
         """A reader at those offsets; those of a topic that was made anew since say nothing, and it is read whole."""
         sources = {source.partition: offset for text, offset in since.items() if (source := Source.parse(text))}
-        reader = RecordReader(self._bootstrap, self._topic, self._kind, sources)
+        reader = RecordReader(self._bootstrap, self._topic, self._kind, sources, keyed=self._keyed)
         names = self._names(reader)
         if not all(text in names for text in since):
             known: Mapping[int, int] = {Source.parse(text).partition: since[text] for text in since if text in names}
             reader.close()
-            reader = RecordReader(self._bootstrap, self._topic, self._kind, known)
+            reader = RecordReader(self._bootstrap, self._topic, self._kind, known, keyed=self._keyed)
         self._reader = reader
         return reader
 

@@ -61,8 +61,9 @@ class MemoryTopics:
         return offset
 
     def outcomes(self) -> list[Outcome]:
-        """All outcomes written."""
-        return [msgspec.json.decode(raw.value or b"", type=Outcome) for raw in self.records[Channel.OUTCOMES, 0]]
+        """All outcomes written; a record without a key is none."""
+        written = (raw for raw in self.records[Channel.OUTCOMES, 0] if raw.key is not None)
+        return [msgspec.json.decode(raw.value or b"", type=Outcome) for raw in written]
 
 
 class MemoryLog:

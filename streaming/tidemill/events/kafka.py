@@ -128,6 +128,7 @@ class RecordReader(Generic[R]):
         kind: the record type on the topic.
         offsets: next offset to read by partition; partitions that are not named, and None, start where the log does.
         on_bad: called with the source, offset and bytes of what is no `kind`; without it that is logged and skipped.
+        keyed: only records that have a key; those without one are of another kind (`.outcomes`: `LabelAgreement`).
         clock: measures silence.
 
     Raises:
@@ -145,11 +146,13 @@ class RecordReader(Generic[R]):
         offsets: Mapping[int, int] | None = None,
         *,
         on_bad: Callable[[Source, int, bytes], None] | None = None,
+        keyed: bool = False,
         clock: Clock | None = None,
     ) -> None:
         self.topic = topic
         self.lost = 0
         self._kind = kind
+        self._keyed = keyed
         self._on_bad = on_bad or self._log_bad
         self._clock = clock or SystemClock()
         self._heard = self._clock.monotonic()
@@ -249,6 +252,8 @@ class RecordReader(Generic[R]):
         stamped = []
         for record in raw:
             if record.value is None:  # a tombstone of a compacted topic says nothing
+                continue
+            if self._keyed and record.key is None:
                 continue
             try:
                 value = decode(self._kind, record.value)

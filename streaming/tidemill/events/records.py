@@ -6,7 +6,7 @@ it reached the log. Ids are strings. Records are frozen; a changed fact is a new
     topic (prefix `<namespace>.<name>.`)    record            writer
     predictions                             Prediction        the predictor
     labels.resolved                         ResolvedLabel, ResolvedThrough    outcomes
-    outcomes                                Outcome           outcomes
+    outcomes                                Outcome; LabelAgreement, without a key    outcomes
     sketches                                Sketch            ingest
     signals                                 Signal            watch
     requests                                Request           pipeline steps, CLI
@@ -25,6 +25,8 @@ __all__ = [
     "Decision",
     "FeatureSketch",
     "Label",
+    "LabelAgreement",
+    "NewClass",
     "Outcome",
     "Prediction",
     "Quarantined",
@@ -149,6 +151,46 @@ class Outcome(Record, frozen=True, kw_only=True):
     """Predictions known to be missing from the log (gaps in boot and seq) when this one was written."""
     maybe_lost: int = 0
     """How many more may be missing, at most: those of serving processes that ended without a word."""
+
+
+class NewClass(Record, frozen=True, kw_only=True):
+    """A label's class that is none of `prediction.classes`: it is kept, and shown."""
+
+    value: str
+    labels: int
+    first_seen: int
+    """When the first of them arrived, in milliseconds."""
+
+
+class LabelAgreement(Record, frozen=True, kw_only=True):
+    """How far labellers agree, over the labels that arrived in [`since`, `through`) (milliseconds).
+
+    It stands between the outcomes and has no key, by which a reader of outcomes knows that it is none. `agreement_id`
+    follows from the model, the field and `through`: a repeat is dropped.
+    """
+
+    agreement_id: str
+    model: str
+    since: int
+    through: int
+    field: str
+    alpha: float | None = None
+    """Krippendorff's; None where it is not defined."""
+    labels: int
+    """Each labeller's last word on each thing."""
+    compared: int
+    """Things (events, or predictions without one) that at least two labellers labelled."""
+    min_agreement: float
+    trusted: bool | None = None
+    """Whether alpha reaches `labels.minAgreement`; None where alpha is not defined."""
+    verdict: str
+    """That in words, or why nothing can be said."""
+    classes: dict[str, float] = {}
+    """Alpha of each class against all others, where it is defined."""
+    reliability: dict[str, float] = {}
+    """By labeller: the probability that their label is right (CROWDLAB); empty where that cannot be told."""
+    new_classes: list[NewClass] = []
+    """The commonest first."""
 
 
 class FeatureSketch(Record, frozen=True, kw_only=True):

@@ -82,9 +82,12 @@ class Intake:
         _labels.labels("refused").inc(len(refused))
 
     def outcomes(self, records: Sequence[Raw]) -> None:
-        """Outcomes of one partition, as they were written."""
+        """Outcomes of one partition, as they were written; what has no key there is none (`LabelAgreement`)."""
         source = self._log.sources[Channel.OUTCOMES][records[0].partition]
         for record in records:
+            if record.key is None:
+                self._tables.outcomes.add(source, record.offset, None)
+                continue
             outcome = decode(Outcome, record.value or b"")
             self._tables.outcomes.add(source, record.offset, outcome_row(outcome, record.arrived_at))
 

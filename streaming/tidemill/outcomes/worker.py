@@ -19,6 +19,7 @@ from tidemill.core.errors import Transient
 from tidemill.core.telemetry import get_logger
 from tidemill.events.records import Topics
 from tidemill.events.upkeep import Policy, Upkeep
+from tidemill.outcomes.agreement import AgreementTeller
 from tidemill.outcomes.kafka import KafkaLog
 from tidemill.outcomes.label_rows import LabelRows
 from tidemill.outcomes.session import Session
@@ -89,17 +90,19 @@ def _live(
         try:
             tables = Tables(lake, resource.id)
             upkeep = Upkeep([one.table for one in (tables.predictions, tables.labels, tables.outcomes)], policy, clock)
-            rows = (
-                LabelRows(resource, redis, tables.labels.table, clock) if resource.spec.features.label_windows else None
-            )
+            teller = AgreementTeller(resource, kafka=kafka, lake=lake, clock=clock, ready=lambda: bool(log.judged()))
+            over_labels = bool(resource.spec.features.label_windows)
+            rows = LabelRows(resource, redis, tables.labels.table, clock) if over_labels else None
             try:
                 session = Session(resource, log, state, tables, clock, rows)
                 _log.info("taking in predictions and labels", model=resource.id)
                 while not stop.is_set():
                     session.step()
                     upkeep.begin_if_due()
+                    teller.begin_if_due()
                 session.flush()
                 upkeep.close()
+                teller.close()
             finally:
                 if rows is not None:
                     rows.close()
