@@ -13,8 +13,9 @@ import polars as pl
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.records import Label, Outcome, Prediction
 from tidemill.events.sources import Source
+from tidemill.outcomes.join import Heard
 
-__all__ = ["Tables", "label_row", "outcome_row", "prediction_row", "refused_row"]
+__all__ = ["Tables", "label_row", "outcome_row", "prediction_row", "refused_row", "resolved_row"]
 
 _TIME = pl.Datetime("us", "UTC")
 
@@ -36,8 +37,14 @@ PREDICTIONS: dict[str, Any] = _PLACE | {
     "fence": pl.String(),
     "boot": pl.String(),
     "seq": pl.Int64(),
+    "sample": pl.Float64(),
+    "answered": pl.Int64(),
+    "redacted": pl.String(),
+    "terms": pl.String(),
     "event_date": pl.Date(),
 }
+
+"""`terms` says how the row is judged (`tidemill.outcomes.join.Terms`), the same text in most rows."""
 
 LABELS: dict[str, Any] = _PLACE | {
     "label_id": pl.String(),
@@ -46,13 +53,29 @@ LABELS: dict[str, Any] = _PLACE | {
     "prediction_id": pl.String(),
     "labeller": pl.String(),
     "value": pl.String(),
+    "reasons": pl.String(),
     "event_time": _TIME,
     "available_at": _TIME,
     "refused": pl.String(),
     "original": pl.Binary(),
     "available_date": pl.Date(),
 }
-"""A refused label has its reason in `refused` and its bytes in `original`; ids and value are null then."""
+"""A refused label has its reason in `refused` and its bytes in `original`; ids and value are null then.
+
+A row with `reasons` says that a prediction was picked to be labelled; its value is null, too.
+"""
+
+RESOLVED: dict[str, Any] = _PLACE | {
+    "prediction_id": pl.String(),
+    "label_id": pl.String(),
+    "value": pl.String(),
+    "reasons": pl.String(),
+    "labeller": pl.String(),
+    "available_at": _TIME,
+    "through": pl.Int64(),
+    "available_date": pl.Date(),
+}
+"""The log of resolved labels, kept for labels of predictions that the index no longer has."""
 
 OUTCOMES: dict[str, Any] = _PLACE | {
     "prediction_id": pl.String(),
@@ -69,6 +92,12 @@ OUTCOMES: dict[str, Any] = _PLACE | {
     "label_age_ms": pl.Int64(),
     "loss": pl.Float64(),
     "lost": pl.Int64(),
+    "maybe_lost": pl.Int64(),
+    "cohort": pl.String(),
+    "assumed": pl.Boolean(),
+    "disputed": pl.Boolean(),
+    "sample": pl.Float64(),
+    "probability": pl.Float64(),
     "event_date": pl.Date(),
 }
 
@@ -114,7 +143,7 @@ class _Buffered:
 
 
 class Tables:
-    """The three tables that outcomes writes.
+    """The four tables that outcomes writes.
 
     Args:
         lake: folder or URI of the lake.
@@ -130,15 +159,18 @@ class Tables:
         self.predictions = table("predictions", PREDICTIONS, "event_date", "predicted_at")
         self.labels = table("labels", LABELS, "available_date", "available_at")
         self.outcomes = table("outcomes", OUTCOMES, "event_date", "predicted_at")
+        self.resolved = table("resolved", RESOLVED, "available_date", "available_at")
+
+        self._all = (self.predictions, self.labels, self.resolved, self.outcomes)
 
     @property
     def waiting(self) -> int:
         """Rows that a flush would write."""
-        return len(self.predictions) + len(self.labels) + len(self.outcomes)
+        return sum(len(table) for table in self._all)
 
     def flush(self) -> None:
         """Write all that was added; raises `Unavailable`."""
-        for table in (self.predictions, self.labels, self.outcomes):
+        for table in self._all:
             table.flush()
 
     def numbers(self, source_upto: Mapping[str, int]) -> list[tuple[str, int, int]]:
@@ -158,7 +190,7 @@ class Tables:
         return [(boot, first, last) for boot, first, last in runs.select("boot", "first", "last").iter_rows()]
 
 
-def prediction_row(prediction: Prediction, arrived_at: int) -> Row:
+def prediction_row(prediction: Prediction, arrived_at: int, terms: str) -> Row:
     """A row of `predictions`."""
     return {
         "prediction_id": prediction.prediction_id,
@@ -176,6 +208,10 @@ def prediction_row(prediction: Prediction, arrived_at: int) -> Row:
         "fence": _json(prediction.fence),
         "boot": prediction.boot,
         "seq": prediction.seq,
+        "sample": prediction.sample,
+        "answered": prediction.answered,
+        "redacted": _json(prediction.redacted) if prediction.redacted else None,
+        "terms": terms,
     }
 
 
@@ -187,7 +223,8 @@ def label_row(label: Label, label_id: str, arrived_at: int) -> Row:
         "event_id": label.event_id,
         "prediction_id": label.prediction_id,
         "labeller": label.labeller,
-        "value": _json(label.value),
+        "value": None if label.value is None else _json(label.value),
+        "reasons": _json(label.reasons) if label.reasons else None,
         "event_time": arrived_at if label.time is None else label.time,
         "available_at": arrived_at,
         "refused": None,
@@ -204,6 +241,7 @@ def refused_row(original: bytes | None, reason: str, label_id: str, arrived_at: 
         "prediction_id": None,
         "labeller": None,
         "value": None,
+        "reasons": None,
         "event_time": arrived_at,
         "available_at": arrived_at,
         "refused": reason,
@@ -228,6 +266,25 @@ def outcome_row(outcome: Outcome, arrived_at: int) -> Row:
         "label_age_ms": outcome.label_age_ms,
         "loss": outcome.loss,
         "lost": outcome.lost,
+        "maybe_lost": outcome.maybe_lost,
+        "cohort": outcome.cohort,
+        "assumed": outcome.assumed,
+        "disputed": outcome.disputed,
+        "sample": outcome.sample,
+        "probability": outcome.probability,
+    }
+
+
+def resolved_row(prediction_id: str, heard: Heard) -> Row:
+    """A row of `resolved`."""
+    return {
+        "prediction_id": prediction_id,
+        "label_id": heard.label_id,
+        "value": None if heard.value is None else _json(heard.value),
+        "reasons": _json(heard.reasons) if heard.reasons else None,
+        "labeller": heard.labeller,
+        "available_at": heard.available_at,
+        "through": heard.through,
     }
 
 
