@@ -25,7 +25,7 @@ from kafka import KafkaProducer
 
 from tidemill.core.clock import SystemClock, to_ms
 from tidemill.events.cluster import ensure_topics
-from tidemill.events.records import Label, Prediction, Topics, encode
+from tidemill.events.records import Label, Prediction, encode
 from tidemill.testing.loop import example_resource
 
 __all__ = ["run"]
@@ -72,7 +72,7 @@ def _figures(name: str, found: Measured, count: int, unit: str, goal: int | None
     for stage, (wall, cpu) in sorted(found.stages.items(), key=lambda item: -item[1][0]):
         note = f"{cpu / count * 1e6:.2f} on the processor"
         figures.append(Figure(f"  of that {stage}", wall / count * 1e6, "µs each", note=note))
-    figures.append(Figure("  until the last outcome was committed", found.emitted_s, "s", note=f"of {found.wall_s:.2f}"))
+    figures.append(Figure("  until the last outcome was committed", found.emitted_s, "s", f"of {found.wall_s:.2f}"))
     figures.append(Figure("  transactions", found.transactions, ""))
     figures.append(Figure("  peak memory", found.peak_mib, "MiB"))
     return figures

@@ -50,7 +50,10 @@ class Indexed(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Heard(msgspec.Struct, frozen=True, array_like=True):
-    """A resolved label and where it stands: its offset in `labels.resolved` and the newest mark before it."""
+    """A resolved label and where it stands: its offset in `labels.resolved` and the newest mark before it.
+
+    `place` is its number among the labels of that record.
+    """
 
     label_id: str
     value: dict[str, Any]
@@ -58,6 +61,7 @@ class Heard(msgspec.Struct, frozen=True, array_like=True):
     available_at: int
     offset: int
     through: int
+    place: int = 0
 
     @property
     def order(self) -> tuple[int, str, int]:
@@ -101,7 +105,7 @@ def outcomes_of(prediction: Indexed, heard: Iterable[Heard], loss: Loss) -> tupl
         loss: what an answer cost, given a label.
     """
     first: dict[str, Heard] = {}
-    for label in sorted(heard, key=lambda label: label.offset):
+    for label in sorted(heard, key=lambda label: (label.offset, label.place)):
         if label.available_at <= prediction.final_at:
             first.setdefault(label.label_id, label)
     # Nothing is emitted before the first mark at or after due_at; what stands before it may come in any order.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from tidemill.core.telemetry import get_logger
-from tidemill.events.records import Outcome, Prediction, ResolvedLabel, ResolvedThrough, decode
+from tidemill.events.records import Outcome, Prediction, Resolved, decode
 from tidemill.outcomes.join import Heard, Indexed, Loss, index, outcomes_of
 from tidemill.outcomes.log import Position, Raw
 from tidemill.outcomes.state import OutcomeState, StateLost
@@ -20,6 +20,7 @@ from tidemill.spec.model import Maturity
 __all__ = ["Judge", "indexed", "read_prediction"]
 
 _log = get_logger(__name__)
+_RESOLVED = msgspec.json.Decoder(Resolved)
 
 
 class Judge:
@@ -57,7 +58,7 @@ class Judge:
         heard, through = self._heard(records, position)
         read = records[-1].offset + 1
         corrections: list[Outcome] = []
-        known = self._state.hear(heard) if heard else {}
+        known = self._state.hear(heard, position.written) if heard else {}
         for prediction, labels in known.values():
             if prediction is not None and prediction.offset < position.written:
                 before = self._outcomes(prediction, labels, position.read)
@@ -102,18 +103,11 @@ class Judge:
         through = position.through
         heard = []
         for record in records:
-            if record.key is None:
-                through = max(through, decode(ResolvedThrough, record.value or b"").through)
-                continue
-            label = decode(ResolvedLabel, record.value or b"")
-            heard.append(
-                (
-                    label.prediction_id,
-                    Heard(
-                        label.label_id, label.value or {}, label.labeller, label.available_at, record.offset, through
-                    ),
-                )
-            )
+            said = _RESOLVED.decode(record.value or b"")
+            for place, label in enumerate(said.labels):
+                at = (label.available_at, record.offset, through, place)
+                heard.append((label.prediction_id, Heard(label.label_id, label.value or {}, label.labeller, *at)))
+            through = max(through, said.through)
         return heard, through
 
 
