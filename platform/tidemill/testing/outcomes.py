@@ -11,7 +11,7 @@ import polars as pl
 
 from tidemill.core.errors import Conflict, Unavailable
 from tidemill.events.lake import LakeTable, Span
-from tidemill.events.records import Outcome, Record, ResolvedThrough, encode
+from tidemill.events.records import Outcome, Record, Resolved, ResolvedLabel, encode
 from tidemill.events.sources import Source
 from tidemill.labels.parse import KnownLabel, event_key
 from tidemill.outcomes.join import Heard, Indexed
@@ -78,7 +78,7 @@ class MemoryLog:
         self._topics, self._faults, self._batch = topics, faults, batch
         self._at: dict[tuple[Channel, int], int] = {}
         self._due: Offsets = {}
-        self._unflushed: list[Addressed] = []
+        self._unflushed: list[tuple[int, Resolved]] = []
         topics.writer += 1
         self._writer = topics.writer
 
@@ -146,24 +146,28 @@ class MemoryLog:
         return {part: at for (of, part), at in self._at.items() if of is channel}
 
     def send(self, labels: Sequence[Addressed]) -> None:
-        """Buffer; written one by one at the next flush."""
-        self._unflushed += labels
+        """Buffer; written at the next flush, two labels of a partition in a record at most."""
+        parts = len(self.sources[Channel.RESOLVED])
+        together: dict[int, list[ResolvedLabel]] = {}
+        for to in labels:
+            part = self.partition_of(to.label.prediction_id, parts) if to.partition is None else to.partition
+            together.setdefault(part, []).append(to.label)
+        for part, said in together.items():
+            self._unflushed += [(part, Resolved(labels=said[at : at + 2])) for at in range(0, len(said), 2)]
 
     def flush(self) -> None:
         """Write what was sent; a failure on the way leaves the first part of it written."""
-        parts = len(self.sources[Channel.RESOLVED])
         while self._unflushed:
             self._faults.at("send")
-            to = self._unflushed.pop(0)
-            part = self.partition_of(to.label.prediction_id, parts) if to.partition is None else to.partition
-            self._topics.append(Channel.RESOLVED, to.label, part, to.label.prediction_id)
+            part, said = self._unflushed.pop(0)
+            self._topics.append(Channel.RESOLVED, said, part)
 
     def mark(self, through: int) -> int:
         """Append a mark to each partition."""
         self.flush()
         for part in self.sources[Channel.RESOLVED]:
             self._faults.at("mark")
-            self._topics.append(Channel.RESOLVED, ResolvedThrough(through=through), part)
+            self._topics.append(Channel.RESOLVED, Resolved(through=through), part)
         return self._topics.now
 
     def check(self) -> None:
@@ -208,7 +212,7 @@ class MemoryIndex:
         self._whole = False
         self._rebuilding = False
         self._predictions: dict[str, dict[int, Indexed]] = {}
-        self._heard: dict[str, dict[int, Heard]] = {}
+        self._heard: dict[str, dict[tuple[int, int], Heard]] = {}
         self._of_event: dict[str, dict[str, int]] = {}
         self._known: dict[str, dict[str, KnownLabel]] = {}
 
@@ -248,13 +252,14 @@ class MemoryIndex:
         self._check()
         return [list(self._of_event.get(event, {}).items()) for event, _ in labels]
 
-    def hear(self, heard: Sequence[tuple[str, Heard]]) -> dict[str, Recalled]:
-        """Keep resolved labels by prediction id; what is known then of each of these predictions."""
+    def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> dict[str, Recalled]:
+        """Keep resolved labels by prediction id; what is known then of those that may be judged."""
         for prediction, label in heard:
             self._faults.at("hear")
-            self._heard.setdefault(prediction, {})[label.offset] = label
+            self._heard.setdefault(prediction, {})[label.offset, label.place] = label
         ids = [prediction for prediction, _ in heard]
-        return dict(zip(ids, self.recall(ids), strict=True))
+        known = dict(zip(ids, self.recall(ids), strict=True))
+        return {of: recalled for of, recalled in known.items() if recalled[0] is None or recalled[0].offset < judged}
 
     def recall(self, predictions: Sequence[str]) -> list[Recalled]:
         """What is known of each prediction."""

@@ -5,7 +5,7 @@ it reached the log. Ids are strings. Records are frozen; a changed fact is a new
 
     topic (prefix `<namespace>.<name>.`)    record            writer
     predictions                             Prediction        the predictor
-    labels.resolved                         ResolvedLabel, ResolvedThrough    outcomes
+    labels.resolved                         Resolved          outcomes
     outcomes                                Outcome           outcomes
     sketches                                Sketch            ingest
     signals                                 Signal            watch
@@ -30,8 +30,8 @@ __all__ = [
     "Quarantined",
     "Replayed",
     "Request",
+    "Resolved",
     "ResolvedLabel",
-    "ResolvedThrough",
     "Signal",
     "Sketch",
     "Topics",
@@ -106,13 +106,15 @@ class ResolvedLabel(Record, frozen=True, kw_only=True):
     available_at: int
 
 
-class ResolvedThrough(Record, frozen=True, kw_only=True):
-    """A mark in `labels.resolved`, without a key: what arrived by `through` is resolved before it.
+class Resolved(Record, frozen=True, kw_only=True):
+    """What one partition of `labels.resolved` is told at a time: labels of its predictions, and then a mark.
 
-    That is, each pair of a label and a prediction whose records both arrived by `through` (milliseconds).
+    The mark says that each pair of a label and a prediction whose records both arrived by `through` (milliseconds) is
+    resolved before this record's end; -1 says nothing.
     """
 
-    through: int
+    labels: list[ResolvedLabel] = []
+    through: int = -1
 
 
 class Outcome(Record, frozen=True, kw_only=True):

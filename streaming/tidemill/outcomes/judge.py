@@ -12,7 +12,7 @@ from dataclasses import replace
 import msgspec
 
 from tidemill.core.telemetry import get_logger
-from tidemill.events.records import Outcome, Prediction, ResolvedLabel, ResolvedThrough, decode
+from tidemill.events.records import Outcome, Prediction, Resolved, decode
 from tidemill.outcomes.join import Heard, Indexed, Terms, Truth, history, index, outcomes_of
 from tidemill.outcomes.log import Position, Raw
 from tidemill.outcomes.state import OutcomeState, StateLost
@@ -20,6 +20,7 @@ from tidemill.outcomes.state import OutcomeState, StateLost
 __all__ = ["Judge", "indexed", "read_prediction"]
 
 _log = get_logger(__name__)
+_RESOLVED = msgspec.json.Decoder(Resolved)
 
 
 class Judge:
@@ -57,7 +58,7 @@ class Judge:
         heard, through = self._heard(records, position)
         read = records[-1].offset + 1
         corrections: list[Outcome] = []
-        known = self._state.hear(heard) if heard else {}
+        known = self._state.hear(heard, position.written) if heard else {}
         for prediction, labels in known.values():
             if prediction is not None and prediction.offset < position.written:
                 corrections += self._added(prediction, labels, position, replace(position, read=read))
@@ -109,24 +110,12 @@ class Judge:
         through = position.through
         heard = []
         for record in records:
-            if record.key is None:
-                through = max(through, decode(ResolvedThrough, record.value or b"").through)
-                continue
-            label = decode(ResolvedLabel, record.value or b"")
-            heard.append(
-                (
-                    label.prediction_id,
-                    Heard(
-                        label.label_id,
-                        label.value,
-                        label.labeller,
-                        label.available_at,
-                        record.offset,
-                        through,
-                        reasons=label.reasons,
-                    ),
-                )
-            )
+            said = _RESOLVED.decode(record.value or b"")
+            for place, label in enumerate(said.labels):
+                at = (label.available_at, record.offset, through, place)
+                known = Heard(label.label_id, label.value, label.labeller, *at, label.reasons)
+                heard.append((label.prediction_id, known))
+            through = max(through, said.through)
         return heard, through
 
 

@@ -8,16 +8,18 @@ a second worker fences the first.
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
+from kafka.partitioner.default import murmur2
 
 from tidemill.core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from tidemill.events.cluster import MAX_MESSAGE_BYTES, Cluster, ensure_topics, kafka_failures
-from tidemill.events.records import Outcome, ResolvedThrough, Topics, encode
+from tidemill.events.records import Outcome, Resolved, ResolvedLabel, Topics, encode
 from tidemill.events.sources import Source
 from tidemill.events.unpack import unpack_by_batch
 from tidemill.outcomes.log import Addressed, Channel, Offsets, Position, Raw
@@ -32,6 +34,9 @@ _AHEAD = 1000
 
 _TOGETHER_BYTES, _TOGETHER_MS = 32 << 10, 25
 """The brokers answer once they have so much or so long: a handful of records cost little more than one."""
+
+_RECORD_BYTES = 256 << 10
+"""Size up to which resolved labels share a record: some thousand of them."""
 
 _TIMEOUT_S = 30.0
 
@@ -158,13 +163,18 @@ class KafkaLog:
 
     def send(self, labels: Sequence[Addressed]) -> None:
         """Append to the resolved labels; they are written by the time `flush` or `mark` returns."""
+        only = self._only(Channel.RESOLVED)
+        together: dict[int, list[ResolvedLabel]] = defaultdict(list)
+        for to in labels:
+            part = to.partition
+            if part is None:
+                part = self._partition_of(to.label.prediction_id) if only is None else only
+            together[part].append(to.label)
         topic = self._names[Channel.RESOLVED]
         with self._failures(f"writing to {topic}"):
-            for to in labels:
-                key = to.label.prediction_id.encode()
-                part = self._only(Channel.RESOLVED) if to.partition is None else to.partition
-                future = self._resolved.send(topic, encode(to.label), key=key, partition=part)
-                future.add_errback(self._failed.append)
+            for part, said in together.items():
+                for value in _values(said):
+                    self._resolved.send(topic, value, partition=part).add_errback(self._failed.append)
 
     def flush(self) -> None:
         """Return when all that was sent is written."""
@@ -174,9 +184,9 @@ class KafkaLog:
                 raise self._failed[0]
 
     def mark(self, through: int) -> int:
-        """After all that was sent, append a `ResolvedThrough` to each partition; when, in the brokers' time."""
+        """After all that was sent, append a mark to each partition; when, in the brokers' time."""
         self.flush()
-        topic, value = self._names[Channel.RESOLVED], encode(ResolvedThrough(through=through))
+        topic, value = self._names[Channel.RESOLVED], encode(Resolved(through=through))
         with self._failures(f"marking {topic}"):
             futures = [self._resolved.send(topic, value, partition=part) for part in self.sources[Channel.RESOLVED]]
             self._resolved.flush(timeout=_TIMEOUT_S)
@@ -329,11 +339,26 @@ class KafkaLog:
         """The one partition, so that no key is hashed (in Python, a fifth of a send); None where there are more."""
         return 0 if len(self.sources[channel]) == 1 else None
 
+    def _partition_of(self, prediction_id: str) -> int:
+        """Where a prediction stands whose record is not known: its key says so, by every producer's rule."""
+        return int(murmur2(prediction_id.encode()) & 0x7FFFFFFF) % len(self.sources[Channel.RESOLVED])
+
     def _partitions(self, channel: Channel) -> list[Any]:
         return [self._tp(channel, part) for part in self.sources[channel]]
 
     def _tp(self, channel: Channel, part: int) -> Any:
         return TopicPartition(self._names[channel], part)
+
+
+def _values(labels: Sequence[ResolvedLabel]) -> Iterator[bytes]:
+    """Records of these labels: one, or as many as they need to be of a size that Kafka takes."""
+    value = encode(Resolved(labels=list(labels)))
+    if len(value) <= _RECORD_BYTES or len(labels) == 1:
+        yield value
+    else:
+        half = len(labels) // 2
+        yield from _values(labels[:half])
+        yield from _values(labels[half:])
 
 
 def _raw(tp: Any, record: Any) -> Raw:

@@ -113,7 +113,7 @@ class OutcomeLog(Protocol):
         ...
 
     def mark(self, through: int) -> int:
-        """After all that was sent, append a `ResolvedThrough` to each partition; when, in the brokers' time."""
+        """After all that was sent, append a mark to each partition; when, in the brokers' time."""
         ...
 
     def check(self) -> None:

@@ -3,7 +3,7 @@
 Two kinds of hashes, both under the model's prefix and both expiring a day after the label horizon:
 
     event:<event key>           p<prediction id> -> its partition, l<label id> -> KnownLabel
-    prediction:<prediction id>  p<offset> -> Indexed, l<offset> -> Heard
+    prediction:<prediction id>  p<offset> -> Indexed, l<offset>.<place> -> Heard
 
 Only sets that grow are kept, with each record of the log under a name of its own: whatever is done twice or in
 another order, by a worker that crashed or by one that should be dead, leaves the same. What is lost is noticed: a
@@ -12,8 +12,9 @@ restarted (with an old snapshot, perhaps) does not show it. Then everything is r
 """
 
 import secrets
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import redis
@@ -26,16 +27,58 @@ from tidemill.outcomes.join import Heard, Indexed
 
 __all__ = ["OutcomeState", "Recalled", "RedisState", "StateLost"]
 
-_CHUNK = 2000
-"""Commands in one round trip: a few hundred kilobytes, and the server's other clients wait some milliseconds."""
+T = TypeVar("T")
+Command = tuple[Any, ...]
+
+_CHUNK = 250
+"""Entries of one script call: a millisecond, in which the server answers no one else."""
 
 _KEEP = """
-redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-return redis.call('HGETALL', KEYS[1])
+local found = {}
+local ttl, wanted, before = ARGV[1], ARGV[2], tonumber(ARGV[3])
+for i, key in ipairs(KEYS) do
+    redis.call('HSETNX', key, ARGV[2 * i + 2], ARGV[2 * i + 3])
+    redis.call('EXPIRE', key, ttl)
+    found[i] = false
+    if wanted ~= 'none' then
+        local entry, some, first = redis.call('HGETALL', key), {}, nil
+        for j = 1, #entry, 2 do
+            local kind = string.sub(entry[j], 1, 1)
+            if kind == wanted then
+                some[#some + 1] = entry[j]
+                some[#some + 1] = entry[j + 1]
+            elseif kind == 'p' and wanted == 'judged' then
+                local offset = tonumber(string.sub(entry[j], 2))
+                first = math.min(first or offset, offset)
+            end
+        end
+        if wanted ~= 'judged' then
+            found[i] = some
+        elseif first == nil or first < before then
+            found[i] = entry
+        end
+    end
+end
+return found
 """
-"""Keeps an entry and answers with all of its hash: one command for three, which is what a batch's time goes to."""
+"""Keeps entries, each a key with a field and its value (ARGV[4] on), and answers with what is wanted of each hash then:
 
+    none     nothing
+    p, l     fields of this kind with their values
+    judged   all of it, but nothing of a prediction whose first record stands at or after `before`
+
+One call for many entries: a batch's time goes to calls, not to what they do.
+"""
+
+_RECALL = """
+local found = {}
+for i, key in ipairs(KEYS) do
+    found[i] = redis.call('HGETALL', key)
+end
+return found
+"""
+
+_pack = msgspec.msgpack.Encoder().encode
 _INDEXED = msgspec.msgpack.Decoder(Indexed)
 _HEARD = msgspec.msgpack.Decoder(Heard)
 _KNOWN = msgspec.msgpack.Decoder(KnownLabel)
@@ -75,8 +118,11 @@ class OutcomeState(Protocol):
         """Keep labels by event key; for each the (id, partition) of that event's predictions."""
         ...
 
-    def hear(self, heard: Sequence[tuple[str, Heard]]) -> dict[str, Recalled]:
-        """Keep resolved labels by prediction id; what is known then of each of these predictions."""
+    def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> dict[str, Recalled]:
+        """Keep resolved labels by prediction id; what is known then of each of these predictions.
+
+        Those are left out whose first record stands at `judged` or after it: they are judged later.
+        """
         ...
 
     def recall(self, predictions: Sequence[str]) -> list[Recalled]:
@@ -106,7 +152,10 @@ class RedisState:
             url, socket_timeout=10, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
         )
         self._whole, self._run, self._mark = self._prefix + "whole", "", b""
-        self._keep = str(self._ask(lambda: self._redis.script_load(_KEEP)))
+        self._keep, self._recall = (
+            str(self._ask(lambda: self._redis.script_load(script)))  # noqa: B023 -- called at once
+            for script in (_KEEP, _RECALL)
+        )
         found = self._ask(lambda: self._redis.info("memory"))
         if found.get("maxmemory") and found.get("maxmemory_policy") != "noeviction":
             raise InvalidInput(
@@ -132,62 +181,67 @@ class RedisState:
 
     def finish_rebuild(self) -> None:
         """Say that it is complete; raises `StateLost` if it was lost meanwhile."""
-        self._batch([])
+        self._batch()
         self._mark = f"{self._run} {secrets.token_hex(8)}".encode()
         self._ask(lambda: self._redis.set(self._whole, self._mark))
 
     def index(self, predictions: Sequence[Indexed]) -> list[list[KnownLabel]]:
         """Keep predictions; for each the labels that are known of its event, by arrival."""
-        entries, at = [], []
-        for prediction in predictions:
-            entries.append((self._prediction(prediction.prediction_id), f"p{prediction.offset}", _pack(prediction)))
-            at.append(None if prediction.event_id is None else len(entries))
-            if prediction.event_id is not None:
-                event = self._event(event_key(prediction.entity, prediction.event_id))
-                entries.append((event, f"p{prediction.prediction_id}", b"%d" % prediction.partition))
-        found = self._kept(entries)
-        return [[] if place is None else _known(found[place]) for place in at]
+        events = [
+            (self._event(event_key(of.entity, of.event_id)), f"p{of.prediction_id}", b"%d" % of.partition)
+            for of in predictions
+            if of.event_id is not None
+        ]
+        entries = [(self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in predictions]
+        *_, found = self._batch(self._keeping(entries, "none"), self._keeping(events, "l"))
+        known = iter(found)
+        return [[] if of.event_id is None else _known(next(known)) for of in predictions]
 
     def know(self, labels: Sequence[tuple[str, KnownLabel]]) -> list[list[tuple[str, int]]]:
         """Keep labels by event key; for each the (id, partition) of that event's predictions."""
         entries = [(self._event(event), f"l{label.label_id}", _pack(label)) for event, label in labels]
+        (found,) = self._batch(self._keeping(entries, "p"))
         return [
-            [(field[1:].decode(), int(value)) for field, value in found.items() if field.startswith(b"p")]
-            for found in self._kept(entries)
+            [(field[1:].decode(), int(value)) for field, value in zip(reply[::2], reply[1::2], strict=True)]
+            for reply in found
         ]
 
-    def hear(self, heard: Sequence[tuple[str, Heard]]) -> dict[str, Recalled]:
-        """Keep resolved labels by prediction id; what is known then of each of these predictions."""
-        entries = [(self._prediction(of), f"l{label.offset}", _pack(label)) for of, label in heard]
-        found = self._kept(entries)
-        return {of: _recalled(known) for (of, _), known in zip(heard, found, strict=True)}
+    def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> dict[str, Recalled]:
+        """Keep resolved labels by prediction id; what is known then of each of these predictions.
+
+        Those are left out whose first record stands at `judged` or after it: they are judged later.
+        """
+        entries = [(self._prediction(of), f"l{label.offset}.{label.place}", _pack(label)) for of, label in heard]
+        (found,) = self._batch(self._keeping(entries, "judged", judged))
+        return {of: _recalled(reply) for (of, _), reply in zip(heard, found, strict=True) if reply is not None}
 
     def recall(self, predictions: Sequence[str]) -> list[Recalled]:
         """What is known of each prediction."""
-        commands = [("HGETALL", self._prediction(prediction_id)) for prediction_id in predictions]
-        return [_recalled(found) for found in self._batch(commands)]
+        keys = [self._prediction(prediction_id) for prediction_id in predictions]
+        (found,) = self._batch([("EVALSHA", self._recall, len(some), *some) for some in _chunks(keys)])
+        return [_recalled(reply) for reply in found]
 
-    def _kept(self, entries: Sequence[tuple[str, str, bytes]]) -> list[dict[bytes, bytes]]:
-        """Keep (key, field, value) entries; the whole hash of each after that."""
-        replies = self._batch([("EVALSHA", self._keep, 1, *entry, self._ttl) for entry in entries])
-        return [dict(zip(reply[::2], reply[1::2], strict=True)) for reply in replies]
+    def _keeping(self, entries: Sequence[tuple[str, str, bytes]], wanted: str, before: int = 0) -> list[Command]:
+        """The commands that keep (key, field, value) entries and answer with what is wanted of their hashes."""
+        commands: list[Command] = []
+        for some in _chunks(entries):
+            pairs = chain.from_iterable((field, value) for _, field, value in some)
+            keys = (key for key, _, _ in some)
+            commands.append(("EVALSHA", self._keep, len(some), *keys, self._ttl, wanted, before, *pairs))
+        return commands
 
-    def _batch(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The replies, all of them from a state that was whole after the last one."""
-        replies: list[Any] = []
-        for start in range(0, max(len(commands), 1), _CHUNK):
-            pipe: Any = self._redis.pipeline(transaction=False)
-            for command in commands[start : start + _CHUNK]:
-                pipe.execute_command(*command)
-            pipe.get(self._whole)
-            pipe.info("server")
-            *found, mark, server = self._ask(pipe.execute)
-            if mark != self._mark or server["run_id"] != self._run:
-                raise StateLost(
-                    f"Redis at {self._url} lost the index of {self._prefix[:-1]}: it is rebuilt from the log"
-                )
-            replies += found
-        return replies
+    def _batch(self, *asked: Sequence[Command]) -> list[list[Any]]:
+        """What the commands answer, one list for each group of them; the state was whole after the last one."""
+        pipe: Any = self._redis.pipeline(transaction=False)
+        for command in chain.from_iterable(asked):
+            pipe.execute_command(*command)
+        pipe.get(self._whole)
+        pipe.info("server")
+        *replies, mark, server = self._ask(pipe.execute)
+        if mark != self._mark or server["run_id"] != self._run:
+            raise StateLost(f"Redis at {self._url} lost the index of {self._prefix[:-1]}: it is rebuilt from the log")
+        answered = iter(replies)
+        return [list(chain.from_iterable(next(answered) for _ in commands)) for commands in asked]
 
     def _present_run(self) -> str:
         return str(self._ask(lambda: self._redis.info("server"))["run_id"])
@@ -207,18 +261,25 @@ class RedisState:
         return f"{self._prefix}prediction:{prediction_id}"
 
 
-def _pack(entry: msgspec.Struct) -> bytes:
-    return msgspec.msgpack.encode(entry)
+def _chunks(entries: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(entries), _CHUNK):
+        yield entries[start : start + _CHUNK]
 
 
-def _known(found: dict[bytes, bytes]) -> list[KnownLabel]:
-    """The labels in one event's hash, by arrival."""
-    labels = [_KNOWN.decode(value) for field, value in found.items() if field.startswith(b"l")]
-    return sorted(labels, key=lambda label: label.order)
+def _known(found: Sequence[bytes]) -> list[KnownLabel]:
+    """The labels in fields and values of one event's hash, by arrival."""
+    labels = [_KNOWN.decode(value) for value in found[1::2]]
+    return labels if len(labels) < 2 else sorted(labels, key=lambda label: label.order)
 
 
-def _recalled(found: dict[bytes, bytes]) -> Recalled:
-    """One prediction's hash."""
-    predictions = [_INDEXED.decode(value) for field, value in found.items() if field.startswith(b"p")]
-    labels = [_HEARD.decode(value) for field, value in found.items() if field.startswith(b"l")]
-    return min(predictions, key=lambda prediction: prediction.offset, default=None), labels
+def _recalled(found: Sequence[bytes]) -> Recalled:
+    """One prediction's hash, as fields and values."""
+    predictions, labels = [], []
+    for field, value in zip(found[::2], found[1::2], strict=True):
+        if field.startswith(b"p"):
+            predictions.append(_INDEXED.decode(value))
+        else:
+            labels.append(_HEARD.decode(value))
+    if len(predictions) < 2:
+        return (predictions[0] if predictions else None), labels
+    return min(predictions, key=lambda prediction: prediction.offset), labels
