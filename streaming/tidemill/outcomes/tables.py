@@ -15,7 +15,7 @@ from tidemill.events.records import Label, Outcome, Prediction
 from tidemill.events.sources import Source
 from tidemill.outcomes.join import Heard
 
-__all__ = ["Tables", "label_row", "outcome_row", "prediction_row", "refused_row", "resolved_row"]
+__all__ = ["Tables", "label_row", "mark_of", "outcome_row", "prediction_row", "refused_row", "resolved_row"]
 
 _TIME = pl.Datetime("us", "UTC")
 
@@ -72,6 +72,7 @@ RESOLVED: dict[str, Any] = _PLACE | {
     "reasons": pl.String(),
     "labeller": pl.String(),
     "available_at": _TIME,
+    "place": pl.Int64(),
     "through": pl.Int64(),
     "available_date": pl.Date(),
 }
@@ -161,16 +162,16 @@ class Tables:
         self.outcomes = table("outcomes", OUTCOMES, "event_date", "predicted_at")
         self.resolved = table("resolved", RESOLVED, "available_date", "available_at")
 
-        self._all = (self.predictions, self.labels, self.resolved, self.outcomes)
+        self.all = (self.predictions, self.labels, self.resolved, self.outcomes)
 
     @property
     def waiting(self) -> int:
         """Rows that a flush would write."""
-        return sum(len(table) for table in self._all)
+        return sum(len(table) for table in self.all)
 
     def flush(self) -> None:
         """Write all that was added; raises `Unavailable`."""
-        for table in self._all:
+        for table in self.all:
             table.flush()
 
     def numbers(self, source_upto: Mapping[str, int]) -> list[tuple[str, int, int]]:
@@ -188,6 +189,11 @@ class Tables:
             .sort("boot", "first")
         )
         return [(boot, first, last) for boot, first, last in runs.select("boot", "first", "last").iter_rows()]
+
+
+def mark_of(source: Source) -> Source:
+    """Under what name the table of resolved labels notes the newest mark by the offset that it has of a source."""
+    return Source(source.cluster, f"{source.topic_id}#through", source.partition)
 
 
 def prediction_row(prediction: Prediction, arrived_at: int, terms: str) -> Row:
@@ -284,6 +290,7 @@ def resolved_row(prediction_id: str, heard: Heard) -> Row:
         "reasons": _json(heard.reasons) if heard.reasons else None,
         "labeller": heard.labeller,
         "available_at": heard.available_at,
+        "place": heard.place,
         "through": heard.through,
     }
 
