@@ -19,7 +19,7 @@ _LAST_MS = 253_402_300_799_999
 _LARGEST = sys.float_info.max
 
 
-class KnownLabel(msgspec.Struct, frozen=True, array_like=True):
+class KnownLabel(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A label that was accepted, as the index keeps it. `label_id` is `<source>@<offset>` of its record."""
 
     label_id: str
@@ -43,7 +43,7 @@ class KnownLabel(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class _Written(msgspec.Struct, frozen=True):
+class _Written(msgspec.Struct, frozen=True, gc=False):
     """A label as systems write it: ids may be numbers."""
 
     value: dict[str, Any]

@@ -23,7 +23,7 @@ Loss = Callable[[Mapping[str, Any], Mapping[str, Any]], float | None]
 """(answer, label value) -> loss in [0, 1], or None where the label cannot say."""
 
 
-class Indexed(msgspec.Struct, frozen=True, array_like=True):
+class Indexed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A prediction as the index keeps it: what its outcomes need, and where its record stands.
 
     Times are milliseconds since the epoch. `predicted_at` is the predictor's time, but no later than the
@@ -49,7 +49,7 @@ class Indexed(msgspec.Struct, frozen=True, array_like=True):
         return max(self.eligible_at, self.appended_at)
 
 
-class Heard(msgspec.Struct, frozen=True, array_like=True):
+class Heard(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A resolved label and where it stands: its offset in `labels.resolved` and the newest mark before it.
 
     `place` is its number among the labels of that record.

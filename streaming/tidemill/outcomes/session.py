@@ -119,7 +119,9 @@ class Session:
 
     def _emit(self, outcomes: Sequence[Outcome]) -> None:
         lost = self._intake.lost
-        self._log.emit([msgspec.structs.replace(outcome, lost=lost) for outcome in outcomes], self._judge.positions)
+        if lost:
+            outcomes = [msgspec.structs.replace(outcome, lost=lost) for outcome in outcomes]
+        self._log.emit(outcomes, self._judge.positions)
         self._emitted = dict(self._judge.positions)
         first = sum(outcome.revision == 0 for outcome in outcomes)
         _outcomes.labels("first").inc(first)
