@@ -41,6 +41,7 @@ def test_a_box_may_be_absent(value: dict[str, Any]) -> None:
         (b"", "not a label"),
         (b"[1]", "not a label"),
         (b'{"value": "ok", "prediction_id": "p"}', "not a label"),
+        (b'{"prediction_id": "p"}', "either what is true"),
         (b"\xff\xfe", "not a label"),
         (b"[" * 100_000, "not a label"),
         (written({"defect": "ok"}, entity="a"), "names neither"),

@@ -145,9 +145,7 @@ def batch(topics: MemoryTopics) -> dict[str, list[tuple[int, Any, Any]]]:
     labels = []
     for raw in topics.records[Channel.LABELS, 0]:
         try:
-            labels.append(
-                (raw.arrived_at, raw.offset, read_label(raw.value, RESOURCE.spec.labels.fields, ["ok", "scratch"]))
-            )
+            labels.append((raw.arrived_at, raw.offset, read_label(raw.value, RESOURCE.spec.labels.fields)))
         except InvalidInput:
             continue
     expected: dict[str, list[tuple[int, Any, Any]]] = {}
@@ -162,7 +160,7 @@ def batch(topics: MemoryTopics) -> dict[str, list[tuple[int, Any, Any]]]:
                 said = [
                     (arrived, label.value)
                     for arrived, _, label in sorted(labels, key=lambda known: known[:2])
-                    if arrived <= at + HORIZON and is_about(label, prediction)
+                    if is_about(label, prediction)
                 ]
                 expected[prediction.prediction_id] = judged(prediction, said, at + AFTER)
     return expected

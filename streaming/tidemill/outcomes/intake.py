@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import msgspec
 from prometheus_client import Counter, Gauge
 
 from tidemill.core.errors import InvalidInput
@@ -9,6 +10,7 @@ from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.events.records import Label
 from tidemill.labels.parse import KnownLabel, read_label
 from tidemill.outcomes.gaps import Gaps
+from tidemill.outcomes.join import Terms
 from tidemill.outcomes.judge import indexed, read_prediction
 from tidemill.outcomes.log import Channel, Offsets, OutcomeLog, Raw
 from tidemill.outcomes.resolver import resolve_labels, resolve_predictions
@@ -43,6 +45,9 @@ class Intake:
 
     def __init__(self, spec: Spec, log: OutcomeLog, state: OutcomeState, tables: Tables, gaps: Gaps) -> None:
         self._spec, self._log, self._state, self._tables, self._gaps = spec, log, state, tables, gaps
+        self._terms = Terms.of(spec.labels)
+        self._stated = msgspec.json.encode(self._terms).decode()
+        self._max_future_ms = round(spec.events.max_future.total_seconds() * 1000)
         self.upto: Offsets = {}
         """The offset after the last prediction taken in, by partition."""
 
@@ -57,10 +62,9 @@ class Intake:
         read = [(prediction, record) for record in records if (prediction := read_prediction(record)) is not None]
         for prediction, _ in read:
             self._gaps.see(prediction.boot, prediction.seq)
-        maturity = self._spec.labels.maturity
-        taken = [indexed(prediction, record, maturity) for prediction, record in read]
+        taken = [indexed(prediction, record, self._terms) for prediction, record in read]
         self._log.send(resolve_predictions(self._state, taken))
-        columns = prediction_columns([(prediction, record.arrived_at) for prediction, record in read])
+        columns = prediction_columns([(prediction, record.arrived_at) for prediction, record in read], self._stated)
         self._tables.predictions.add(source, records[-1].offset, [record.offset for _, record in read], columns)
         self.upto[records[0].partition] = records[-1].offset + 1
         _lost.set(self._gaps.lost)
@@ -98,7 +102,7 @@ class Intake:
         """Put predictions or labels that were taken in before into the index, and nowhere else."""
         if channel is Channel.PREDICTIONS:
             known = [(read_prediction(record), record) for record in records]
-            self._state.index([indexed(p, record, self._spec.labels.maturity) for p, record in known if p is not None])
+            self._state.index([indexed(p, record, self._terms) for p, record in known if p is not None])
         else:
             source = self._log.sources[Channel.LABELS][records[0].partition]
             read = [self._read(record, f"{source}@{record.offset}") for record in records]
@@ -107,7 +111,7 @@ class Intake:
     def _read(self, record: Raw, label_id: str) -> tuple[Label, KnownLabel] | str:
         """The label in a record, or why it is refused."""
         try:
-            label = read_label(record.value, self._spec.labels.fields, self._spec.prediction.classes)
+            label = read_label(record.value, self._spec.labels.fields, latest=record.arrived_at + self._max_future_ms)
         except InvalidInput as refusal:
             return refusal.message
-        return label, KnownLabel(label_id, label.value or {}, label.labeller, record.arrived_at)
+        return label, KnownLabel(label_id, label.value, label.labeller, record.arrived_at, label.reasons)

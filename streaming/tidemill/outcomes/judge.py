@@ -7,15 +7,15 @@ doubles one, whatever the index already holds of what lies ahead.
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
 from tidemill.core.telemetry import get_logger
 from tidemill.events.records import Outcome, Prediction, Resolved, decode
-from tidemill.outcomes.join import Heard, Indexed, Loss, index, outcomes_of
+from tidemill.outcomes.join import Heard, Indexed, Terms, Truth, history, index, outcomes_of
 from tidemill.outcomes.log import Position, Raw
 from tidemill.outcomes.state import OutcomeState, StateLost
-from tidemill.spec.model import Maturity
 
 __all__ = ["Judge", "indexed", "read_prediction"]
 
@@ -28,15 +28,15 @@ class Judge:
 
     Args:
         state: the index.
-        maturity: when a prediction may be judged.
-        loss: what an answer cost.
+        terms: when a prediction may be judged, and which of its labels count.
+        truth: what labels' values say.
         positions: where to begin, by partition.
     """
 
-    def __init__(self, state: OutcomeState, maturity: Maturity, loss: Loss, positions: Mapping[int, Position]) -> None:
+    def __init__(self, state: OutcomeState, terms: Terms, truth: Truth, positions: Mapping[int, Position]) -> None:
         self._state = state
-        self._maturity = maturity
-        self._loss = loss
+        self._terms = terms
+        self._truth = truth
         self.positions = dict(positions)
         self._ahead: dict[int, deque[tuple[int, Indexed | None]]] = {partition: deque() for partition in positions}
 
@@ -48,7 +48,7 @@ class Judge:
         """Predictions of one partition, in log order, to be judged when they are due."""
         for record in records:
             prediction = read_prediction(record)
-            held = None if prediction is None else indexed(prediction, record, self._maturity)
+            held = None if prediction is None else indexed(prediction, record, self._terms)
             self._ahead[record.partition].append((record.offset, held))
 
     def hear(self, records: Sequence[Raw]) -> list[Outcome]:
@@ -61,9 +61,8 @@ class Judge:
         known = self._state.hear(heard, position.written) if heard else {}
         for prediction, labels in known.values():
             if prediction is not None and prediction.offset < position.written:
-                before = self._outcomes(prediction, labels, position.read)
-                corrections += self._outcomes(prediction, labels, read)[len(before) :]
-        self.positions[partition] = Position(position.written, read, through)
+                corrections += self._added(prediction, labels, position, replace(position, read=read))
+        self.positions[partition] = replace(position, read=read, through=through)
         return corrections
 
     def ripe(self) -> list[Outcome]:
@@ -90,14 +89,22 @@ class Judge:
                 if kept.due_at > position.through:  # kept under an older, longer maturity
                     break
                 if (kept.partition, kept.offset) == (partition, offset):  # else a repeated record
-                    outcomes += self._outcomes(kept, labels, position.read)
+                    outcomes += self._added(kept, labels, None, position)
             ahead.popleft()
-            position = Position(offset + 1, position.read, position.through)
+            position = replace(position, written=offset + 1)
         self.positions[partition] = position
         return outcomes
 
-    def _outcomes(self, prediction: Indexed, labels: Sequence[Heard], read: int) -> tuple[Outcome, ...]:
-        return outcomes_of(prediction, [label for label in labels if label.offset < read], self._loss)
+    def _added(
+        self, prediction: Indexed, labels: Sequence[Heard], before: Position | None, now: Position
+    ) -> list[Outcome]:
+        """The outcomes that a position adds to those of an earlier one (None: the prediction was not judged)."""
+        written = 0
+        if before is not None:
+            known, final = _read_before(prediction, labels, before)
+            written = len(history(prediction, known, final=final))
+        known, final = _read_before(prediction, labels, now)
+        return outcomes_of(prediction, known, self._truth, final=final, after=written)
 
     def _heard(self, records: Sequence[Raw], position: Position) -> tuple[list[tuple[str, Heard]], int]:
         through = position.through
@@ -106,9 +113,15 @@ class Judge:
             said = _RESOLVED.decode(record.value or b"")
             for place, label in enumerate(said.labels):
                 at = (label.available_at, record.offset, through, place)
-                heard.append((label.prediction_id, Heard(label.label_id, label.value or {}, label.labeller, *at)))
+                known = Heard(label.label_id, label.value, label.labeller, *at, label.reasons)
+                heard.append((label.prediction_id, known))
             through = max(through, said.through)
         return heard, through
+
+
+def _read_before(prediction: Indexed, labels: Sequence[Heard], at: Position) -> tuple[list[Heard], bool]:
+    """What a position knows of a prediction: its labels, and whether its horizon has passed."""
+    return [label for label in labels if label.offset < at.read], prediction.offset < at.final
 
 
 def read_prediction(record: Raw) -> Prediction | None:
@@ -120,12 +133,12 @@ def read_prediction(record: Raw) -> Prediction | None:
         return None
 
 
-def indexed(prediction: Prediction, record: Raw, maturity: Maturity) -> Indexed:
+def indexed(prediction: Prediction, record: Raw, terms: Terms) -> Indexed:
     """The prediction as the index keeps it."""
     return index(
         prediction,
         partition=record.partition,
         offset=record.offset,
         appended_at=record.arrived_at,
-        maturity=maturity,
+        terms=terms,
     )

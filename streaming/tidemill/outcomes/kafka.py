@@ -44,7 +44,7 @@ _TIMEOUT_S = 30.0
 # It logs every attempt to reconnect; an outage is reported once, by the worker that waits for its end.
 logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
-_JUDGED = re.compile(r"(-?\d+) (\S+)")
+_JUDGED = re.compile(r"(-?\d+)(?:,(\d+))? (\S+)")
 
 
 class KafkaLog:
@@ -126,8 +126,8 @@ class KafkaLog:
             if written is None or read is None or written.metadata != str(self.sources[Channel.PREDICTIONS][part]):
                 continue
             said = _JUDGED.fullmatch(read.metadata)
-            if said is not None and said[2] == str(source):
-                positions[part] = Position(written.offset, read.offset, int(said[1]))
+            if said is not None and said[3] == str(source):
+                positions[part] = Position(written.offset, read.offset, int(said[1]), int(said[2] or 0))
         return positions
 
     def seek(self, channel: Channel, offsets: Offsets) -> None:
@@ -216,7 +216,9 @@ class KafkaLog:
         for part, at in judged.items():
             predictions, resolved = self.sources[Channel.PREDICTIONS][part], self.sources[Channel.RESOLVED][part]
             commits[self._tp(Channel.PREDICTIONS, part)] = OffsetAndMetadata(at.written, str(predictions), -1)
-            commits[self._tp(Channel.RESOLVED, part)] = OffsetAndMetadata(at.read, f"{at.through} {resolved}", -1)
+            commits[self._tp(Channel.RESOLVED, part)] = OffsetAndMetadata(
+                at.read, f"{at.through},{at.final} {resolved}", -1
+            )
         topic = self._names[Channel.OUTCOMES]
         with self._failures(f"writing to {topic}"):
             self._writer.begin_transaction()

@@ -50,12 +50,14 @@ class Position:
     """How far one partition is judged.
 
     All outcomes are written that follow from its predictions before `written` and from its resolved labels before
-    `read`; `through` is the newest mark among those.
+    `read`; `through` is the newest mark among those. What a missing label means at the horizon was decided for the
+    predictions before `final`.
     """
 
     written: int
     read: int
     through: int = -1
+    final: int = 0
 
 
 class OutcomeLog(Protocol):

@@ -24,7 +24,7 @@ from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.events.records import Outcome
 from tidemill.metrics.losses import error
 from tidemill.outcomes.intake import Intake
-from tidemill.outcomes.join import Loss
+from tidemill.outcomes.join import Loss, Terms, Truth
 from tidemill.outcomes.judge import Judge
 from tidemill.outcomes.log import Channel, Offsets, OutcomeLog, Position
 from tidemill.outcomes.marks import Marks
@@ -33,7 +33,7 @@ from tidemill.outcomes.state import OutcomeState
 from tidemill.outcomes.tables import Tables
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["Session", "loss_of"]
+__all__ = ["Session", "truth_of"]
 
 FLUSH_S = 2.0
 """Longest time that rows wait for the lake: each commit is one more file that readers must open."""
@@ -66,11 +66,11 @@ class Session:
             Channel.PREDICTIONS: starts_of(log, Channel.PREDICTIONS, tables.predictions.table),
             Channel.LABELS: starts_of(log, Channel.LABELS, tables.labels.table),
         }
-        maturity, loss = resource.spec.labels.maturity, loss_of(resource)
+        terms, truth = Terms.of(resource.spec.labels), truth_of(resource)
         self._intake = Intake(resource.spec, log, state, tables, known_gaps(log, tables))
-        self._judge = Judge(state, maturity, loss, self._emitted)
+        self._judge = Judge(state, terms, truth, self._emitted)
         if not state.is_whole():
-            self._rebuild(Judge(state, maturity, loss, dict.fromkeys(self._emitted, Position(0, 0))))
+            self._rebuild(Judge(state, terms, truth, dict.fromkeys(self._emitted, Position(0, 0))))
         self._seek()
         self._marks = Marks(log, clock)
         self._flushed = self._renewed = clock.monotonic()
@@ -150,7 +150,14 @@ class Session:
         self._state.finish_rebuild()
 
 
-def loss_of(resource: ContinualModel) -> Loss:
+def truth_of(resource: ContinualModel) -> Truth:
+    """What a resource says of labels' values: their loss, the negative, and whether all predictions are labelled."""
+    labels, nothing = resource.spec.labels, {"class": resource.spec.prediction.classes[0], "bool": False}
+    negative = {field.name: nothing.get(field.type) for field in labels.fields}
+    return Truth(_loss_of(resource), negative, certain=labels.control == 1.0)
+
+
+def _loss_of(resource: ContinualModel) -> Loss:
     """The loss that outcomes carry: the metric `error`; None for a label from an older form of the resource."""
     prediction, fields = resource.spec.prediction, resource.spec.labels.fields
 

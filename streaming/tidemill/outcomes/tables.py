@@ -14,9 +14,18 @@ from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.records import Label, Outcome, Prediction
 from tidemill.events.sources import Source
 from tidemill.labels.parse import KnownLabel
+from tidemill.outcomes.join import Heard
 from tidemill.outcomes.log import Raw
 
-__all__ = ["Refused", "Tables", "label_columns", "outcome_columns", "prediction_columns", "refused_columns"]
+__all__ = [
+    "Refused",
+    "Tables",
+    "label_columns",
+    "outcome_columns",
+    "prediction_columns",
+    "refused_columns",
+    "resolved_columns",
+]
 
 _TIME = pl.Datetime("us", "UTC")
 
@@ -38,8 +47,14 @@ PREDICTIONS: dict[str, Any] = _PLACE | {
     "fence": pl.String(),
     "boot": pl.String(),
     "seq": pl.Int64(),
+    "sample": pl.Float64(),
+    "answered": pl.Int64(),
+    "redacted": pl.String(),
+    "terms": pl.String(),
     "event_date": pl.Date(),
 }
+
+"""`terms` says how the row is judged (`tidemill.outcomes.join.Terms`), the same text in most rows."""
 
 LABELS: dict[str, Any] = _PLACE | {
     "label_id": pl.String(),
@@ -48,13 +63,29 @@ LABELS: dict[str, Any] = _PLACE | {
     "prediction_id": pl.String(),
     "labeller": pl.String(),
     "value": pl.String(),
+    "reasons": pl.String(),
     "event_time": _TIME,
     "available_at": _TIME,
     "refused": pl.String(),
     "original": pl.Binary(),
     "available_date": pl.Date(),
 }
-"""A refused label has its reason in `refused` and its bytes in `original`; ids and value are null then."""
+"""A refused label has its reason in `refused` and its bytes in `original`; ids and value are null then.
+
+A row with `reasons` says that a prediction was picked to be labelled; its value is null, too.
+"""
+
+RESOLVED: dict[str, Any] = _PLACE | {
+    "prediction_id": pl.String(),
+    "label_id": pl.String(),
+    "value": pl.String(),
+    "reasons": pl.String(),
+    "labeller": pl.String(),
+    "available_at": _TIME,
+    "through": pl.Int64(),
+    "available_date": pl.Date(),
+}
+"""The log of resolved labels, kept for labels of predictions that the index no longer has."""
 
 OUTCOMES: dict[str, Any] = _PLACE | {
     "prediction_id": pl.String(),
@@ -71,6 +102,12 @@ OUTCOMES: dict[str, Any] = _PLACE | {
     "label_age_ms": pl.Int64(),
     "loss": pl.Float64(),
     "lost": pl.Int64(),
+    "maybe_lost": pl.Int64(),
+    "cohort": pl.String(),
+    "assumed": pl.Boolean(),
+    "disputed": pl.Boolean(),
+    "sample": pl.Float64(),
+    "probability": pl.Float64(),
     "event_date": pl.Date(),
 }
 
@@ -138,7 +175,7 @@ class _Buffered:
 
 
 class Tables:
-    """The three tables that outcomes writes.
+    """The four tables that outcomes writes.
 
     Args:
         lake: folder or URI of the lake.
@@ -154,15 +191,18 @@ class Tables:
         self.predictions = table("predictions", PREDICTIONS, "event_date", "predicted_at")
         self.labels = table("labels", LABELS, "available_date", "available_at")
         self.outcomes = table("outcomes", OUTCOMES, "event_date", "predicted_at")
+        self.resolved = table("resolved", RESOLVED, "available_date", "available_at")
+
+        self._all = (self.predictions, self.labels, self.resolved, self.outcomes)
 
     @property
     def waiting(self) -> int:
         """Rows that a flush would write."""
-        return len(self.predictions) + len(self.labels) + len(self.outcomes)
+        return sum(len(table) for table in self._all)
 
     def flush(self) -> None:
         """Write all that was added; raises `Unavailable`."""
-        for table in (self.predictions, self.labels, self.outcomes):
+        for table in self._all:
             table.flush()
 
     def numbers(self, source_upto: Mapping[str, int]) -> list[tuple[str, int, int]]:
@@ -182,7 +222,7 @@ class Tables:
         return [(boot, first, last) for boot, first, last in runs.select("boot", "first", "last").iter_rows()]
 
 
-def prediction_columns(predictions: Sequence[tuple[Prediction, int]]) -> Columns:
+def prediction_columns(predictions: Sequence[tuple[Prediction, int]], terms: str) -> Columns:
     """Columns of `predictions`, of each prediction and when it arrived."""
     columns = _fields(Prediction, [prediction for prediction, _ in predictions])
     arrived = [arrived for _, arrived in predictions]
@@ -191,8 +231,10 @@ def prediction_columns(predictions: Sequence[tuple[Prediction, int]]) -> Columns
         "available_at": arrived,
         "output": _json(columns["output"]),
         "features": _json(columns["features"]),
-        "feature_statuses": [_encode(some).decode() if some else None for some in columns["feature_statuses"]],
+        "feature_statuses": _json_of_some(columns["feature_statuses"]),
         "fence": _json(columns["fence"]),
+        "redacted": _json_of_some(columns["redacted"]),
+        "terms": [terms] * len(arrived),
     }
 
 
@@ -203,7 +245,8 @@ def label_columns(labels: Sequence[tuple[Label, KnownLabel]]) -> Columns:
     times = [at if time is None else time for time, at in zip(columns["time"], arrived, strict=True)]
     return columns | {
         "label_id": [known.label_id for _, known in labels],
-        "value": _json(columns["value"]),
+        "value": [None if value is None else _encode(value).decode() for value in columns["value"]],
+        "reasons": _json_of_some(columns["reasons"]),
         "event_time": times,
         "available_at": arrived,
     }
@@ -230,6 +273,16 @@ def outcome_columns(records: Sequence[Raw]) -> Columns:
     }
 
 
+def resolved_columns(heard: Sequence[tuple[str, Heard]]) -> Columns:
+    """Columns of `resolved`, of labels with the ids of their predictions."""
+    columns = _fields(Heard, [label for _, label in heard])
+    return columns | {
+        "prediction_id": [of for of, _ in heard],
+        "value": [None if value is None else _encode(value).decode() for value in columns["value"]],
+        "reasons": _json_of_some(columns["reasons"]),
+    }
+
+
 def _fields(kind: type[msgspec.Struct], structs: Sequence[msgspec.Struct]) -> dict[str, Sequence[Any]]:
     """The fields of some structs as columns."""
     rows = zip(*map(msgspec.structs.astuple, structs), strict=True) if structs else [()] * len(kind.__struct_fields__)
@@ -238,3 +291,8 @@ def _fields(kind: type[msgspec.Struct], structs: Sequence[msgspec.Struct]) -> di
 
 def _json(values: Sequence[Any]) -> list[str]:
     return [_encode(value).decode() for value in values]
+
+
+def _json_of_some(values: Sequence[Any]) -> list[str | None]:
+    """The same, and null for what is None or empty."""
+    return [_encode(value).decode() if value else None for value in values]
