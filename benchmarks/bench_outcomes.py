@@ -8,8 +8,8 @@ Three runs of the real worker, each in a process of its own:
 3. *both*: another model's predictions and labels, all of them waiting when the worker starts and the labels in time:
    each prediction is taken in, judged by its label, and has one outcome.
 
-The clock runs from the poll that brought the first record until the last outcome is committed on `.outcomes`, everything
-is in the lake (predictions, labels, and the outcomes, which are read back from Kafka) and the offsets are committed.
+The clock runs from the poll that brought the first record until the last outcome is committed on `.outcomes`, all is in
+the lake (predictions, labels, and the outcomes, which are read back from Kafka) and the offsets are committed.
 """
 
 import subprocess

@@ -24,7 +24,7 @@ _LONGEST_CLASS = 200
 _MOST_REASONS = 50
 
 
-class KnownLabel(msgspec.Struct, frozen=True, array_like=True):
+class KnownLabel(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A label that was accepted, as the index keeps it. `label_id` is `<source>@<offset>` of its record."""
 
     label_id: str
@@ -50,7 +50,7 @@ class KnownLabel(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class _Written(msgspec.Struct, frozen=True):
+class _Written(msgspec.Struct, frozen=True, gc=False):
     """A label as systems write it: ids may be numbers."""
 
     value: dict[str, Any] | None = None

@@ -7,7 +7,7 @@ from prometheus_client import Counter, Gauge
 
 from tidemill.core.errors import InvalidInput
 from tidemill.core.telemetry import REGISTRY, get_logger
-from tidemill.events.records import Label, Outcome, decode
+from tidemill.events.records import Label
 from tidemill.labels.parse import KnownLabel, read_label
 from tidemill.outcomes.gaps import Gaps
 from tidemill.outcomes.join import Heard, Terms
@@ -17,13 +17,14 @@ from tidemill.outcomes.log import Channel, Offsets, OutcomeLog, Raw
 from tidemill.outcomes.resolver import resolve_labels, resolve_predictions
 from tidemill.outcomes.state import OutcomeState
 from tidemill.outcomes.tables import (
+    Refused,
     Tables,
-    label_row,
+    label_columns,
     mark_of,
-    outcome_row,
-    prediction_row,
-    refused_row,
-    resolved_row,
+    outcome_columns,
+    prediction_columns,
+    refused_columns,
+    resolved_columns,
 )
 from tidemill.spec.model import Spec
 
@@ -65,16 +66,13 @@ class Intake:
     def predictions(self, records: Sequence[Raw]) -> None:
         """Predictions of one partition, in log order."""
         source = self._log.sources[Channel.PREDICTIONS][records[0].partition]
-        taken = []
-        for record in records:
-            prediction = read_prediction(record)
-            row = None
-            if prediction is not None:
-                taken.append(indexed(prediction, record, self._terms))
-                row = prediction_row(prediction, record.arrived_at, self._stated)
-                self._gaps.see(prediction.boot, prediction.seq)
-            self._tables.predictions.add(source, record.offset, row)
+        read = [(prediction, record) for record in records if (prediction := read_prediction(record)) is not None]
+        for prediction, _ in read:
+            self._gaps.see(prediction.boot, prediction.seq)
+        taken = [indexed(prediction, record, self._terms) for prediction, record in read]
         self._log.send(resolve_predictions(self._state, taken))
+        columns = prediction_columns([(prediction, record.arrived_at) for prediction, record in read], self._stated)
+        self._tables.predictions.add(source, records[-1].offset, [record.offset for _, record in read], columns)
         self.upto[records[0].partition] = records[-1].offset + 1
         _lost.set(self._gaps.lost)
 
@@ -82,41 +80,40 @@ class Intake:
         """Labels of one partition, in log order; one that is refused is kept in the lake with the reason."""
         source = self._log.sources[Channel.LABELS][records[0].partition]
         taken: list[tuple[Label, KnownLabel]] = []
-        refused: list[tuple[str, str]] = []
+        refused: list[Refused] = []
+        offsets: list[int] = []
         for record in records:
             label_id = f"{source}@{record.offset}"
             read = self._read(record, label_id)
             if isinstance(read, str):
-                refused.append((label_id, read))
-                row = refused_row(record.value, read, label_id, record.arrived_at)
+                refused.append(Refused(label_id, read, record))
             else:
                 taken.append(read)
-                row = label_row(read[0], label_id, record.arrived_at)
-            self._tables.labels.add(source, record.offset, row)
+                offsets.append(record.offset)
         found, missing = resolve_labels(self._state, taken)
         self._log.send(found)
         self._late.gather([_late(*taken[number], records[0].partition) for number in missing])
+        table, upto = self._tables.labels, records[-1].offset
+        table.add(source, upto, offsets, label_columns(taken))
         if refused:  # one line, however many: each has its reason in the lake
-            _log.warning("labels refused", count=len(refused), first=refused[0][0], reason=refused[0][1])
+            table.add(source, upto, [one.record.offset for one in refused], refused_columns(refused))
+            _log.warning("labels refused", count=len(refused), first=refused[0].label_id, reason=refused[0].reason)
         _labels.labels("accepted").inc(len(taken))
         _labels.labels("refused").inc(len(refused))
 
     def resolved(self, partition: int, heard: Sequence[tuple[str, Heard]], upto: int, through: int) -> None:
         """Resolved labels of one partition by prediction, up to an offset and the newest mark by then."""
         if heard:
-            source = self._log.sources[Channel.RESOLVED][partition]
-            for prediction, label in heard:
-                self._tables.resolved.add(source, label.offset, resolved_row(prediction, label))
-            self._tables.resolved.add(source, upto, None)
+            source, table = self._log.sources[Channel.RESOLVED][partition], self._tables.resolved
+            table.add(source, upto, [label.offset for _, label in heard], resolved_columns(heard))
             if through >= 0:
-                self._tables.resolved.add(mark_of(source), through, None)
+                table.add(mark_of(source), through, [], {})
 
     def outcomes(self, records: Sequence[Raw]) -> None:
         """Outcomes of one partition, as they were written."""
         source = self._log.sources[Channel.OUTCOMES][records[0].partition]
-        for record in records:
-            outcome = decode(Outcome, record.value or b"")
-            self._tables.outcomes.add(source, record.offset, outcome_row(outcome, record.arrived_at))
+        offsets = [record.offset for record in records]
+        self._tables.outcomes.add(source, offsets[-1], offsets, outcome_columns(records))
 
     def index_again(self, channel: Channel, records: Sequence[Raw]) -> None:
         """Put predictions or labels that were taken in before into the index, and nowhere else."""

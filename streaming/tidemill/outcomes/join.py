@@ -40,7 +40,7 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
         return cls(round(after.total_seconds() * 1000), round(horizon.total_seconds() * 1000), rule_of(labels))
 
 
-class Indexed(msgspec.Struct, frozen=True, array_like=True):
+class Indexed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A prediction as the index keeps it: what its outcomes need, and where its record stands.
 
     Times are milliseconds since the epoch. `predicted_at` is the predictor's time, but no later than the

@@ -19,6 +19,7 @@ from kafka.partitioner.default import murmur2
 
 from tidemill.core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from tidemill.events.cluster import MAX_MESSAGE_BYTES, Cluster, ensure_topics, kafka_failures
+from tidemill.events.pack import send_together
 from tidemill.events.records import Outcome, Resolved, ResolvedLabel, Topics, encode
 from tidemill.events.sources import Source
 from tidemill.events.unpack import unpack_by_batch
@@ -26,8 +27,8 @@ from tidemill.outcomes.log import Addressed, Channel, Offsets, Position, Raw
 
 __all__ = ["KafkaLog"]
 
-_BATCH = 2000
-"""Records of one poll: at some hundred bytes each, under a megabyte."""
+_BATCH = 10_000
+"""Records of one poll: at some hundred bytes each, some megabytes."""
 
 _AHEAD = 1000
 """Predictions held that wait for their time."""
@@ -143,7 +144,7 @@ class KafkaLog:
         """The next records: each entry is of one partition, in offset order. Empty after `timeout_s`."""
         with self._failures("reading"):
             found = self._reader.poll(timeout_ms=round(timeout_s * 1000), max_records=_BATCH)
-        return [(self._channels[tp.topic], [_raw(tp, record) for record in records]) for tp, records in found.items()]
+        return [(self._channels[tp.topic], _raw(tp, records)) for tp, records in found.items()]
 
     def poll_due(self, partitions: Sequence[int]) -> Sequence[Sequence[Raw]]:
         """The next predictions for the second time, of these partitions; does not wait."""
@@ -154,7 +155,7 @@ class KafkaLog:
             self._due.pause(*paused)
             found = self._due.poll(timeout_ms=0, max_records=_AHEAD)
             self._due.resume(*paused)
-        return [[_raw(tp, record) for record in records] for tp, records in found.items()]
+        return [_raw(tp, records) for tp, records in found.items()]
 
     def positions(self, channel: Channel) -> Offsets:
         """The next offset to read, past whatever is no record."""
@@ -168,7 +169,7 @@ class KafkaLog:
         for to in labels:
             part = to.partition
             if part is None:
-                part = self._partition_of(to.label.prediction_id) if only is None else only
+                part = self._partition_of(Channel.RESOLVED, to.label.prediction_id.encode()) if only is None else only
             together[part].append(to.label)
         topic = self._names[Channel.RESOLVED]
         with self._failures(f"writing to {topic}"):
@@ -221,9 +222,8 @@ class KafkaLog:
         topic = self._names[Channel.OUTCOMES]
         with self._failures(f"writing to {topic}"):
             self._writer.begin_transaction()
-            only = self._only(Channel.OUTCOMES)
-            for outcome in outcomes:
-                self._writer.send(topic, encode(outcome), key=outcome.prediction_id.encode(), partition=only)
+            for part, records in self._by_partition(Channel.OUTCOMES, _keyed(outcomes)).items():
+                send_together(self._writer, topic, part, records)
             self._writer.send_offsets_to_transaction(commits, f"{self._group}.join")
             self._writer.commit_transaction()
 
@@ -243,7 +243,7 @@ class KafkaLog:
                 if silent > _TIMEOUT_S:
                     raise Unavailable(f"{self._names[channel]} ended before what was read of it, or cannot be read")
                 for tp, records in found.items():
-                    wanted = [_raw(tp, record) for record in records if record.offset < until[tp.partition]]
+                    wanted = _raw(tp, [record for record in records if record.offset < until[tp.partition]])
                     if wanted:
                         yield wanted
         finally:
@@ -339,15 +339,30 @@ class KafkaLog:
         """The one partition, so that no key is hashed (in Python, a fifth of a send); None where there are more."""
         return 0 if len(self.sources[channel]) == 1 else None
 
-    def _partition_of(self, prediction_id: str) -> int:
-        """Where a prediction stands whose record is not known: its key says so, by every producer's rule."""
-        return int(murmur2(prediction_id.encode()) & 0x7FFFFFFF) % len(self.sources[Channel.RESOLVED])
+    def _by_partition(
+        self, channel: Channel, records: list[tuple[bytes, bytes]]
+    ) -> dict[int, list[tuple[bytes, bytes]]]:
+        only = self._only(channel)
+        if only is not None:
+            return {only: records} if records else {}
+        parts: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
+        for record in records:
+            parts[self._partition_of(channel, record[0])].append(record)
+        return parts
+
+    def _partition_of(self, channel: Channel, key: bytes) -> int:
+        """Where every producer puts a record with this key."""
+        return int(murmur2(key) & 0x7FFFFFFF) % len(self.sources[channel])
 
     def _partitions(self, channel: Channel) -> list[Any]:
         return [self._tp(channel, part) for part in self.sources[channel]]
 
     def _tp(self, channel: Channel, part: int) -> Any:
         return TopicPartition(self._names[channel], part)
+
+
+def _keyed(outcomes: Sequence[Outcome]) -> list[tuple[bytes, bytes]]:
+    return [(outcome.prediction_id.encode(), encode(outcome)) for outcome in outcomes]
 
 
 def _values(labels: Sequence[ResolvedLabel]) -> Iterator[bytes]:
@@ -361,5 +376,6 @@ def _values(labels: Sequence[ResolvedLabel]) -> Iterator[bytes]:
         yield from _values(labels[half:])
 
 
-def _raw(tp: Any, record: Any) -> Raw:
-    return Raw(tp.partition, record.offset, record.timestamp, record.key, record.value)
+def _raw(tp: Any, records: Sequence[Any]) -> list[Raw]:
+    part = tp.partition
+    return [Raw(part, record.offset, record.timestamp, record.key, record.value) for record in records]

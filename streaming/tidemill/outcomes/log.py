@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+import msgspec
+
 from tidemill.events.records import Outcome, ResolvedLabel
 from tidemill.events.sources import Source
 
@@ -26,8 +28,7 @@ class Channel(Enum):
     OUTCOMES = "outcomes"
 
 
-@dataclass(frozen=True, slots=True)
-class Raw:
+class Raw(msgspec.Struct, frozen=True, gc=False):
     """A record as it stands in the log; `arrived_at` in milliseconds since the epoch."""
 
     partition: int
@@ -37,8 +38,7 @@ class Raw:
     value: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Addressed:
+class Addressed(msgspec.Struct, frozen=True, gc=False):
     """A resolved label on its way; `partition` is where its prediction stands, None where that is the key's to say."""
 
     label: ResolvedLabel

@@ -142,7 +142,7 @@ class Session:
         return self._judge.hear(partition, heard, read, through)
 
     def _horizons(self) -> list[Outcome]:
-        """What missing labels say. Marks go on while predictions wait for their horizon, the slower the longer it is."""
+        """What missing labels say. Marks go on while predictions wait for a horizon, the slower the longer it is."""
         if self._horizon_s is None or self._clock.monotonic() - self._looked < EVERY_S:
             return []
         self._looked = self._clock.monotonic()
@@ -157,7 +157,9 @@ class Session:
 
     def _emit(self, outcomes: Sequence[Outcome]) -> None:
         lost = self._intake.lost
-        self._log.emit([msgspec.structs.replace(outcome, lost=lost) for outcome in outcomes], self._judge.positions)
+        if lost:
+            outcomes = [msgspec.structs.replace(outcome, lost=lost) for outcome in outcomes]
+        self._log.emit(outcomes, self._judge.positions)
         self._emitted = dict(self._judge.positions)
         first = sum(outcome.revision == 0 for outcome in outcomes)
         _outcomes.labels("first").inc(first)

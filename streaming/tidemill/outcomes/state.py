@@ -2,7 +2,7 @@
 
 Two kinds of hashes, both under the model's prefix and both expiring after they were last added to (`late.Hot`):
 
-    event:<event key>           p<prediction id> -> its partition, l<label id> -> KnownLabel
+    event:<event key>           p<prediction id> -> (id, partition), l<label id> -> KnownLabel
     prediction:<prediction id>  p<offset> -> Indexed, l<offset>.<place> -> Heard
 
 Only sets that grow are kept, with each record of the log under a name of its own: whatever is done twice or in
@@ -38,57 +38,71 @@ After that it passes for lost and is filled again from the log.
 """
 
 _CHUNK = 250
-"""Entries of one script call: a millisecond, in which the server answers no one else."""
+"""Entries of one script call: a millisecond or two, in which the server answers no one else."""
 
-_KEEP = """
+_LISTS = """
+local function list(items)
+    return struct.pack('>BI4', 0xdd, #items) .. table.concat(items)
+end
+local function read(key)
+    local entry, predictions, labels, first = redis.call('HGETALL', key), {}, {}, math.huge
+    for i = 1, #entry, 2 do
+        if string.byte(entry[i]) == 112 then
+            predictions[#predictions + 1] = entry[i + 1]
+            first = math.min(first, tonumber(string.sub(entry[i], 2)) or 0)
+        else
+            labels[#labels + 1] = entry[i + 1]
+        end
+    end
+    return predictions, labels, first
+end
 local found = {}
-local ttl, wanted, before = ARGV[1], ARGV[2], tonumber(ARGV[3])
+"""
+"""MessagePack of what is MessagePack already: a reply of one string is sent at once, one of lists in pieces."""
+
+_KEEP = (
+    _LISTS
+    + """
+local ttl, wanted, judged = ARGV[1], ARGV[2], tonumber(ARGV[3])
 for i, key in ipairs(KEYS) do
     redis.call('HSETNX', key, ARGV[2 * i + 2], ARGV[2 * i + 3])
     redis.call('EXPIRE', key, ttl)
-    found[i] = false
-    if wanted ~= 'none' then
-        local entry, some, first = redis.call('HGETALL', key), {}, nil
-        for j = 1, #entry, 2 do
-            local kind = string.sub(entry[j], 1, 1)
-            if kind == wanted then
-                some[#some + 1] = entry[j]
-                some[#some + 1] = entry[j + 1]
-            elseif kind == 'p' and wanted == 'judged' then
-                local offset = tonumber(string.sub(entry[j], 2))
-                first = math.min(first or offset, offset)
-            end
-        end
-        if wanted ~= 'judged' then
-            found[i] = some
-        elseif first == nil or first < before then
-            found[i] = entry
+    if wanted ~= 'nothing' then
+        local predictions, labels, first = read(key)
+        if wanted == 'predictions' then
+            found[i] = list(predictions)
+        elseif wanted == 'labels' then
+            found[i] = list(labels)
+        elseif #predictions == 0 or first < judged then
+            found[i] = list({list(predictions), list(labels)})
+        else
+            found[i] = string.char(0xc0)
         end
     end
 end
-return found
+return list(found)
 """
-"""Keeps entries, each a key with a field and its value (ARGV[4] on), and answers with what is wanted of each hash then:
-
-    none     nothing
-    p, l     fields of this kind with their values
-    judged   all of it, but nothing of a prediction whose first record stands at or after `before`
+)
+"""Keeps entries, each a key with a field and its value (ARGV[4] on), and answers with what is wanted of each hash then.
 
 One call for many entries: a batch's time goes to calls, not to what they do.
 """
 
-_RECALL = """
-local found = {}
+_RECALL = (
+    _LISTS
+    + """
 for i, key in ipairs(KEYS) do
-    found[i] = redis.call('HGETALL', key)
+    local predictions, labels = read(key)
+    found[i] = list({list(predictions), list(labels)})
 end
-return found
+return list(found)
 """
+)
 
 _pack = msgspec.msgpack.Encoder().encode
-_INDEXED = msgspec.msgpack.Decoder(Indexed)
-_HEARD = msgspec.msgpack.Decoder(Heard)
-_KNOWN = msgspec.msgpack.Decoder(KnownLabel)
+_PLACES = msgspec.msgpack.Decoder(list[list[tuple[str, int]]])
+_KNOWN = msgspec.msgpack.Decoder(list[list[KnownLabel]])
+_RECALLED = msgspec.msgpack.Decoder(list[tuple[list[Indexed], list[Heard]] | None])
 
 
 Recalled = tuple[Indexed | None, list[Heard]]
@@ -188,30 +202,30 @@ class RedisState:
 
     def finish_rebuild(self) -> None:
         """Say that it is complete; raises `StateLost` if it was lost meanwhile."""
-        self._batch()
+        self._batch([])
         self._mark = f"{self._run} {secrets.token_hex(8)}".encode()
         self._ask(lambda: self._redis.set(self._whole, self._mark, ex=AWAY))
 
     def index(self, predictions: Sequence[Indexed]) -> list[list[KnownLabel]]:
         """Keep predictions; for each the labels that are known of its event, by arrival."""
         events = [
-            (self._event(event_key(of.entity, of.event_id)), f"p{of.prediction_id}", b"%d" % of.partition)
+            (
+                self._event(event_key(of.entity, of.event_id)),
+                f"p{of.prediction_id}",
+                _pack((of.prediction_id, of.partition)),
+            )
             for of in predictions
             if of.event_id is not None
         ]
         entries = [(self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in predictions]
-        *_, found = self._batch(self._keeping(entries, "none"), self._keeping(events, "l"))
-        known = iter(found)
-        return [[] if of.event_id is None else _known(next(known)) for of in predictions]
+        first, second = self._keeping(entries, "nothing"), self._keeping(events, "labels")
+        known = _decoded(_KNOWN, self._batch(first + second)[len(first) :])
+        return [[] if of.event_id is None else _by_arrival(next(known)) for of in predictions]
 
     def know(self, labels: Sequence[tuple[str, KnownLabel]]) -> list[list[tuple[str, int]]]:
         """Keep labels by event key; for each the (id, partition) of that event's predictions."""
         entries = [(self._event(event), f"l{label.label_id}", _pack(label)) for event, label in labels]
-        (found,) = self._batch(self._keeping(entries, "p"))
-        return [
-            [(field[1:].decode(), int(value)) for field, value in zip(reply[::2], reply[1::2], strict=True)]
-            for reply in found
-        ]
+        return list(_decoded(_PLACES, self._batch(self._keeping(entries, "predictions"))))
 
     def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> dict[str, Recalled]:
         """Keep resolved labels by prediction id; what is known then of each of these predictions.
@@ -219,37 +233,37 @@ class RedisState:
         Those are left out whose first record stands at `judged` or after it: they are judged later.
         """
         entries = [(self._prediction(of), f"l{label.offset}.{label.place}", _pack(label)) for of, label in heard]
-        (found,) = self._batch(self._keeping(entries, "judged", judged))
-        return {of: _recalled(reply) for (of, _), reply in zip(heard, found, strict=True) if reply is not None}
+        found = _decoded(_RECALLED, self._batch(self._keeping(entries, "judged", judged)))
+        return {of: _recalled(*known) for (of, _), known in zip(heard, found, strict=True) if known is not None}
 
     def recall(self, predictions: Sequence[str]) -> list[Recalled]:
         """What is known of each prediction."""
         keys = [self._prediction(prediction_id) for prediction_id in predictions]
-        (found,) = self._batch([("EVALSHA", self._recall, len(some), *some) for some in _chunks(keys)])
-        return [_recalled(reply) for reply in found]
+        found = self._batch([("EVALSHA", self._recall, len(some), *some) for some in _chunks(keys)])
+        return [_recalled(*known) for known in _decoded(_RECALLED, found) if known is not None]
 
-    def _keeping(self, entries: Sequence[tuple[str, str, bytes]], wanted: str, before: int = 0) -> list[Command]:
+    def _keeping(self, entries: Sequence[tuple[str, str, bytes]], wanted: str, judged: int = 0) -> list[Command]:
         """The commands that keep (key, field, value) entries and answer with what is wanted of their hashes."""
         commands: list[Command] = []
         for some in _chunks(entries):
             pairs = chain.from_iterable((field, value) for _, field, value in some)
             keys = (key for key, _, _ in some)
-            commands.append(("EVALSHA", self._keep, len(some), *keys, self._ttl, wanted, before, *pairs))
+            commands.append(("EVALSHA", self._keep, len(some), *keys, self._ttl, wanted, judged, *pairs))
         return commands
 
-    def _batch(self, *asked: Sequence[Command]) -> list[list[Any]]:
-        """What the commands answer, one list for each group of them; the state was whole after the last one."""
+    def _batch(self, commands: Sequence[Command]) -> list[bytes]:
+        """The replies, all of them from a state that was whole after the last one."""
         pipe: Any = self._redis.pipeline(transaction=False)
-        for command in chain.from_iterable(asked):
+        for command in commands:
             pipe.execute_command(*command)
         pipe.expire(self._whole, AWAY)
         pipe.get(self._whole)
         pipe.info("server")
+        replies: list[bytes]
         *replies, _, mark, server = self._ask(pipe.execute)
         if mark != self._mark or server["run_id"] != self._run:
             raise StateLost(f"Redis at {self._url} lost the index of {self._prefix[:-1]}: it is rebuilt from the log")
-        answered = iter(replies)
-        return [list(chain.from_iterable(next(answered) for _ in commands)) for commands in asked]
+        return replies
 
     def _present_run(self) -> str:
         return str(self._ask(lambda: self._redis.info("server"))["run_id"])
@@ -274,20 +288,15 @@ def _chunks(entries: Sequence[T]) -> Iterator[Sequence[T]]:
         yield entries[start : start + _CHUNK]
 
 
-def _known(found: Sequence[bytes]) -> list[KnownLabel]:
-    """The labels in fields and values of one event's hash, by arrival."""
-    labels = [_KNOWN.decode(value) for value in found[1::2]]
+def _decoded(decoder: msgspec.msgpack.Decoder[list[T]], replies: Sequence[bytes]) -> Iterator[T]:
+    return chain.from_iterable(map(decoder.decode, replies))
+
+
+def _by_arrival(labels: list[KnownLabel]) -> list[KnownLabel]:
     return labels if len(labels) < 2 else sorted(labels, key=lambda label: label.order)
 
 
-def _recalled(found: Sequence[bytes]) -> Recalled:
-    """One prediction's hash, as fields and values."""
-    predictions, labels = [], []
-    for field, value in zip(found[::2], found[1::2], strict=True):
-        if field.startswith(b"p"):
-            predictions.append(_INDEXED.decode(value))
-        else:
-            labels.append(_HEARD.decode(value))
+def _recalled(predictions: list[Indexed], labels: list[Heard]) -> Recalled:
     if len(predictions) < 2:
         return (predictions[0] if predictions else None), labels
     return min(predictions, key=lambda prediction: prediction.offset), labels
