@@ -16,7 +16,7 @@ What was searched for in vain is remembered, and not searched for again while a 
 still be in the index.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -92,9 +92,12 @@ class Late:
         archive: the lake.
         hot: how long the index keeps what it has.
         clock: measures how long searches take.
+        flush: writes to the lake what waits for it. Called before the first search of a life: what the lives before
+            left unwritten may have left the index meanwhile. Later it waits for seconds and stays in it for days.
     """
 
-    def __init__(self, archive: Archive, hot: Hot, clock: Clock) -> None:
+    def __init__(self, archive: Archive, hot: Hot, clock: Clock, flush: Callable[[], None]) -> None:
+        self._flush: Callable[[], None] | None = flush
         self.archive, self._clock, self._sure = archive, clock, hot.sure_ms
         self._gathered: list[LateLabel] = []
         self._vain: dict[str | Event, int] = {}
@@ -107,6 +110,11 @@ class Late:
             missing: when the newest label of each arrived, in milliseconds.
         """
         asked = {of: at for of, at in missing.items() if self._may_be_old(of, at, time_of(of))}
+        if not asked:
+            return {}
+        if self._flush is not None:
+            self._flush()
+            self._flush = None
         found = self.archive.recall(asked)
         self._remember({of: at for of, at in asked.items() if of not in found})
         return found
