@@ -21,6 +21,8 @@ from benchmarks.report import Figure, Report, environment
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import InvalidInput
 from tidemill.core.ids import new_id
+from tidemill.core.settings import Settings
+from tidemill.core.telemetry import setup_logging
 from tidemill.events.records import Label, Prediction, Record
 from tidemill.labels.parse import read_label
 from tidemill.outcomes.late import Hot
@@ -215,6 +217,7 @@ def compare(rules: tuple[str, str], count: int, seed: int, kinds: Counter[str]) 
 
 def run(size: str) -> Report:
     """All conflicts, with and without a meaning of missing labels."""
+    setup_logging(Settings(log_level="error"), "simulate")  # what is refused is refused on purpose
     count = SIZES[size]
     kinds: Counter[str] = Counter()
     figures, total = [], 0

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.events.records import Outcome, Prediction
-from tidemill.outcomes.join import Heard, Indexed, Terms, Truth, index, outcomes_of
+from tidemill.outcomes.join import Heard, Indexed, Rule, Terms, Truth, index, outcomes_of
 
 TERMS = Terms(after=100, horizon=1000)
 
@@ -108,3 +108,66 @@ def test_a_prediction_from_a_clock_ahead_is_dated_by_its_arrival() -> None:
 def test_an_outcome_carries_label_age_and_loss() -> None:
     (outcome,) = outcomes_of(prediction(), [heard(1, 1060, "scratch")], TRUTH)
     assert (outcome.label_age_ms, outcome.loss) == (60, 1.0)
+
+
+NEGATIVE = Terms(after=100, horizon=1000, rule=Rule(votes=("defect",), assumes=True))
+
+
+def assuming(at: int = 1000, appended_at: int = 1010) -> Indexed:
+    made = Prediction(prediction_id="p", version="v", entity="a", time=at, output={"class": "ok"}, boot="b", seq=0)
+    return index(made, partition=0, offset=7, appended_at=appended_at, terms=NEGATIVE)
+
+
+def told(labels: list[Heard], *, final: bool, of: Indexed | None = None) -> list[tuple[int, str | None, bool]]:
+    outcomes = outcomes_of(of or assuming(), labels, TRUTH, final=final)
+    return [(one.revision, None if one.label is None else one.label["defect"], one.assumed) for one in outcomes]
+
+
+def test_a_label_missing_at_the_horizon_is_taken_for_the_negative_one() -> None:
+    assert told([], final=False) == [(0, None, False)]
+    assert told([], final=True) == [(0, None, False), (1, "ok", True)]
+    assert told([heard(1, 1050, "scratch")], final=True) == [(0, "scratch", False)]
+
+
+def test_a_label_at_the_very_moment_of_the_horizon_is_not_missing() -> None:
+    assert told([heard(1, 2000, "scratch", through=1990)], final=True) == [(0, None, False), (1, "scratch", False)]
+
+
+def test_a_label_after_the_horizon_replaces_what_was_assumed_even_where_it_says_the_same() -> None:
+    late = heard(1, 2600, "ok", through=2500)
+    assert told([late], final=False) == told([late], final=True)
+    assert told([late], final=True) == [(0, None, False), (1, "ok", True), (2, "ok", False)]
+
+
+def test_a_label_that_came_after_the_horizon_but_stands_before_its_mark_waits_for_it() -> None:
+    label = heard(1, 2001, "scratch", through=1999)
+    assert told([label], final=False) == [(0, None, False)]
+    assert told([label], final=True) == [(0, None, False), (1, "ok", True), (2, "scratch", False)]
+
+
+def test_a_pick_is_no_label_at_the_horizon() -> None:
+    pick = Heard("c/t/0@1", None, "", 1050, 1, 0, 0, {"control": 0.5})
+    assert told([pick], final=True) == [(0, None, False), (1, "ok", True)]
+    late = Heard("c/t/0@2", None, "", 2900, 2, 2800, 0, {"control": 0.5})
+    assert told([pick, late], final=True) == [(0, None, False), (1, "ok", True)]
+
+
+def test_an_assumed_outcome_has_the_horizon_as_its_age() -> None:
+    (_, outcome) = outcomes_of(assuming(), [], TRUTH, final=True)
+    assert (outcome.label_age_ms, outcome.loss, outcome.probability) == (1000, 0.0, None)
+
+
+@given(logs(), st.integers(0, 12), st.booleans())
+def test_more_of_the_log_or_the_horizon_only_adds_outcomes(log: list[Heard], cut: int, final: bool) -> None:
+    due = assuming()
+    first = next((label.offset for label in log if label.through >= due.due_at), len(log))
+    passed = next((label.offset for label in log if label.through >= due.final_due_at), len(log))
+    cut = max(cut, passed if final else first)
+    before = told([label for label in log if label.offset < cut], final=final)
+    assert told(log, final=final)[: len(before)] == before
+    assert told(log, final=True)[: len(before)] == before or not final
+
+
+def test_where_all_are_labelled_the_probability_is_1() -> None:
+    (outcome,) = outcomes_of(prediction(), [heard(1, 1060, "scratch")], Truth(loss, {}, certain=True))
+    assert outcome.probability == 1.0

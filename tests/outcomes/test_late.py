@@ -183,6 +183,21 @@ def test_a_crash_while_a_late_label_lands_neither_loses_nor_doubles_it(tmp_path:
     assert (found[0], found[-1][1]) == ((0, None, False), "ok")
 
 
+def test_a_label_that_is_still_searched_for_when_the_worker_dies_is_taken_in_again(tmp_path: Path) -> None:
+    mill = Mill(tmp_path)
+    prediction = mill.predict("e2")
+    mill.days(6)
+    assert mill.alive is not None
+    mill.label("ok", entity="a", event_id="e1")
+    mill.alive.step()  # a search: the next one is due in a second
+    mill.label("scratch", entity="a", event_id="e2")
+    mill.alive.step()
+    mill.alive.flush()
+    mill.alive = None
+    mill.work()
+    assert mill.said(prediction) == [(0, None, False), (1, "scratch", False)]
+
+
 def counting(search: Callable[..., Any], searches: list[str]) -> Callable[..., Any]:
     def counted(*asked: Any) -> Any:
         searches.append(search.__name__)

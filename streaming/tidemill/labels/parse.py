@@ -124,8 +124,8 @@ def _check(field: LabelField, value: Any, classes: Sequence[str] | None) -> None
         if classes is not None and value not in classes:
             raise InvalidInput(f"{field.name} should be one of {', '.join(classes)}, not {value!r}")
         if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_CLASS:
-            shown = value if not isinstance(value, str) else f"{value[:20]} ({len(value)} characters)"
-            raise InvalidInput(f"{field.name} should be a class of 1 to {_LONGEST_CLASS} characters, not {shown!r}")
+            shown = f"{value[:20]!r} of {len(value)} characters" if isinstance(value, str) else repr(value)
+            raise InvalidInput(f"{field.name} should be a class of 1 to {_LONGEST_CLASS} characters, not {shown}")
     if field.type in _FITS and not _FITS[field.type](value):
         raise InvalidInput(f"{field.name} should be {_EXPECTED[field.type]}, not {value!r}")
 

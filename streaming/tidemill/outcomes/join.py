@@ -20,7 +20,7 @@ from tidemill.events.records import Outcome, Prediction
 from tidemill.outcomes.conflict import Heard, Rule, probability, rule_of, winner
 from tidemill.spec.model import Labels
 
-__all__ = ["Heard", "Indexed", "Loss", "Result", "Terms", "Truth", "history", "index", "outcomes_of"]
+__all__ = ["Heard", "Indexed", "Loss", "Result", "Rule", "Terms", "Truth", "history", "index", "outcomes_of"]
 
 Loss = Callable[[Mapping[str, Any], Mapping[str, Any]], float | None]
 """(answer, label value) -> loss in [0, 1], or None where the label cannot say."""
