@@ -59,9 +59,10 @@ class Judge:
         read = records[-1].offset + 1
         corrections: list[Outcome] = []
         known = self._state.hear(heard, position.written) if heard else {}
+        now = replace(position, read=read)
         for prediction, labels in known.values():
             if prediction is not None and prediction.offset < position.written:
-                corrections += self._added(prediction, labels, position, replace(position, read=read))
+                corrections += self._added(prediction, labels, position, now)
         self.positions[partition] = replace(position, read=read, through=through)
         return corrections
 
@@ -80,6 +81,7 @@ class Judge:
             return []
         recalled = iter(self._state.recall([of.prediction_id for _, of in due if of is not None]))
         outcomes: list[Outcome] = []
+        written = position.written
         for offset, prediction in due:
             if prediction is not None:
                 kept, labels = next(recalled)
@@ -91,8 +93,8 @@ class Judge:
                 if (kept.partition, kept.offset) == (partition, offset):  # else a repeated record
                     outcomes += self._added(kept, labels, None, position)
             ahead.popleft()
-            position = replace(position, written=offset + 1)
-        self.positions[partition] = position
+            written = offset + 1
+        self.positions[partition] = replace(position, written=written)
         return outcomes
 
     def _added(
