@@ -7,7 +7,7 @@ from datetime import datetime
 
 from tidemill.core.clock import to_ms
 
-__all__ = ["deterministic_id", "model_id", "new_id"]
+__all__ = ["deterministic_id", "model_id", "new_id", "time_of"]
 
 
 def new_id(now: datetime) -> str:
@@ -16,6 +16,15 @@ def new_id(now: datetime) -> str:
     value = (value & ~(0xF << 76)) | (0x7 << 76)  # version 7
     value = (value & ~(0x3 << 62)) | (0x2 << 62)  # the RFC's variant
     return str(uuid.UUID(int=value))
+
+
+def time_of(identifier: str) -> int | None:
+    """When a UUIDv7 was made, in milliseconds since the epoch; None for any other identifier."""
+    try:
+        value = uuid.UUID(identifier)
+    except ValueError:
+        return None
+    return value.int >> 80 if value.version == 7 else None
 
 
 def deterministic_id(*parts: str | int) -> str:

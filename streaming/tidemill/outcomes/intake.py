@@ -10,8 +10,9 @@ from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.events.records import Label
 from tidemill.labels.parse import KnownLabel, read_label
 from tidemill.outcomes.gaps import Gaps
-from tidemill.outcomes.join import Terms
+from tidemill.outcomes.join import Heard, Terms
 from tidemill.outcomes.judge import indexed, read_prediction
+from tidemill.outcomes.late import Late, LateLabel
 from tidemill.outcomes.log import Channel, Offsets, OutcomeLog, Raw
 from tidemill.outcomes.resolver import resolve_labels, resolve_predictions
 from tidemill.outcomes.state import OutcomeState
@@ -19,9 +20,11 @@ from tidemill.outcomes.tables import (
     Refused,
     Tables,
     label_columns,
+    mark_of,
     outcome_columns,
     prediction_columns,
     refused_columns,
+    resolved_columns,
 )
 from tidemill.spec.model import Spec
 
@@ -41,10 +44,14 @@ class Intake:
         state: the index.
         tables: where rows go.
         gaps: what is missing from the prediction log so far.
+        late: takes labels whose predictions may have left the index.
     """
 
-    def __init__(self, spec: Spec, log: OutcomeLog, state: OutcomeState, tables: Tables, gaps: Gaps) -> None:
+    def __init__(
+        self, spec: Spec, log: OutcomeLog, state: OutcomeState, tables: Tables, gaps: Gaps, late: Late
+    ) -> None:
         self._spec, self._log, self._state, self._tables, self._gaps = spec, log, state, tables, gaps
+        self._late = late
         self._terms = Terms.of(spec.labels)
         self._stated = msgspec.json.encode(self._terms).decode()
         self._max_future_ms = round(spec.events.max_future.total_seconds() * 1000)
@@ -84,7 +91,9 @@ class Intake:
             else:
                 taken.append(read)
                 offsets.append(record.offset)
-        self._log.send(resolve_labels(self._state, taken))
+        found, missing = resolve_labels(self._state, taken)
+        self._log.send(found)
+        self._late.gather([_late(*taken[number], records[0].partition) for number in missing])
         table, upto = self._tables.labels, records[-1].offset
         table.add(source, upto, offsets, label_columns(taken))
         if refused:  # one line, however many: each has its reason in the lake
@@ -92,6 +101,14 @@ class Intake:
             _log.warning("labels refused", count=len(refused), first=refused[0].label_id, reason=refused[0].reason)
         _labels.labels("accepted").inc(len(taken))
         _labels.labels("refused").inc(len(refused))
+
+    def resolved(self, partition: int, heard: Sequence[tuple[str, Heard]], upto: int, through: int) -> None:
+        """Resolved labels of one partition by prediction, up to an offset and the newest mark by then."""
+        if heard:
+            source, table = self._log.sources[Channel.RESOLVED][partition], self._tables.resolved
+            table.add(source, upto, [label.offset for _, label in heard], resolved_columns(heard))
+            if through >= 0:
+                table.add(mark_of(source), through, [], {})
 
     def outcomes(self, records: Sequence[Raw]) -> None:
         """Outcomes of one partition, as they were written."""
@@ -101,6 +118,8 @@ class Intake:
 
     def index_again(self, channel: Channel, records: Sequence[Raw]) -> None:
         """Put predictions or labels that were taken in before into the index, and nowhere else."""
+        if not records:
+            return
         if channel is Channel.PREDICTIONS:
             known = [(read_prediction(record), record) for record in records]
             self._state.index([indexed(p, record, self._terms) for p, record in known if p is not None])
@@ -116,3 +135,8 @@ class Intake:
         except InvalidInput as refusal:
             return refusal.message
         return label, KnownLabel(label_id, label.value, label.labeller, record.arrived_at, label.reasons)
+
+
+def _late(said: Label, known: KnownLabel, partition: int) -> LateLabel:
+    offset = int(known.label_id.rpartition("@")[2])
+    return LateLabel((said.entity or "", said.event_id or ""), known, partition, offset)

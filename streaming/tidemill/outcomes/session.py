@@ -23,12 +23,14 @@ from tidemill.core.errors import InvalidInput
 from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.events.records import Outcome
 from tidemill.metrics.losses import error
+from tidemill.outcomes.archive import Archive
 from tidemill.outcomes.intake import Intake
 from tidemill.outcomes.join import Loss, Terms, Truth
-from tidemill.outcomes.judge import Judge
-from tidemill.outcomes.log import Channel, Offsets, OutcomeLog, Position
-from tidemill.outcomes.marks import Marks
-from tidemill.outcomes.start import judged_positions, known_gaps, outcome_starts, starts_of
+from tidemill.outcomes.judge import Judge, read_resolved
+from tidemill.outcomes.late import Hot, Late
+from tidemill.outcomes.log import Channel, Offsets, OutcomeLog, Position, Raw
+from tidemill.outcomes.marks import EVERY_S, Marks
+from tidemill.outcomes.start import judged_positions, known_gaps, outcome_starts, resolved_starts, starts_of
 from tidemill.outcomes.state import OutcomeState
 from tidemill.outcomes.tables import Tables
 from tidemill.spec.model import ContinualModel
@@ -44,6 +46,9 @@ FLUSH_ROWS = 20_000
 RENEW_S = 600.0
 """Kafka forgets the commits of a group after a quiet week; they are repeated long before."""
 
+_HORIZON_S = 60.0
+"""Longest time between marks while predictions wait for their horizon: it is days away."""
+
 _log = get_logger(__name__)
 _outcomes = Counter(
     "tidemill_outcomes_total", "Outcomes written, first ones and corrections", ["kind"], registry=REGISTRY
@@ -58,7 +63,13 @@ class Session:
     """
 
     def __init__(
-        self, resource: ContinualModel, log: OutcomeLog, state: OutcomeState, tables: Tables, clock: Clock
+        self,
+        resource: ContinualModel,
+        log: OutcomeLog,
+        state: OutcomeState,
+        tables: Tables,
+        clock: Clock,
+        hot: Hot | None = None,
     ) -> None:
         self._log, self._state, self._tables, self._clock = log, state, tables, clock
         self._emitted = judged_positions(log)
@@ -67,13 +78,17 @@ class Session:
             Channel.LABELS: starts_of(log, Channel.LABELS, tables.labels.table),
         }
         terms, truth = Terms.of(resource.spec.labels), truth_of(resource)
-        self._intake = Intake(resource.spec, log, state, tables, known_gaps(log, tables))
-        self._judge = Judge(state, terms, truth, self._emitted)
+        self._hot = hot or Hot.of(resource.spec.labels)
+        self._late = Late(Archive(tables, log.sources, terms, self._hot.kept), self._hot, clock)
+        self._intake = Intake(resource.spec, log, state, tables, known_gaps(log, tables), self._late)
+        self._judge = Judge(state, terms, truth, self._emitted, self._late)
+        self._horizon_s = terms.horizon / 1000 if terms.rule.assumes else None
         if not state.is_whole():
             self._rebuild(Judge(state, terms, truth, dict.fromkeys(self._emitted, Position(0, 0))))
+        self._through: dict[int, int] = {}
         self._seek()
         self._marks = Marks(log, clock)
-        self._flushed = self._renewed = clock.monotonic()
+        self._flushed = self._renewed = self._looked = clock.monotonic()
 
     def step(self, wait_s: float = 0.05) -> None:
         """Take in what there is, waiting up to `wait_s` for it, and do all that follows from it."""
@@ -84,7 +99,7 @@ class Session:
             elif channel is Channel.LABELS:
                 self._intake.labels(records)
             elif channel is Channel.RESOLVED:
-                outcomes += self._judge.hear(records)
+                outcomes += self._hear(records)
             else:
                 self._intake.outcomes(records)
         if self._some_wait():
@@ -92,6 +107,8 @@ class Session:
                 self._judge.take(records)
             outcomes += self._judge.ripe()
             self._marks.advance()
+        outcomes += self._horizons()
+        self._log.send(self._late.settle())
         if outcomes:
             self._emit(outcomes)
         if self._tables.waiting >= FLUSH_ROWS or self._clock.monotonic() - self._flushed >= FLUSH_S:
@@ -105,13 +122,34 @@ class Session:
         self._tables.flush()
         for channel, before in self._committed.items():
             offsets = self._log.positions(channel)
+            if channel is Channel.LABELS:
+                offsets |= self._late.unsettled()
             if renew or offsets != before:
                 self._log.commit(channel, offsets)
                 self._committed[channel] = offsets
+        if renew:
+            self._state.recall([])  # and the index is not left alone for long
         if renew or self._judge.positions != self._emitted:
             self._emit([])
         self._flushed = self._clock.monotonic()
         self._renewed = self._flushed if renew else self._renewed
+
+    def _hear(self, records: Sequence[Raw]) -> list[Outcome]:
+        partition, read = records[0].partition, records[-1].offset + 1
+        heard, through = read_resolved(records, self._through[partition])
+        self._through[partition] = through
+        self._intake.resolved(partition, heard, records[-1].offset, through)
+        return self._judge.hear(partition, heard, read, through)
+
+    def _horizons(self) -> list[Outcome]:
+        """What missing labels say. Marks go on while predictions wait for a horizon, the slower the longer it is."""
+        if self._horizon_s is None or self._clock.monotonic() - self._looked < EVERY_S:
+            return []
+        self._looked = self._clock.monotonic()
+        outcomes = self._judge.final()
+        if any(self._judge.positions[part].final < upto for part, upto in self._intake.upto.items()):
+            self._marks.advance(min(_HORIZON_S, max(EVERY_S, self._horizon_s / 100)))
+        return outcomes
 
     def _some_wait(self) -> bool:
         """Whether a prediction was taken in and is not judged."""
@@ -131,7 +169,8 @@ class Session:
         for channel, offsets in self._committed.items():
             self._log.seek(channel, offsets)
         self._intake.upto = dict(self._committed[Channel.PREDICTIONS])
-        self._log.seek(Channel.RESOLVED, {part: position.read for part, position in self._emitted.items()})
+        starts, self._through = resolved_starts(self._log, self._tables.resolved.table, self._emitted)
+        self._log.seek(Channel.RESOLVED, starts)
         self._log.seek_due({part: position.written for part, position in self._emitted.items()})
         self._log.seek(Channel.OUTCOMES, outcome_starts(self._log, self._tables.outcomes.table))
 
@@ -144,10 +183,26 @@ class Session:
         known = {part: max(at.written, taken_in[part]) for part, at in self._emitted.items()}
         for channel, until in ((Channel.PREDICTIONS, known), (Channel.LABELS, self._committed[Channel.LABELS])):
             for records in self._log.replay(channel, until):
-                self._intake.index_again(channel, records)
+                self._intake.index_again(channel, [record for record in records if not self._is_old(channel, record)])
+        oldest, through = self._oldest(2), dict.fromkeys(self._emitted, -1)
         for records in self._log.replay(Channel.RESOLVED, {part: at.read for part, at in self._emitted.items()}):
-            again.hear(records)  # it has judged nothing, so nothing is a correction
+            part, read = records[0].partition, records[-1].offset + 1
+            heard, through[part] = read_resolved(records, through[part])
+            # It has judged nothing, so nothing is a correction.
+            again.hear(part, [one for one in heard if one[1].available_at >= oldest], read, through[part])
         self._state.finish_rebuild()
+
+    def _is_old(self, channel: Channel, record: Raw) -> bool:
+        """Whether the index would not have it any more: the lake has, and the server need not hold it at once."""
+        if channel is Channel.LABELS:
+            return record.arrived_at < self._oldest(2)  # one that waited for a prediction which is kept
+        written, taken_in = self._emitted[record.partition].written, self._committed[channel][record.partition]
+        return record.arrived_at < self._oldest(1) and record.offset < min(written, taken_in)
+
+    def _oldest(self, times: int) -> float:
+        """What arrived before this would be out of the index, so many times over, by the newest mark."""
+        newest = min(position.through for position in self._emitted.values())
+        return newest - times * self._hot.kept.total_seconds() * 1000
 
 
 def truth_of(resource: ContinualModel) -> Truth:

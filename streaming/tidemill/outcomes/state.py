@@ -1,6 +1,6 @@
 """The index of predictions and labels, in Redis: which prediction a label is about, and what is known of each.
 
-Two kinds of hashes, both under the model's prefix and both expiring a day after the label horizon:
+Two kinds of hashes, both under the model's prefix and both expiring after they were last added to (`late.Hot`):
 
     event:<event key>           p<prediction id> -> (id, partition), l<label id> -> KnownLabel
     prediction:<prediction id>  p<offset> -> Indexed, l<offset>.<place> -> Heard
@@ -13,6 +13,7 @@ restarted (with an old snapshot, perhaps) does not show it. Then everything is r
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from itertools import chain
 from typing import Any, Protocol, TypeVar
 
@@ -25,10 +26,16 @@ from tidemill.core.errors import InvalidInput, Transient, Unavailable
 from tidemill.labels.parse import KnownLabel, event_key
 from tidemill.outcomes.join import Heard, Indexed
 
-__all__ = ["OutcomeState", "Recalled", "RedisState", "StateLost"]
+__all__ = ["AWAY", "OutcomeState", "Recalled", "RedisState", "StateLost"]
 
 T = TypeVar("T")
 Command = tuple[Any, ...]
+
+AWAY = timedelta(days=1)
+"""How long the index may be left alone and still be trusted: entries expire meanwhile, and none that counts may.
+
+After that it passes for lost and is filled again from the log.
+"""
 
 _CHUNK = 250
 """Entries of one script call: a millisecond or two, in which the server answers no one else."""
@@ -191,13 +198,13 @@ class RedisState:
         """Say that what is there may be incomplete."""
         self._run = self._present_run()
         self._mark = f"rebuilding {secrets.token_hex(8)}".encode()
-        self._ask(lambda: self._redis.set(self._whole, self._mark))
+        self._ask(lambda: self._redis.set(self._whole, self._mark, ex=AWAY))
 
     def finish_rebuild(self) -> None:
         """Say that it is complete; raises `StateLost` if it was lost meanwhile."""
         self._batch([])
         self._mark = f"{self._run} {secrets.token_hex(8)}".encode()
-        self._ask(lambda: self._redis.set(self._whole, self._mark))
+        self._ask(lambda: self._redis.set(self._whole, self._mark, ex=AWAY))
 
     def index(self, predictions: Sequence[Indexed]) -> list[list[KnownLabel]]:
         """Keep predictions; for each the labels that are known of its event, by arrival."""
@@ -249,10 +256,11 @@ class RedisState:
         pipe: Any = self._redis.pipeline(transaction=False)
         for command in commands:
             pipe.execute_command(*command)
+        pipe.expire(self._whole, AWAY)
         pipe.get(self._whole)
         pipe.info("server")
         replies: list[bytes]
-        *replies, mark, server = self._ask(pipe.execute)
+        *replies, _, mark, server = self._ask(pipe.execute)
         if mark != self._mark or server["run_id"] != self._run:
             raise StateLost(f"Redis at {self._url} lost the index of {self._prefix[:-1]}: it is rebuilt from the log")
         return replies

@@ -21,6 +21,7 @@ __all__ = [
     "Refused",
     "Tables",
     "label_columns",
+    "mark_of",
     "outcome_columns",
     "prediction_columns",
     "refused_columns",
@@ -82,6 +83,7 @@ RESOLVED: dict[str, Any] = _PLACE | {
     "reasons": pl.String(),
     "labeller": pl.String(),
     "available_at": _TIME,
+    "place": pl.Int64(),
     "through": pl.Int64(),
     "available_date": pl.Date(),
 }
@@ -192,17 +194,16 @@ class Tables:
         self.labels = table("labels", LABELS, "available_date", "available_at")
         self.outcomes = table("outcomes", OUTCOMES, "event_date", "predicted_at")
         self.resolved = table("resolved", RESOLVED, "available_date", "available_at")
-
-        self._all = (self.predictions, self.labels, self.resolved, self.outcomes)
+        self.all = (self.predictions, self.labels, self.resolved, self.outcomes)
 
     @property
     def waiting(self) -> int:
         """Rows that a flush would write."""
-        return sum(len(table) for table in self._all)
+        return sum(len(table) for table in self.all)
 
     def flush(self) -> None:
         """Write all that was added; raises `Unavailable`."""
-        for table in self._all:
+        for table in self.all:
             table.flush()
 
     def numbers(self, source_upto: Mapping[str, int]) -> list[tuple[str, int, int]]:
@@ -220,6 +221,11 @@ class Tables:
             .sort("boot", "first")
         )
         return [(boot, first, last) for boot, first, last in runs.select("boot", "first", "last").iter_rows()]
+
+
+def mark_of(source: Source) -> Source:
+    """Under what name the table of resolved labels notes the newest mark by the offset that it has of a source."""
+    return Source(source.cluster, f"{source.topic_id}#through", source.partition)
 
 
 def prediction_columns(predictions: Sequence[tuple[Prediction, int]], terms: str) -> Columns:

@@ -20,6 +20,7 @@ from tidemill.core.telemetry import get_logger
 from tidemill.events.records import Topics
 from tidemill.events.upkeep import Policy, Upkeep
 from tidemill.outcomes.kafka import KafkaLog
+from tidemill.outcomes.late import Hot
 from tidemill.outcomes.session import Session
 from tidemill.outcomes.state import RedisState
 from tidemill.outcomes.tables import Tables
@@ -84,10 +85,10 @@ def _live(
     topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
     log = KafkaLog(kafka, topics, keep_ms=round(keep.total_seconds() * 1000))
     try:
-        state = RedisState(redis, resource.id, ttl_s=round(keep.total_seconds()))
+        state = RedisState(redis, resource.id, ttl_s=round(Hot.of(resource.spec.labels).kept.total_seconds()))
         try:
             tables = Tables(lake, resource.id)
-            upkeep = Upkeep([one.table for one in (tables.predictions, tables.labels, tables.outcomes)], policy, clock)
+            upkeep = Upkeep([one.table for one in tables.all], policy, clock)
             session = Session(resource, log, state, tables, clock)
             _log.info("taking in predictions and labels", model=resource.id)
             while not stop.is_set():
