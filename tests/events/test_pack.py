@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
@@ -31,6 +31,7 @@ def packed(records: list[tuple[bytes, bytes]]) -> list[tuple[bytes, int]]:
 
 
 @given(RECORDS)
+@settings(deadline=None)
 def test_a_batch_is_the_one_that_kafka_python_makes(records: list[tuple[bytes, bytes]]) -> None:
     ((made, count),) = packed(records)
     (read,) = list(MemoryRecords(made))
@@ -49,7 +50,8 @@ def test_a_batch_is_the_one_that_kafka_python_makes(records: list[tuple[bytes, b
     assert count == len(records)
 
 
-@given(st.lists(st.tuples(st.just(b"k"), st.just(b"x" * 200_000) | st.just(b"x" * 2_000_000)), max_size=20))
+@given(st.lists(st.tuples(st.just(b"k"), st.just(b"x" * 300_000) | st.just(b"x" * 950_000)), max_size=8))
+@settings(max_examples=20, deadline=None)
 def test_batches_are_below_a_megabyte_where_records_are_and_hold_all_in_order(
     records: list[tuple[bytes, bytes]],
 ) -> None:
