@@ -35,7 +35,7 @@ _FIRST_S, _LONGEST_S = 0.25, 2.0
 """Pauses between lives: the first, and what doubling it ends at."""
 
 _COLLECT_AFTER = 100_000
-"""New containers between two searches for garbage that holds itself: a batch makes tens of thousands, none of them such.
+"""New objects between two searches for garbage that holds itself: a batch makes tens of thousands, none of them such.
 
 At Python's 700 half of the time of reading the index's answers went into these searches.
 """
