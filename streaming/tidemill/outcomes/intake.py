@@ -91,9 +91,9 @@ class Intake:
             else:
                 taken.append(read)
                 offsets.append(record.offset)
-        found, missing = resolve_labels(self._state, taken)
+        found, by_event = resolve_labels(self._state, taken)
         self._log.send(found)
-        self._late.gather([_late(*taken[number], records[0].partition) for number in missing])
+        self._late.gather([_late(*taken[number], records[0].partition, known) for number, known in by_event])
         table, upto = self._tables.labels, records[-1].offset
         table.add(source, upto, offsets, label_columns(taken))
         if refused:  # one line, however many: each has its reason in the lake
@@ -137,6 +137,6 @@ class Intake:
         return label, KnownLabel(label_id, label.value, label.labeller, record.arrived_at, label.reasons)
 
 
-def _late(said: Label, known: KnownLabel, partition: int) -> LateLabel:
+def _late(said: Label, known: KnownLabel, partition: int, predictions: Sequence[str]) -> LateLabel:
     offset = int(known.label_id.rpartition("@")[2])
-    return LateLabel((said.entity or "", said.event_id or ""), known, partition, offset)
+    return LateLabel((said.entity or "", said.event_id or ""), known, partition, offset, predictions)

@@ -152,7 +152,7 @@ class Judge:
             found = self._late.recall(missing)
             # The labels first: where the index has a prediction, it has all that was heard of it.
             self._state.hear([(of, label) for of, (_, labels) in found.items() for label in labels], 0)
-            self._state.index([prediction for prediction, _ in found.values()])
+            self._state.restore([prediction for prediction, _ in found.values()])
             for of, (prediction, labels) in found.items():
                 known[of] = prediction, [*labels, *known[of][1]]
         return list(known.values())

@@ -8,14 +8,15 @@ be a correction, and neither marks nor verdicts wait for a search of the lake.
 from it; one search serves all labels that were read at once, and an id that tells its time is searched on its day.
 
 *By event* there is nothing that tells a late label from one that is early, or whose event was never predicted, so
-every label that finds nothing would search months. Such labels are gathered, and searches take a bounded share of the
+every label that finds nothing would search months. (Of an event that is predicted anew after its predictions left the
+index, a label reaches the new ones alone.) Such labels are gathered, and searches take a bounded share of the
 worker's time; until one has found them or not, the labels topic is not committed beyond them.
 
 What was searched for in vain is remembered, and not searched for again while a prediction that was made since would
 still be in the index.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -74,12 +75,14 @@ class Hot:
 
 @dataclass(frozen=True, slots=True)
 class LateLabel:
-    """A label, or a pick for labelling, whose event is not in the index; where it stands in the labels topic."""
+    """A label, or a pick for labelling, by event; where it stands in the labels topic, and what the index has of it."""
 
     event: Event
     label: KnownLabel
     partition: int
     offset: int
+    known: Sequence[str] = ()
+    """Ids of the event's predictions that are in the index."""
 
 
 class Late:
@@ -89,9 +92,12 @@ class Late:
         archive: the lake.
         hot: how long the index keeps what it has.
         clock: measures how long searches take.
+        flush: writes to the lake what waits for it. Called before the first search of a life: what the lives before
+            left unwritten may have left the index meanwhile. Later it waits for seconds and stays in it for days.
     """
 
-    def __init__(self, archive: Archive, hot: Hot, clock: Clock) -> None:
+    def __init__(self, archive: Archive, hot: Hot, clock: Clock, flush: Callable[[], None]) -> None:
+        self._flush: Callable[[], None] | None = flush
         self.archive, self._clock, self._sure = archive, clock, hot.sure_ms
         self._gathered: list[LateLabel] = []
         self._vain: dict[str | Event, int] = {}
@@ -104,13 +110,23 @@ class Late:
             missing: when the newest label of each arrived, in milliseconds.
         """
         asked = {of: at for of, at in missing.items() if self._may_be_old(of, at, time_of(of))}
+        if not asked:
+            return {}
+        if self._flush is not None:
+            self._flush()
+            self._flush = None
         found = self.archive.recall(asked)
         self._remember({of: at for of, at in asked.items() if of not in found})
         return found
 
     def gather(self, labels: Sequence[LateLabel]) -> None:
-        """Take labels of events that are not in the index, to be searched for by `settle`."""
-        self._gathered += [late for late in labels if self._may_be_old(late.event, late.label.available_at, None)]
+        """Take labels by event; those of events that are not in the index, or no longer whole, wait for `settle`."""
+        self._gathered += [
+            late
+            for late in labels
+            if self._may_be_old(late.event, late.label.available_at, None)
+            and not any(self._is_new(of, late.label.available_at) for of in late.known)
+        ]
 
     def settle(self) -> list[Addressed]:
         """Search for what was gathered, if it is time; those labels whose predictions were found."""
@@ -136,6 +152,10 @@ class Late:
         for late in self._gathered:
             first[late.partition] = min(late.offset, first.get(late.partition, late.offset))
         return first
+
+    def _is_new(self, prediction: str, at: int) -> bool:
+        made = time_of(prediction)
+        return made is not None and at - made < self._sure
 
     def _may_be_old(self, key: str | Event, at: int, made: int | None) -> bool:
         """Whether a prediction may have been in the index and have left it by the time that a label arrived."""

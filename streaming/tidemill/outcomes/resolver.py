@@ -18,10 +18,10 @@ __all__ = ["Resolved", "resolve_labels", "resolve_predictions"]
 
 
 class Resolved(NamedTuple):
-    """Labels whose predictions are known, and the numbers of those whose event is not in the index."""
+    """Labels whose predictions are known; of each label by event its number, and which predictions those are."""
 
     found: list[Addressed]
-    missing: list[int]
+    by_event: list[tuple[int, list[str]]]
 
 
 def resolve_predictions(state: OutcomeState, predictions: Sequence[Indexed]) -> list[Addressed]:
@@ -45,12 +45,13 @@ def resolve_labels(state: OutcomeState, labels: Sequence[tuple[Label, KnownLabel
         if said.prediction_id is None and said.entity is not None and said.event_id is not None
     ]
     found = iter(state.know(of_events))
-    resolved, missing = [], []
+    resolved: list[Addressed] = []
+    by_event: list[tuple[int, list[str]]] = []
     for number, (said, known) in enumerate(labels):
         if said.prediction_id is not None:
             resolved.append(Addressed(known.resolved(said.prediction_id)))
-        elif predictions := next(found):
-            resolved += [Addressed(known.resolved(prediction), partition) for prediction, partition in predictions]
-        else:
-            missing.append(number)
-    return Resolved(resolved, missing)
+            continue
+        predictions = next(found)
+        resolved += [Addressed(known.resolved(prediction), partition) for prediction, partition in predictions]
+        by_event.append((number, [prediction for prediction, _ in predictions]))
+    return Resolved(resolved, by_event)

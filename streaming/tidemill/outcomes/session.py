@@ -5,7 +5,7 @@ effects makes each exact:
 
 1. *Predictions and labels taken in*: index, then `labels.resolved`, then the lake, then the commit. A crash before
    the commit takes the same records in again: the index keeps first writes, a resolved label is known by its id,
-   and the lake drops offsets that it has.
+   and the lake drops offsets that it has. Labels that are still searched for in the lake (`late`) hold the commit.
 2. *Outcomes*: a crash before `emit` ends leaves neither its outcomes nor its position; the next life starts from
    the last position and finds the same outcomes, because they follow from the log before a position and from
    nothing else (`judge`). A crash after it leaves both. A second worker that still runs is refused by Kafka.
@@ -77,9 +77,12 @@ class Session:
             Channel.PREDICTIONS: starts_of(log, Channel.PREDICTIONS, tables.predictions.table),
             Channel.LABELS: starts_of(log, Channel.LABELS, tables.labels.table),
         }
+        if not log.committed(Channel.LABELS):
+            # The lake has labels before their predictions are found: without a commit it alone would say what is done.
+            log.commit(Channel.LABELS, self._committed[Channel.LABELS])
         terms, truth = Terms.of(resource.spec.labels), truth_of(resource)
         self._hot = hot or Hot.of(resource.spec.labels)
-        self._late = Late(Archive(tables, log.sources, terms, self._hot.kept), self._hot, clock)
+        self._late = Late(Archive(tables, log.sources, terms, self._hot.kept), self._hot, clock, self._write)
         self._intake = Intake(resource.spec, log, state, tables, known_gaps(log, tables), self._late)
         self._judge = Judge(state, terms, truth, self._emitted, self._late)
         self._horizon_s = terms.horizon / 1000 if terms.rule.assumes else None
@@ -117,9 +120,7 @@ class Session:
     def flush(self) -> None:
         """Write what waits for the lake, and commit."""
         renew = self._clock.monotonic() - self._renewed >= RENEW_S
-        self._log.flush()
-        self._log.check()
-        self._tables.flush()
+        self._write()
         for channel, before in self._committed.items():
             offsets = self._log.positions(channel)
             if channel is Channel.LABELS:
@@ -133,6 +134,11 @@ class Session:
             self._emit([])
         self._flushed = self._clock.monotonic()
         self._renewed = self._flushed if renew else self._renewed
+
+    def _write(self) -> None:
+        self._log.flush()
+        self._log.check()
+        self._tables.flush()
 
     def _hear(self, records: Sequence[Raw]) -> list[Outcome]:
         partition, read = records[0].partition, records[-1].offset + 1

@@ -149,6 +149,10 @@ class OutcomeState(Protocol):
         """
         ...
 
+    def restore(self, predictions: Sequence[Indexed]) -> None:
+        """Keep predictions that had left the index. Not under their events: of an event it has all or none."""
+        ...
+
     def recall(self, predictions: Sequence[str]) -> list[Recalled]:
         """What is known of each prediction."""
         ...
@@ -239,6 +243,11 @@ class RedisState:
         entries = ((self._prediction(of), f"l{label.offset}.{label.place}", _pack(label)) for of, label in heard)
         found = chain.from_iterable(self._batch(self._keeping(entries, "judged", judged), _RECALLED.decode))
         return {of: _recalled(*known) for (of, _), known in zip(heard, found, strict=True) if known is not None}
+
+    def restore(self, predictions: Sequence[Indexed]) -> None:
+        """Keep predictions that had left the index. Not under their events: of an event it has all or none."""
+        entries = [(self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in predictions]
+        self._batch(self._keeping(entries, "none"))
 
     def recall(self, predictions: Sequence[str]) -> list[Recalled]:
         """What is known of each prediction."""
