@@ -246,8 +246,8 @@ class RedisState:
 
     def restore(self, predictions: Sequence[Indexed]) -> None:
         """Keep predictions that had left the index. Not under their events: of an event it has all or none."""
-        entries = [(self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in predictions]
-        self._batch(self._keeping(entries, "none"))
+        entries = ((self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in predictions)
+        self._batch(self._keeping(entries, "nothing"), _KNOWN.decode)
 
     def recall(self, predictions: Sequence[str]) -> list[Recalled]:
         """What is known of each prediction."""
