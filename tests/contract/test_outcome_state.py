@@ -84,6 +84,13 @@ def test_heard_labels_come_with_their_prediction(made: Made) -> None:
     assert sorted(known["p"][1], key=lambda heard: heard.offset) == [first, second]
 
 
+def test_a_prediction_that_is_restored_is_not_found_by_its_event(made: Made) -> None:
+    state, _ = made
+    state.restore([prediction("p")])
+    assert state.recall(["p"]) == [(prediction("p"), [])]
+    assert state.know([(KEY, label(1))]) == [[]]
+
+
 def test_of_predictions_that_are_not_judged_nothing_is_told(made: Made) -> None:
     state, _ = made
     state.index([prediction("p", offset=10), prediction("q", offset=11)])

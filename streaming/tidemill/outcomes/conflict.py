@@ -20,7 +20,7 @@ __all__ = ["Heard", "Rule", "probability", "rule_of", "winner"]
 _VOTE = frozenset({"class", "bool", "float", "int"})
 
 
-class Rule(msgspec.Struct, frozen=True, array_like=True):
+class Rule(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How the labels of a prediction become its outcomes; fixed for it when it is indexed, as its times are.
 
     A rule that changed under predictions already judged would give them other corrections than those written.

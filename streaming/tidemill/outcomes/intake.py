@@ -82,8 +82,9 @@ class Intake:
         taken: list[tuple[Label, KnownLabel]] = []
         refused: list[Refused] = []
         offsets: list[int] = []
+        prefix = f"{source}@"
         for record in records:
-            label_id = f"{source}@{record.offset}"
+            label_id = f"{prefix}{record.offset}"
             read = self._read(record, label_id)
             if isinstance(read, str):
                 refused.append(Refused(label_id, read, record))

@@ -85,8 +85,7 @@ class Truth:
     """Whether every prediction is sure to be labelled (`labels.control: 1`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True, gc=False):
     """What is known of a prediction at some moment."""
 
     label: Heard | None = None
@@ -132,8 +131,11 @@ def history(prediction: Indexed, heard: Iterable[Heard], *, final: bool = False)
         heard: its labels in that part of the log, in any order.
         final: whether the marks that were read have reached its horizon.
     """
+    labels = list(heard)
+    if len(labels) < 2 and not prediction.rule.assumes:
+        return _history_of_one(prediction, labels)
     first: dict[str, Heard] = {}
-    for label in sorted(heard, key=lambda label: (label.offset, label.place)):
+    for label in sorted(labels, key=lambda label: (label.offset, label.place)):
         first.setdefault(label.label_id, label)
     # Nothing is emitted before the first mark at or after due_at; what stands before it may come in any order.
     before = sorted((label for label in first.values() if label.through < prediction.due_at), key=lambda x: x.order)
@@ -149,6 +151,16 @@ def history(prediction: Indexed, heard: Iterable[Heard], *, final: bool = False)
         if now.says() != results[-1].says():
             results.append(now)
     return results
+
+
+def _history_of_one(prediction: Indexed, labels: list[Heard]) -> list[Result]:
+    """The same for no label or a single one, which nearly all predictions have: no order, no conflict, no pick."""
+    if not labels or labels[0].value is None:
+        return [Result()]
+    (label,) = labels
+    if label.through < prediction.due_at and label.available_at <= prediction.eligible_at:
+        return [Result(label)]
+    return [Result(), Result(label)]
 
 
 def outcomes_of(

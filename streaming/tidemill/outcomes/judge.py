@@ -77,9 +77,10 @@ class Judge:
         if read <= position.read:
             return []
         corrections: list[Outcome] = []
+        now = replace(position, read=read)
         for prediction, labels in self._known([of for of in heard if of[1].offset >= position.read], position):
             if prediction is not None and prediction.offset < position.written:
-                corrections += self._added(prediction, labels, position, replace(position, read=read))
+                corrections += self._added(prediction, labels, position, now)
         self.positions[partition] = replace(position, read=read, through=through)
         return corrections
 
@@ -102,6 +103,7 @@ class Judge:
             return []
         recalled = iter(self._state.recall([of.prediction_id for _, of in due if of is not None]))
         outcomes: list[Outcome] = []
+        written = position.written
         for offset, prediction in due:
             if prediction is not None:
                 kept, labels = next(recalled)
@@ -113,8 +115,8 @@ class Judge:
                 if (kept.partition, kept.offset) == (partition, offset):  # else a repeated record
                     outcomes += self._added(kept, labels, None, position)
             ahead.popleft()
-            position = replace(position, written=offset + 1)
-        self.positions[partition] = position
+            written = offset + 1
+        self.positions[partition] = replace(position, written=written)
         return outcomes
 
     def _final(self, partition: int) -> list[Outcome]:

@@ -30,8 +30,8 @@ __all__ = ["KafkaLog"]
 _BATCH = 10_000
 """Records of one poll: at some hundred bytes each, some megabytes."""
 
-_AHEAD = 1000
-"""Predictions held that wait for their time."""
+_AHEAD = 5000
+"""Predictions held that wait for their time; as many become outcomes in one transaction at most."""
 
 _TOGETHER_BYTES, _TOGETHER_MS = 32 << 10, 25
 """The brokers answer once they have so much or so long: a handful of records cost little more than one."""

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
+import msgspec
+
 from tidemill.core.clock import Clock
 from tidemill.core.ids import time_of
 from tidemill.labels.parse import KnownLabel
@@ -73,8 +75,7 @@ class Hot:
         return round((self.kept - self.away).total_seconds() * 1000)
 
 
-@dataclass(frozen=True, slots=True)
-class LateLabel:
+class LateLabel(msgspec.Struct, frozen=True, gc=False):
     """A label, or a pick for labelling, by event; where it stands in the labels topic, and what the index has of it."""
 
     event: Event

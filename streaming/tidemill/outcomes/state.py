@@ -11,10 +11,11 @@ key names the server's present run, every batch looks at it after its reads, and
 restarted (with an old snapshot, perhaps) does not show it. Then everything is rebuilt from the log.
 """
 
+import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -36,6 +37,8 @@ AWAY = timedelta(days=1)
 
 After that it passes for lost and is filled again from the log.
 """
+
+_INFO = "INFO", "server"
 
 _CHUNK = 250
 """Entries of one script call: a millisecond or two, in which the server answers no one else."""
@@ -206,13 +209,14 @@ class RedisState:
 
     def finish_rebuild(self) -> None:
         """Say that it is complete; raises `StateLost` if it was lost meanwhile."""
-        self._batch([])
+        self.recall([])
         self._mark = f"{self._run} {secrets.token_hex(8)}".encode()
         self._ask(lambda: self._redis.set(self._whole, self._mark, ex=AWAY))
 
     def index(self, predictions: Sequence[Indexed]) -> list[list[KnownLabel]]:
         """Keep predictions; for each the labels that are known of its event, by arrival."""
-        events = [
+        entries = ((self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in predictions)
+        events = (
             (
                 self._event(event_key(of.entity, of.event_id)),
                 f"p{of.prediction_id}",
@@ -220,59 +224,75 @@ class RedisState:
             )
             for of in predictions
             if of.event_id is not None
-        ]
-        entries = [(self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in predictions]
-        first, second = self._keeping(entries, "nothing"), self._keeping(events, "labels")
-        known = _decoded(_KNOWN, self._batch(first + second)[len(first) :])
+        )
+        commands = chain(self._keeping(entries, "nothing"), self._keeping(events, "labels"))
+        known = chain.from_iterable(self._batch(commands, _KNOWN.decode))
         return [[] if of.event_id is None else _by_arrival(next(known)) for of in predictions]
 
     def know(self, labels: Sequence[tuple[str, KnownLabel]]) -> list[list[tuple[str, int]]]:
         """Keep labels by event key; for each the (id, partition) of that event's predictions."""
-        entries = [(self._event(event), f"l{label.label_id}", _pack(label)) for event, label in labels]
-        return list(_decoded(_PLACES, self._batch(self._keeping(entries, "predictions"))))
+        entries = ((self._event(event), f"l{label.label_id}", _pack(label)) for event, label in labels)
+        found = self._batch(self._keeping(entries, "predictions"), _PLACES.decode)
+        return list(chain.from_iterable(found))
 
     def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> dict[str, Recalled]:
         """Keep resolved labels by prediction id; what is known then of each of these predictions.
 
         Those are left out whose first record stands at `judged` or after it: they are judged later.
         """
-        entries = [(self._prediction(of), f"l{label.offset}.{label.place}", _pack(label)) for of, label in heard]
-        found = _decoded(_RECALLED, self._batch(self._keeping(entries, "judged", judged)))
+        entries = ((self._prediction(of), f"l{label.offset}.{label.place}", _pack(label)) for of, label in heard)
+        found = chain.from_iterable(self._batch(self._keeping(entries, "judged", judged), _RECALLED.decode))
         return {of: _recalled(*known) for (of, _), known in zip(heard, found, strict=True) if known is not None}
 
     def restore(self, predictions: Sequence[Indexed]) -> None:
         """Keep predictions that had left the index. Not under their events: of an event it has all or none."""
-        entries = [(self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in predictions]
-        self._batch(self._keeping(entries, "none"))
+        entries = ((self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in predictions)
+        self._batch(self._keeping(entries, "nothing"), _KNOWN.decode)
 
     def recall(self, predictions: Sequence[str]) -> list[Recalled]:
         """What is known of each prediction."""
-        keys = [self._prediction(prediction_id) for prediction_id in predictions]
-        found = self._batch([("EVALSHA", self._recall, len(some), *some) for some in _chunks(keys)])
-        return [_recalled(*known) for known in _decoded(_RECALLED, found) if known is not None]
+        commands = (("EVALSHA", self._recall, len(some), *map(self._prediction, some)) for some in _chunks(predictions))
+        found = chain.from_iterable(self._batch(commands, _RECALLED.decode))
+        return [_recalled(*known) for known in found if known is not None]
 
-    def _keeping(self, entries: Sequence[tuple[str, str, bytes]], wanted: str, judged: int = 0) -> list[Command]:
+    def _keeping(self, entries: Iterable[tuple[str, str, bytes]], wanted: str, judged: int = 0) -> Iterator[Command]:
         """The commands that keep (key, field, value) entries and answer with what is wanted of their hashes."""
-        commands: list[Command] = []
         for some in _chunks(entries):
             pairs = chain.from_iterable((field, value) for _, field, value in some)
             keys = (key for key, _, _ in some)
-            commands.append(("EVALSHA", self._keep, len(some), *keys, self._ttl, wanted, judged, *pairs))
-        return commands
+            yield "EVALSHA", self._keep, len(some), *keys, self._ttl, wanted, judged, *pairs
 
-    def _batch(self, commands: Sequence[Command]) -> list[bytes]:
-        """The replies, all of them from a state that was whole after the last one."""
-        pipe: Any = self._redis.pipeline(transaction=False)
-        for command in commands:
-            pipe.execute_command(*command)
-        pipe.expire(self._whole, AWAY)
-        pipe.get(self._whole)
-        pipe.info("server")
-        replies: list[bytes]
-        *replies, _, mark, server = self._ask(pipe.execute)
-        if mark != self._mark or server["run_id"] != self._run:
+    def _batch(self, commands: Iterable[Command], decode: Callable[[bytes], T]) -> list[T]:
+        """What the commands answer, decoded; all of it from a state that was whole after the last one."""
+        found, mark, run = self._ask(lambda: self._exchange(commands, decode))
+        if mark != self._mark or run != self._run:
             raise StateLost(f"Redis at {self._url} lost the index of {self._prefix[:-1]}: it is rebuilt from the log")
-        return replies
+        answers: list[T] = found
+        return answers
+
+    def _exchange(self, commands: Iterable[Command], decode: Callable[[bytes], T]) -> tuple[list[T], bytes | None, str]:
+        """The answers, and the mark and the server's run after them.
+
+        A command is sent as soon as it is made, and an answer decoded as soon as it comes: the server does the others
+        meanwhile. It never waits for its answers to be read, so all may be sent first.
+        """
+        pool: Any = self._redis.connection_pool
+        connection = pool.get_connection()
+        try:
+            sent = 0
+            for command in commands:
+                connection.send_command(*command)
+                sent += 1
+            for command in (("EXPIRE", self._whole, round(AWAY.total_seconds())), ("GET", self._whole), _INFO):
+                connection.send_command(*command)
+            found = [decode(connection.read_response()) for _ in range(sent)]
+            _, mark, server = [connection.read_response() for _ in range(3)]
+        except BaseException:
+            connection.disconnect()  # what was not read yet must not be taken for another batch's answers
+            raise
+        finally:
+            pool.release(connection)
+        return found, mark, _run_id(server)
 
     def _present_run(self) -> str:
         return str(self._ask(lambda: self._redis.info("server"))["run_id"])
@@ -292,13 +312,16 @@ class RedisState:
         return f"{self._prefix}prediction:{prediction_id}"
 
 
-def _chunks(entries: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(entries), _CHUNK):
-        yield entries[start : start + _CHUNK]
+def _chunks(entries: Iterable[T]) -> Iterator[list[T]]:
+    left = iter(entries)
+    while some := list(islice(left, _CHUNK)):
+        yield some
 
 
-def _decoded(decoder: msgspec.msgpack.Decoder[list[T]], replies: Sequence[bytes]) -> Iterator[T]:
-    return chain.from_iterable(map(decoder.decode, replies))
+def _run_id(server: bytes) -> str:
+    """The run that a server's INFO names."""
+    found = re.search(rb"^run_id:(\w+)", server, re.MULTILINE)
+    return "" if found is None else found[1].decode()
 
 
 def _by_arrival(labels: list[KnownLabel]) -> list[KnownLabel]:
