@@ -15,6 +15,7 @@ VENDORS = {
     "kafka": {
         "events.kafka",
         "events.cluster",
+        "events.pack",
         "events.unpack",
         "stack.kafka",
         "ingest.consumer",

@@ -62,7 +62,7 @@ def test_what_is_written_twice_is_there_once(made: Made) -> None:
     for _ in range(2):
         state.index([prediction("p")])
         state.know([(KEY, label(1))])
-        state.hear([("p", Heard("c/t/0@1", {}, "", 5, 3, 0))])
+        state.hear([("p", Heard("c/t/0@1", {}, "", 5, 3, 0))], 0)
     assert state.know([(KEY, label(1))]) == [[("p", 0)]]
     assert state.recall(["p"]) == [(prediction("p"), [Heard("c/t/0@1", {}, "", 5, 3, 0)])]
 
@@ -77,11 +77,35 @@ def test_of_several_records_of_a_prediction_the_first_in_the_log_counts(made: Ma
 def test_heard_labels_come_with_their_prediction(made: Made) -> None:
     state, _ = made
     first, second = Heard("c/t/0@1", {}, "", 5, 3, 0), Heard("c/t/0@2", {}, "", 6, 4, 0)
-    assert state.hear([("p", first)]) == {"p": (None, [first])}
+    assert state.hear([("p", first)], 0) == {"p": (None, [first])}
     state.index([prediction("p")])
-    known = state.hear([("p", second), ("q", first)])
+    known = state.hear([("p", second), ("q", first)], 1)
     assert known["p"][0] == prediction("p")
     assert sorted(known["p"][1], key=lambda heard: heard.offset) == [first, second]
+
+
+def test_a_prediction_that_is_restored_is_not_found_by_its_event(made: Made) -> None:
+    state, _ = made
+    state.restore([prediction("p")])
+    assert state.recall(["p"]) == [(prediction("p"), [])]
+    assert state.know([(KEY, label(1))]) == [[]]
+
+
+def test_of_predictions_that_are_not_judged_nothing_is_told(made: Made) -> None:
+    state, _ = made
+    state.index([prediction("p", offset=10), prediction("q", offset=11)])
+    heard = [("p", Heard("c/t/0@1", {}, "", 5, 3, 0)), ("q", Heard("c/t/0@2", {}, "", 6, 3, 0, 1))]
+    assert state.hear(heard, 10) == {}
+    assert state.hear(heard, 11) == {"p": (prediction("p", offset=10), [heard[0][1]])}
+    state.index([prediction("q", offset=9)])
+    assert state.hear(heard, 10) == {"q": (prediction("q", offset=9), [heard[1][1]])}
+
+
+def test_labels_of_one_record_are_kept_apart(made: Made) -> None:
+    state, _ = made
+    labels = [Heard(f"c/t/0@{n}", {}, "", 5, 3, 0, n) for n in range(600)]
+    (_, known) = state.hear([("p", label) for label in labels], 0)["p"]
+    assert sorted(known, key=lambda heard: heard.place) == labels
 
 
 def test_a_loss_is_noticed_by_every_call_until_it_is_rebuilt(made: Made) -> None:
@@ -92,7 +116,7 @@ def test_a_loss_is_noticed_by_every_call_until_it_is_rebuilt(made: Made) -> None
         lambda: state.index([prediction("p")]),
         lambda: state.know([(KEY, label(1))]),
         lambda: state.recall(["p"]),
-        lambda: state.hear([]),
+        lambda: state.hear([], 0),
     ):
         with pytest.raises(StateLost):
             call()

@@ -28,8 +28,9 @@ class Lake:
     def events(self, *ids: str) -> None:
         self._append("events", EVENTS, [{"entity": "s", "event_id": name} for name in ids])
 
-    def labels(self, *ids: str | None, at: datetime = START, refused: str | None = None) -> None:
-        row = {"entity": "s", "available_at": at, "refused": refused}
+    def labels(self, *ids: str | None, at: datetime = START, refused: str | None = None, **said: str | None) -> None:
+        value = None if refused else '{"defect": "ok"}'
+        row = {"entity": "s", "available_at": at, "refused": refused, "value": value} | said
         self._append("labels", LABELS, [row | {"event_id": name} for name in ids])
 
     def counted(self, since: int | None = None) -> int:
@@ -51,6 +52,14 @@ class Lake:
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     return Lake(tmp_path)
+
+
+def test_a_pick_for_labelling_is_no_label(lake: Lake) -> None:
+    lake.events("a", "b")
+    lake.labels("a")
+    lake.labels("b", value=None, reasons='{"control": 0.1}')
+    assert lake.counted() == 1
+    assert lake.counted(0) == 1
 
 
 def test_an_empty_lake_has_none(lake: Lake) -> None:

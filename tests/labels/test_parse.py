@@ -41,6 +41,7 @@ def test_a_box_may_be_absent(value: dict[str, Any]) -> None:
         (b"", "not a label"),
         (b"[1]", "not a label"),
         (b'{"value": "ok", "prediction_id": "p"}', "not a label"),
+        (b'{"prediction_id": "p"}', "either what is true"),
         (b"\xff\xfe", "not a label"),
         (b"[" * 100_000, "not a label"),
         (written({"defect": "ok"}, entity="a"), "names neither"),
@@ -91,3 +92,32 @@ def test_event_keys_are_unambiguous(entity: str, event: str, entity2: str, event
 
 def test_labels_of_one_millisecond_are_ordered_by_offset_as_a_number() -> None:
     assert label_order(5, "c/t/0@9") < label_order(5, "c/t/0@10") < label_order(6, "c/t/0@1")
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"value": {"defect": ""}}, "a class of 1 to 200"),
+        ({"value": {"defect": "  "}}, "a class of 1 to 200"),
+        ({"value": {"defect": "x" * 201}}, "201 characters"),
+        ({"value": {"defect": 3}}, "a class of 1 to 200"),
+        ({"value": {"defect": "ok"}, "reasons": {"control": 0.1}}, "either what is true"),
+        ({"reasons": {}}, "reasons should be 1 to"),
+        ({"reasons": {"control": 0}}, "above 0 and at most 1, not 0"),
+        ({"reasons": {"control": 1.5}}, "above 0 and at most 1, not 1.5"),
+        ({"reasons": {"": 0.5}}, "a reason's name"),
+        ({"value": {"defect": "ok"}, "time": 61_001}, "0.001 s further in the future than maxFuture allows"),
+    ],
+)
+def test_what_the_topic_may_not_say_is_refused_with_the_reason(said: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason):
+        read_label(json.dumps({"prediction_id": "p", **said}).encode(), FIELDS, latest=61_000)
+
+
+def test_a_class_that_nobody_declared_is_kept() -> None:
+    assert read_label(written({"defect": "dent"}), FIELDS).value == {"defect": "dent"}
+
+
+def test_a_pick_for_labelling_says_why_and_nothing_of_the_truth() -> None:
+    picked = read_label(b'{"prediction_id": "p", "value": null, "reasons": {"control": 0.05}}', FIELDS)
+    assert (picked.value, picked.reasons) == (None, {"control": 0.05})

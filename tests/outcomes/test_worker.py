@@ -190,7 +190,7 @@ def test_one_label_is_about_every_prediction_of_its_event(working: Factory) -> N
 def test_labels_that_fit_nothing_make_no_outcome_and_are_kept(working: Factory) -> None:
     working.label("ok", entity="a", event_id="never predicted")
     working.label("ok", prediction_id="of another model")
-    working.label("dent", entity="a", event_id="e1")
+    working.label("", entity="a", event_id="e1")
     working.say(b'{"value": {"defect": "ok"}}')
     working.say(b"\xff")
     prediction = working.predict("ok", event_id="e1")
@@ -199,7 +199,7 @@ def test_labels_that_fit_nothing_make_no_outcome_and_are_kept(working: Factory) 
     labels = working.table("labels").sort("offset")
     assert labels["value"].to_list()[:2] == ['{"defect":"ok"}'] * 2
     assert [reason is None for reason in labels["refused"]] == [True, True, False, False, False]
-    assert "one of ok, scratch" in labels["refused"][2]
+    assert "a class of 1 to" in labels["refused"][2]
     assert "names neither" in labels["refused"][3]
     assert labels["original"][4] == b"\xff"
     assert labels["event_id"].to_list() == ["never predicted", None, None, None, None]

@@ -21,7 +21,7 @@ import polars as pl
 
 from tidemill.events.pictures import DIGEST_COLUMN, PictureStore
 from tidemill.spec.model import ContinualModel
-from tidemill.training.labels import parse_label
+from tidemill.training.labels import parse_label, states_new_class
 from tidemill.training.windows import with_windows
 
 __all__ = [
@@ -75,6 +75,8 @@ def labelled(
 ) -> tuple[pl.DataFrame, int]:
     """The mature labelled rows without their content, oldest event first, and how many labels were not valid.
 
+    Rows of classes that the resource does not declare are left out and are not invalid: they wait until it does.
+
     Args:
         events: the lake's events.
         labels: the lake's labels: by entity and event id, or by prediction id.
@@ -110,7 +112,8 @@ def labelled(
         .collect()
     )
     valid = pl.Series([parse_label(text, resource) is not None for text in rows["label"]], dtype=pl.Boolean)
-    return rows.filter(valid), int((~valid).sum())
+    invalid = [text for text in rows.filter(~valid)["label"] if not states_new_class(text, resource)]
+    return rows.filter(valid), len(invalid)
 
 
 def split(

@@ -7,7 +7,7 @@ import msgspec
 
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["label_class", "parse_label"]
+__all__ = ["label_class", "parse_label", "states_new_class"]
 
 
 def parse_label(text: str, resource: ContinualModel) -> dict[str, Any] | None:
@@ -17,6 +17,16 @@ def parse_label(text: str, resource: ContinualModel) -> dict[str, Any] | None:
     except msgspec.DecodeError:
         return None
     return None if label_class(value, resource) is None else value
+
+
+def states_new_class(text: str, resource: ContinualModel) -> bool:
+    """Whether it states a class that the resource does not declare: no mistake, and nothing to learn yet."""
+    field = next((field.name for field in resource.spec.labels.fields if field.type == "class"), None)
+    try:
+        found = msgspec.json.decode(text, type=dict[str, Any]).get(field or "")
+    except msgspec.DecodeError:
+        return False
+    return isinstance(found, str) and found not in resource.spec.prediction.classes
 
 
 def label_class(value: Mapping[str, Any], resource: ContinualModel) -> str | None:

@@ -1,7 +1,8 @@
 """How many labelled events there are for the next run, counted in the lake, which is where training reads them.
 
 For the first version that is events with at least one label, both in the lake. Later it is label rows that
-arrived after the champion's data: each says something that the champion has not seen. Refused labels never count.
+arrived after the champion's data: each says something that the champion has not seen. Refused labels never count,
+nor do picks for labelling.
 """
 
 import polars as pl
@@ -39,7 +40,8 @@ class LabelledCount:
 
     def _counted(self, since: int | None) -> int:
         try:
-            labels = self._labels.scan().filter(pl.col("refused").is_null())
+            # Neither what was refused has a value nor a row that says that a prediction was picked for labelling.
+            labels = self._labels.scan().filter(pl.col("refused").is_null() & pl.col("value").is_not_null())
             if since is not None:
                 return int(labels.filter(pl.col("available_at") > from_ms(since)).select(pl.len()).collect().item())
             key = ("entity", "event_id")

@@ -4,21 +4,27 @@ The real worker runs on them unchanged. A `Faults` that is shared raises where a
 which is then not done, or after it, which then is done and not known to be.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 
 import msgspec
 import polars as pl
 
 from tidemill.core.errors import Conflict, Unavailable
 from tidemill.events.lake import LakeTable, Span
-from tidemill.events.records import Outcome, Record, ResolvedThrough, encode
+from tidemill.events.records import Outcome, Record, Resolved, ResolvedLabel, encode
 from tidemill.events.sources import Source
 from tidemill.labels.parse import KnownLabel, event_key
 from tidemill.outcomes.join import Heard, Indexed
+from tidemill.outcomes.late import Hot
 from tidemill.outcomes.log import Addressed, Channel, Offsets, Position, Raw
 from tidemill.outcomes.state import Recalled, StateLost
 
 __all__ = ["Faults", "MemoryIndex", "MemoryLog", "MemoryTable", "MemoryTopics"]
+
+
+_MS = timedelta(milliseconds=1)
 
 
 class Faults:
@@ -79,7 +85,7 @@ class MemoryLog:
         self._topics, self._faults, self._batch = topics, faults, batch
         self._at: dict[tuple[Channel, int], int] = {}
         self._due: Offsets = {}
-        self._unflushed: list[Addressed] = []
+        self._unflushed: list[tuple[int, Resolved]] = []
         topics.writer += 1
         self._writer = topics.writer
 
@@ -125,7 +131,7 @@ class MemoryLog:
         """The next records of some partitions."""
         found = []
         for place, log in self._topics.records.items():
-            records = [raw for raw in log if raw.offset >= self._at[place]][: self._batch()]
+            records = _from(log, self._at[place], self._batch())
             if records:
                 self._at[place] = records[-1].offset + 1
                 found.append((place[0], records))
@@ -136,7 +142,7 @@ class MemoryLog:
         found = []
         for part in partitions:
             log = self._topics.records[Channel.PREDICTIONS, part]
-            records = [raw for raw in log if raw.offset >= self._due[part]][: self._batch()]
+            records = _from(log, self._due[part], self._batch())
             if records:
                 self._due[part] = records[-1].offset + 1
                 found.append(records)
@@ -147,24 +153,28 @@ class MemoryLog:
         return {part: at for (of, part), at in self._at.items() if of is channel}
 
     def send(self, labels: Sequence[Addressed]) -> None:
-        """Buffer; written one by one at the next flush."""
-        self._unflushed += labels
+        """Buffer; written at the next flush, two labels of a partition in a record at most."""
+        parts = len(self.sources[Channel.RESOLVED])
+        together: dict[int, list[ResolvedLabel]] = {}
+        for to in labels:
+            part = self.partition_of(to.label.prediction_id, parts) if to.partition is None else to.partition
+            together.setdefault(part, []).append(to.label)
+        for part, said in together.items():
+            self._unflushed += [(part, Resolved(labels=said[at : at + 2])) for at in range(0, len(said), 2)]
 
     def flush(self) -> None:
         """Write what was sent; a failure on the way leaves the first part of it written."""
-        parts = len(self.sources[Channel.RESOLVED])
         while self._unflushed:
             self._faults.at("send")
-            to = self._unflushed.pop(0)
-            part = self.partition_of(to.label.prediction_id, parts) if to.partition is None else to.partition
-            self._topics.append(Channel.RESOLVED, to.label, part, to.label.prediction_id)
+            part, said = self._unflushed.pop(0)
+            self._topics.append(Channel.RESOLVED, said, part)
 
     def mark(self, through: int) -> int:
         """Append a mark to each partition."""
         self.flush()
         for part in self.sources[Channel.RESOLVED]:
             self._faults.at("mark")
-            self._topics.append(Channel.RESOLVED, ResolvedThrough(through=through), part)
+            self._topics.append(Channel.RESOLVED, Resolved(through=through), part)
         return self._topics.now
 
     def check(self) -> None:
@@ -198,10 +208,19 @@ class MemoryLog:
 
 
 class MemoryIndex:
-    """Implements `OutcomeState` in memory; survives a worker, and `lose` empties it."""
+    """Implements `OutcomeState` in memory; survives a worker, and `lose` empties it.
 
-    def __init__(self, faults: Faults | None = None) -> None:
+    Args:
+        faults: where to fail.
+        now: the time in milliseconds.
+        hot: for how long entries are kept; None: for ever.
+    """
+
+    def __init__(
+        self, faults: Faults | None = None, now: Callable[[], int] = lambda: 0, hot: Hot | None = None
+    ) -> None:
         self._faults = faults or Faults()
+        self._now, self._hot, self._asked = now, hot, now()
         self.lose()
 
     def lose(self) -> None:
@@ -209,16 +228,19 @@ class MemoryIndex:
         self._whole = False
         self._rebuilding = False
         self._predictions: dict[str, dict[int, Indexed]] = {}
-        self._heard: dict[str, dict[int, Heard]] = {}
+        self._heard: dict[str, dict[tuple[int, int], Heard]] = {}
         self._of_event: dict[str, dict[str, int]] = {}
         self._known: dict[str, dict[str, KnownLabel]] = {}
+        self._touched: dict[tuple[str, str], int] = {}
 
     def is_whole(self) -> bool:
         """Whether everything written since the last `finish_rebuild` is there."""
+        self._expire()
         return self._whole
 
     def begin_rebuild(self) -> None:
         """Say that what is there may be incomplete."""
+        self._expire()
         self._whole, self._rebuilding = False, True
 
     def finish_rebuild(self) -> None:
@@ -229,12 +251,15 @@ class MemoryIndex:
     def index(self, predictions: Sequence[Indexed]) -> list[list[KnownLabel]]:
         """Keep predictions; for each the labels that are known of its event, by arrival."""
         found = []
+        self._expire()
         for prediction in predictions:
             self._faults.at("index")
+            self._touch("prediction", prediction.prediction_id)
             self._predictions.setdefault(prediction.prediction_id, {})[prediction.offset] = prediction
             known: dict[str, KnownLabel] = {}
             if prediction.event_id is not None:
                 key = event_key(prediction.entity, prediction.event_id)
+                self._touch("event", key)
                 self._of_event.setdefault(key, {}).setdefault(prediction.prediction_id, prediction.partition)
                 known = self._known.get(key, {})
             found.append(sorted(known.values(), key=lambda label: label.order))
@@ -243,22 +268,35 @@ class MemoryIndex:
 
     def know(self, labels: Sequence[tuple[str, KnownLabel]]) -> list[list[tuple[str, int]]]:
         """Keep labels by event key; for each the (id, partition) of that event's predictions."""
+        self._expire()
         for event, label in labels:
             self._faults.at("know")
+            self._touch("event", event)
             self._known.setdefault(event, {}).setdefault(label.label_id, label)
         self._check()
         return [list(self._of_event.get(event, {}).items()) for event, _ in labels]
 
-    def hear(self, heard: Sequence[tuple[str, Heard]]) -> dict[str, Recalled]:
-        """Keep resolved labels by prediction id; what is known then of each of these predictions."""
+    def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> dict[str, Recalled]:
+        """Keep resolved labels by prediction id; what is known then of those that may be judged."""
+        self._expire()
         for prediction, label in heard:
             self._faults.at("hear")
-            self._heard.setdefault(prediction, {})[label.offset] = label
+            self._touch("prediction", prediction)
+            self._heard.setdefault(prediction, {})[label.offset, label.place] = label
         ids = [prediction for prediction, _ in heard]
-        return dict(zip(ids, self.recall(ids), strict=True))
+        known = dict(zip(ids, self.recall(ids), strict=True))
+        return {of: recalled for of, recalled in known.items() if recalled[0] is None or recalled[0].offset < judged}
+
+    def restore(self, predictions: Sequence[Indexed]) -> None:
+        """Keep predictions that had left the index."""
+        for prediction in predictions:
+            self._faults.at("restore")
+            self._touch("prediction", prediction.prediction_id)
+            self._predictions.setdefault(prediction.prediction_id, {})[prediction.offset] = prediction
 
     def recall(self, predictions: Sequence[str]) -> list[Recalled]:
         """What is known of each prediction."""
+        self._expire()
         self._check()
         return [
             (
@@ -267,6 +305,23 @@ class MemoryIndex:
             )
             for of in predictions
         ]
+
+    def _touch(self, kind: str, key: str) -> None:
+        if self._hot is not None:
+            self._touched.pop((kind, key), None)
+            self._touched[kind, key] = self._now()  # the longest untouched stand first
+
+    def _expire(self) -> None:
+        if self._hot is None:
+            return
+        now, asked, self._asked = self._now(), self._asked, self._now()
+        if now - asked >= self._hot.away / _MS:
+            self._whole = self._rebuilding = False
+        while self._touched and now - next(iter(self._touched.values())) >= self._hot.kept / _MS:
+            kind, key = next(iter(self._touched))
+            del self._touched[kind, key]
+            for entries in (self._predictions, self._heard) if kind == "prediction" else (self._of_event, self._known):
+                entries.pop(key, None)
 
     def _check(self) -> None:
         if not self._whole and not self._rebuilding:
@@ -317,3 +372,8 @@ class MemoryTable(LakeTable):
 
 def _end(log: Sequence[Raw]) -> int:
     return log[-1].offset + 1 if log else 0
+
+
+def _from(log: Sequence[Raw], offset: int, most: int) -> Sequence[Raw]:
+    start = bisect_left(log, offset, key=lambda raw: raw.offset)
+    return log[start : start + most]

@@ -5,7 +5,7 @@ it reached the log. Ids are strings. Records are frozen; a changed fact is a new
 
     topic (prefix `<namespace>.<name>.`)    record            writer
     predictions                             Prediction        the predictor
-    labels.resolved                         ResolvedLabel, ResolvedThrough    outcomes
+    labels.resolved                         Resolved          outcomes
     outcomes                                Outcome; LabelAgreement, without a key    outcomes
     sketches                                Sketch            ingest
     signals                                 Signal            watch
@@ -32,8 +32,8 @@ __all__ = [
     "Quarantined",
     "Replayed",
     "Request",
+    "Resolved",
     "ResolvedLabel",
-    "ResolvedThrough",
     "Signal",
     "Sketch",
     "Topics",
@@ -43,13 +43,16 @@ __all__ = [
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The base of all records: immutable, JSON, unknown fields ignored so that a newer writer does no harm."""
+    """The base of all records: immutable, JSON, unknown fields ignored so that a newer writer does no harm.
+
+    Of some there are many at a time. They hold no cycles, so the garbage collector need not look at them (`gc`).
+    """
 
 
 R = TypeVar("R", bound=Record)
 
 
-class Prediction(Record, frozen=True, kw_only=True):
+class Prediction(Record, frozen=True, kw_only=True, gc=False):
     """One row answered by one model version.
 
     `boot` and `seq` count the rows of one serving process from 0, so that a reader knows what it lost.
@@ -81,7 +84,7 @@ class Prediction(Record, frozen=True, kw_only=True):
     """Features and fields of the answer that the resource leaves out of the log."""
 
 
-class Label(Record, frozen=True, kw_only=True):
+class Label(Record, frozen=True, kw_only=True, gc=False):
     """A statement about a prediction (by its id) or an event (by entity and event id).
 
     Either what is true of it (`value`), or that it was picked to be labelled: `reasons` has the probability with
@@ -97,7 +100,7 @@ class Label(Record, frozen=True, kw_only=True):
     time: int | None = None
 
 
-class ResolvedLabel(Record, frozen=True, kw_only=True):
+class ResolvedLabel(Record, frozen=True, kw_only=True, gc=False):
     """A label whose prediction is known. `label_id` is `<source>@<offset>` of the label's own record."""
 
     label_id: str
@@ -108,16 +111,18 @@ class ResolvedLabel(Record, frozen=True, kw_only=True):
     available_at: int
 
 
-class ResolvedThrough(Record, frozen=True, kw_only=True):
-    """A mark in `labels.resolved`, without a key: what arrived by `through` is resolved before it.
+class Resolved(Record, frozen=True, kw_only=True):
+    """What one partition of `labels.resolved` is told at a time: labels of its predictions, and then a mark.
 
-    That is, each pair of a label and a prediction whose records both arrived by `through` (milliseconds).
+    The mark says that each pair of a label and a prediction whose records both arrived by `through` (milliseconds) is
+    resolved before this record's end; -1 says nothing.
     """
 
-    through: int
+    labels: list[ResolvedLabel] = []
+    through: int = -1
 
 
-class Outcome(Record, frozen=True, kw_only=True):
+class Outcome(Record, frozen=True, kw_only=True, gc=False):
     """A prediction at the age at which it may be judged, labelled or not.
 
     `revision` 0 is emitted once, when the prediction becomes eligible; a later label that changes the

@@ -18,14 +18,20 @@ _LAST_MS = 253_402_300_799_999
 
 _LARGEST = sys.float_info.max
 
+_LONGEST_CLASS = 200
+"""Characters of a class's or a reason's name: what is longer is text that went into the wrong field."""
 
-class KnownLabel(msgspec.Struct, frozen=True, array_like=True):
+_MOST_REASONS = 50
+
+
+class KnownLabel(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A label that was accepted, as the index keeps it. `label_id` is `<source>@<offset>` of its record."""
 
     label_id: str
-    value: dict[str, Any]
+    value: dict[str, Any] | None
     labeller: str
     available_at: int
+    reasons: dict[str, float] = {}
 
     @property
     def order(self) -> tuple[int, str, int]:
@@ -38,15 +44,17 @@ class KnownLabel(msgspec.Struct, frozen=True, array_like=True):
             label_id=self.label_id,
             prediction_id=prediction_id,
             value=self.value,
+            reasons=self.reasons,
             labeller=self.labeller,
             available_at=self.available_at,
         )
 
 
-class _Written(msgspec.Struct, frozen=True):
+class _Written(msgspec.Struct, frozen=True, gc=False):
     """A label as systems write it: ids may be numbers."""
 
-    value: dict[str, Any]
+    value: dict[str, Any] | None = None
+    reasons: dict[str, float] | None = None
     labeller: str = ""
     prediction_id: str | int | None = None
     entity: str | int | None = None
@@ -65,13 +73,20 @@ def event_key(entity: str, event_id: str) -> str:
     return f"{len(entity)}:{entity}:{event_id}"
 
 
-def read_label(data: bytes | None, fields: Sequence[LabelField], classes: Sequence[str]) -> Label:
-    """The label in a record of the labels topic.
+def read_label(
+    data: bytes | None,
+    fields: Sequence[LabelField],
+    classes: Sequence[str] | None = None,
+    *,
+    latest: int | None = None,
+) -> Label:
+    """The label, or the pick for labelling, in a record of the labels topic.
 
     Args:
         data: the record's value.
         fields: `spec.labels.fields`; fields of the value that are not declared are kept as they are.
-        classes: `spec.prediction.classes`.
+        classes: the classes that a label may state; None: any, as new ones turn up before anyone declares them.
+        latest: the latest time (milliseconds) that it may bear; None: any.
 
     Raises:
         InvalidInput: why it is refused, in words for the person who sent it.
@@ -84,10 +99,18 @@ def read_label(data: bytes | None, fields: Sequence[LabelField], classes: Sequen
         raise InvalidInput("names neither a prediction (prediction_id) nor an event (entity and event_id)")
     if written.time is not None and not 0 <= written.time <= _LAST_MS:
         raise InvalidInput(f"time should be milliseconds since the epoch, not {written.time}")
-    for field in fields:
-        _check(field, written.value.get(field.name), classes)
+    if latest is not None and written.time is not None and written.time > latest:
+        raise InvalidInput(f"lies {(written.time - latest) / 1000:g} s further in the future than maxFuture allows")
+    if (written.value is None) == (written.reasons is None):
+        raise InvalidInput("says either what is true (value) or why it was picked for labelling (reasons)")
+    if written.value is not None:
+        for field in fields:
+            _check(field, written.value.get(field.name), classes)
+    else:
+        _check_reasons(written.reasons or {})
     return Label(
         value=written.value,
+        reasons=written.reasons or {},
         labeller=written.labeller,
         prediction_id=_text(written.prediction_id),
         entity=_text(written.entity),
@@ -96,11 +119,25 @@ def read_label(data: bytes | None, fields: Sequence[LabelField], classes: Sequen
     )
 
 
-def _check(field: LabelField, value: Any, classes: Sequence[str]) -> None:
-    if field.type == "class" and value not in classes:
-        raise InvalidInput(f"{field.name} should be one of {', '.join(classes)}, not {value!r}")
+def _check(field: LabelField, value: Any, classes: Sequence[str] | None) -> None:
+    if field.type == "class":
+        if classes is not None and value not in classes:
+            raise InvalidInput(f"{field.name} should be one of {', '.join(classes)}, not {value!r}")
+        if not isinstance(value, str) or not value.strip() or len(value) > _LONGEST_CLASS:
+            shown = f"{value[:20]!r} of {len(value)} characters" if isinstance(value, str) else repr(value)
+            raise InvalidInput(f"{field.name} should be a class of 1 to {_LONGEST_CLASS} characters, not {shown}")
     if field.type in _FITS and not _FITS[field.type](value):
         raise InvalidInput(f"{field.name} should be {_EXPECTED[field.type]}, not {value!r}")
+
+
+def _check_reasons(reasons: dict[str, float]) -> None:
+    if not 0 < len(reasons) <= _MOST_REASONS:
+        raise InvalidInput(f"reasons should be 1 to {_MOST_REASONS}, not {len(reasons)}")
+    for name, share in reasons.items():
+        if not 0 < len(name) <= _LONGEST_CLASS:
+            raise InvalidInput(f"a reason's name should have 1 to {_LONGEST_CLASS} characters, not {len(name)}")
+        if not 0 < share <= 1:
+            raise InvalidInput(f"the probability of {name} should be above 0 and at most 1, not {share:g}")
 
 
 def _is_number(value: Any) -> bool:

@@ -2,18 +2,30 @@
 
 from collections.abc import Sequence
 
+import msgspec
 from prometheus_client import Counter, Gauge
 
 from tidemill.core.errors import InvalidInput
 from tidemill.core.telemetry import REGISTRY, get_logger
-from tidemill.events.records import Label, Outcome, decode
+from tidemill.events.records import Label
 from tidemill.labels.parse import KnownLabel, read_label
 from tidemill.outcomes.gaps import Gaps
+from tidemill.outcomes.join import Heard, Terms
 from tidemill.outcomes.judge import indexed, read_prediction
+from tidemill.outcomes.late import Late, LateLabel
 from tidemill.outcomes.log import Channel, Offsets, OutcomeLog, Raw
 from tidemill.outcomes.resolver import resolve_labels, resolve_predictions
 from tidemill.outcomes.state import OutcomeState
-from tidemill.outcomes.tables import Tables, label_row, outcome_row, prediction_row, refused_row
+from tidemill.outcomes.tables import (
+    Refused,
+    Tables,
+    label_columns,
+    mark_of,
+    outcome_columns,
+    prediction_columns,
+    refused_columns,
+    resolved_columns,
+)
 from tidemill.spec.model import Spec
 
 __all__ = ["Intake"]
@@ -32,10 +44,17 @@ class Intake:
         state: the index.
         tables: where rows go.
         gaps: what is missing from the prediction log so far.
+        late: takes labels whose predictions may have left the index.
     """
 
-    def __init__(self, spec: Spec, log: OutcomeLog, state: OutcomeState, tables: Tables, gaps: Gaps) -> None:
+    def __init__(
+        self, spec: Spec, log: OutcomeLog, state: OutcomeState, tables: Tables, gaps: Gaps, late: Late
+    ) -> None:
         self._spec, self._log, self._state, self._tables, self._gaps = spec, log, state, tables, gaps
+        self._late = late
+        self._terms = Terms.of(spec.labels)
+        self._stated = msgspec.json.encode(self._terms).decode()
+        self._max_future_ms = round(spec.events.max_future.total_seconds() * 1000)
         self.upto: Offsets = {}
         """The offset after the last prediction taken in, by partition."""
 
@@ -47,16 +66,13 @@ class Intake:
     def predictions(self, records: Sequence[Raw]) -> None:
         """Predictions of one partition, in log order."""
         source = self._log.sources[Channel.PREDICTIONS][records[0].partition]
-        taken = []
-        for record in records:
-            prediction = read_prediction(record)
-            row = None
-            if prediction is not None:
-                taken.append(indexed(prediction, record, self._spec.labels.maturity))
-                row = prediction_row(prediction, record.arrived_at)
-                self._gaps.see(prediction.boot, prediction.seq)
-            self._tables.predictions.add(source, record.offset, row)
+        read = [(prediction, record) for record in records if (prediction := read_prediction(record)) is not None]
+        for prediction, _ in read:
+            self._gaps.see(prediction.boot, prediction.seq)
+        taken = [indexed(prediction, record, self._terms) for prediction, record in read]
         self._log.send(resolve_predictions(self._state, taken))
+        columns = prediction_columns([(prediction, record.arrived_at) for prediction, record in read], self._stated)
+        self._tables.predictions.add(source, records[-1].offset, [record.offset for _, record in read], columns)
         self.upto[records[0].partition] = records[-1].offset + 1
         _lost.set(self._gaps.lost)
 
@@ -64,38 +80,50 @@ class Intake:
         """Labels of one partition, in log order; one that is refused is kept in the lake with the reason."""
         source = self._log.sources[Channel.LABELS][records[0].partition]
         taken: list[tuple[Label, KnownLabel]] = []
-        refused: list[tuple[str, str]] = []
+        refused: list[Refused] = []
+        offsets: list[int] = []
+        prefix = f"{source}@"
         for record in records:
-            label_id = f"{source}@{record.offset}"
+            label_id = f"{prefix}{record.offset}"
             read = self._read(record, label_id)
             if isinstance(read, str):
-                refused.append((label_id, read))
-                row = refused_row(record.value, read, label_id, record.arrived_at)
+                refused.append(Refused(label_id, read, record))
             else:
                 taken.append(read)
-                row = label_row(read[0], label_id, record.arrived_at)
-            self._tables.labels.add(source, record.offset, row)
-        self._log.send(resolve_labels(self._state, taken))
+                offsets.append(record.offset)
+        found, by_event = resolve_labels(self._state, taken)
+        self._log.send(found)
+        self._late.gather([_late(*taken[number], records[0].partition, known) for number, known in by_event])
+        table, upto = self._tables.labels, records[-1].offset
+        table.add(source, upto, offsets, label_columns(taken))
         if refused:  # one line, however many: each has its reason in the lake
-            _log.warning("labels refused", count=len(refused), first=refused[0][0], reason=refused[0][1])
+            table.add(source, upto, [one.record.offset for one in refused], refused_columns(refused))
+            _log.warning("labels refused", count=len(refused), first=refused[0].label_id, reason=refused[0].reason)
         _labels.labels("accepted").inc(len(taken))
         _labels.labels("refused").inc(len(refused))
+
+    def resolved(self, partition: int, heard: Sequence[tuple[str, Heard]], upto: int, through: int) -> None:
+        """Resolved labels of one partition by prediction, up to an offset and the newest mark by then."""
+        if heard:
+            source, table = self._log.sources[Channel.RESOLVED][partition], self._tables.resolved
+            table.add(source, upto, [label.offset for _, label in heard], resolved_columns(heard))
+            if through >= 0:
+                table.add(mark_of(source), through, [], {})
 
     def outcomes(self, records: Sequence[Raw]) -> None:
         """Outcomes of one partition, as they were written; what has no key there is none (`LabelAgreement`)."""
         source = self._log.sources[Channel.OUTCOMES][records[0].partition]
-        for record in records:
-            if record.key is None:
-                self._tables.outcomes.add(source, record.offset, None)
-                continue
-            outcome = decode(Outcome, record.value or b"")
-            self._tables.outcomes.add(source, record.offset, outcome_row(outcome, record.arrived_at))
+        kept = [record for record in records if record.key is not None]
+        offsets = [record.offset for record in kept]
+        self._tables.outcomes.add(source, records[-1].offset, offsets, outcome_columns(kept))
 
     def index_again(self, channel: Channel, records: Sequence[Raw]) -> None:
         """Put predictions or labels that were taken in before into the index, and nowhere else."""
+        if not records:
+            return
         if channel is Channel.PREDICTIONS:
             known = [(read_prediction(record), record) for record in records]
-            self._state.index([indexed(p, record, self._spec.labels.maturity) for p, record in known if p is not None])
+            self._state.index([indexed(p, record, self._terms) for p, record in known if p is not None])
         else:
             source = self._log.sources[Channel.LABELS][records[0].partition]
             read = [self._read(record, f"{source}@{record.offset}") for record in records]
@@ -104,7 +132,12 @@ class Intake:
     def _read(self, record: Raw, label_id: str) -> tuple[Label, KnownLabel] | str:
         """The label in a record, or why it is refused."""
         try:
-            label = read_label(record.value, self._spec.labels.fields, self._spec.prediction.classes)
+            label = read_label(record.value, self._spec.labels.fields, latest=record.arrived_at + self._max_future_ms)
         except InvalidInput as refusal:
             return refusal.message
-        return label, KnownLabel(label_id, label.value or {}, label.labeller, record.arrived_at)
+        return label, KnownLabel(label_id, label.value, label.labeller, record.arrived_at, label.reasons)
+
+
+def _late(said: Label, known: KnownLabel, partition: int, predictions: Sequence[str]) -> LateLabel:
+    offset = int(known.label_id.rpartition("@")[2])
+    return LateLabel((said.entity or "", said.event_id or ""), known, partition, offset, predictions)

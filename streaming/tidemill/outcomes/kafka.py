@@ -8,37 +8,43 @@ a second worker fences the first.
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
+from kafka.partitioner.default import murmur2
 
 from tidemill.core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from tidemill.events.cluster import MAX_MESSAGE_BYTES, Cluster, ensure_topics, kafka_failures
-from tidemill.events.records import Outcome, ResolvedThrough, Topics, encode
+from tidemill.events.pack import send_together
+from tidemill.events.records import Outcome, Resolved, ResolvedLabel, Topics, encode
 from tidemill.events.sources import Source
 from tidemill.events.unpack import unpack_by_batch
 from tidemill.outcomes.log import Addressed, Channel, Offsets, Position, Raw
 
 __all__ = ["KafkaLog"]
 
-_BATCH = 2000
-"""Records of one poll: at some hundred bytes each, under a megabyte."""
+_BATCH = 10_000
+"""Records of one poll: at some hundred bytes each, some megabytes."""
 
-_AHEAD = 1000
-"""Predictions held that wait for their time."""
+_AHEAD = 5000
+"""Predictions held that wait for their time; as many become outcomes in one transaction at most."""
 
 _TOGETHER_BYTES, _TOGETHER_MS = 32 << 10, 25
 """The brokers answer once they have so much or so long: a handful of records cost little more than one."""
+
+_RECORD_BYTES = 256 << 10
+"""Size up to which resolved labels share a record: some thousand of them."""
 
 _TIMEOUT_S = 30.0
 
 # It logs every attempt to reconnect; an outage is reported once, by the worker that waits for its end.
 logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
-_JUDGED = re.compile(r"(-?\d+) (\S+)")
+_JUDGED = re.compile(r"(-?\d+)(?:,(\d+))? (\S+)")
 
 
 class KafkaLog:
@@ -120,8 +126,8 @@ class KafkaLog:
             if written is None or read is None or written.metadata != str(self.sources[Channel.PREDICTIONS][part]):
                 continue
             said = _JUDGED.fullmatch(read.metadata)
-            if said is not None and said[2] == str(source):
-                positions[part] = Position(written.offset, read.offset, int(said[1]))
+            if said is not None and said[3] == str(source):
+                positions[part] = Position(written.offset, read.offset, int(said[1]), int(said[2] or 0))
         return positions
 
     def seek(self, channel: Channel, offsets: Offsets) -> None:
@@ -138,7 +144,7 @@ class KafkaLog:
         """The next records: each entry is of one partition, in offset order. Empty after `timeout_s`."""
         with self._failures("reading"):
             found = self._reader.poll(timeout_ms=round(timeout_s * 1000), max_records=_BATCH)
-        return [(self._channels[tp.topic], [_raw(tp, record) for record in records]) for tp, records in found.items()]
+        return [(self._channels[tp.topic], _raw(tp, records)) for tp, records in found.items()]
 
     def poll_due(self, partitions: Sequence[int]) -> Sequence[Sequence[Raw]]:
         """The next predictions for the second time, of these partitions; does not wait."""
@@ -149,7 +155,7 @@ class KafkaLog:
             self._due.pause(*paused)
             found = self._due.poll(timeout_ms=0, max_records=_AHEAD)
             self._due.resume(*paused)
-        return [[_raw(tp, record) for record in records] for tp, records in found.items()]
+        return [_raw(tp, records) for tp, records in found.items()]
 
     def positions(self, channel: Channel) -> Offsets:
         """The next offset to read, past whatever is no record."""
@@ -158,13 +164,18 @@ class KafkaLog:
 
     def send(self, labels: Sequence[Addressed]) -> None:
         """Append to the resolved labels; they are written by the time `flush` or `mark` returns."""
+        only = self._only(Channel.RESOLVED)
+        together: dict[int, list[ResolvedLabel]] = defaultdict(list)
+        for to in labels:
+            part = to.partition
+            if part is None:
+                part = self._partition_of(Channel.RESOLVED, to.label.prediction_id.encode()) if only is None else only
+            together[part].append(to.label)
         topic = self._names[Channel.RESOLVED]
         with self._failures(f"writing to {topic}"):
-            for to in labels:
-                key = to.label.prediction_id.encode()
-                part = self._only(Channel.RESOLVED) if to.partition is None else to.partition
-                future = self._resolved.send(topic, encode(to.label), key=key, partition=part)
-                future.add_errback(self._failed.append)
+            for part, said in together.items():
+                for value in _values(said):
+                    self._resolved.send(topic, value, partition=part).add_errback(self._failed.append)
 
     def flush(self) -> None:
         """Return when all that was sent is written."""
@@ -174,9 +185,9 @@ class KafkaLog:
                 raise self._failed[0]
 
     def mark(self, through: int) -> int:
-        """After all that was sent, append a `ResolvedThrough` to each partition; when, in the brokers' time."""
+        """After all that was sent, append a mark to each partition; when, in the brokers' time."""
         self.flush()
-        topic, value = self._names[Channel.RESOLVED], encode(ResolvedThrough(through=through))
+        topic, value = self._names[Channel.RESOLVED], encode(Resolved(through=through))
         with self._failures(f"marking {topic}"):
             futures = [self._resolved.send(topic, value, partition=part) for part in self.sources[Channel.RESOLVED]]
             self._resolved.flush(timeout=_TIMEOUT_S)
@@ -205,13 +216,14 @@ class KafkaLog:
         for part, at in judged.items():
             predictions, resolved = self.sources[Channel.PREDICTIONS][part], self.sources[Channel.RESOLVED][part]
             commits[self._tp(Channel.PREDICTIONS, part)] = OffsetAndMetadata(at.written, str(predictions), -1)
-            commits[self._tp(Channel.RESOLVED, part)] = OffsetAndMetadata(at.read, f"{at.through} {resolved}", -1)
+            commits[self._tp(Channel.RESOLVED, part)] = OffsetAndMetadata(
+                at.read, f"{at.through},{at.final} {resolved}", -1
+            )
         topic = self._names[Channel.OUTCOMES]
         with self._failures(f"writing to {topic}"):
             self._writer.begin_transaction()
-            only = self._only(Channel.OUTCOMES)
-            for outcome in outcomes:
-                self._writer.send(topic, encode(outcome), key=outcome.prediction_id.encode(), partition=only)
+            for part, records in self._by_partition(Channel.OUTCOMES, _keyed(outcomes)).items():
+                send_together(self._writer, topic, part, records)
             self._writer.send_offsets_to_transaction(commits, f"{self._group}.join")
             self._writer.commit_transaction()
 
@@ -231,7 +243,7 @@ class KafkaLog:
                 if silent > _TIMEOUT_S:
                     raise Unavailable(f"{self._names[channel]} ended before what was read of it, or cannot be read")
                 for tp, records in found.items():
-                    wanted = [_raw(tp, record) for record in records if record.offset < until[tp.partition]]
+                    wanted = _raw(tp, [record for record in records if record.offset < until[tp.partition]])
                     if wanted:
                         yield wanted
         finally:
@@ -327,6 +339,21 @@ class KafkaLog:
         """The one partition, so that no key is hashed (in Python, a fifth of a send); None where there are more."""
         return 0 if len(self.sources[channel]) == 1 else None
 
+    def _by_partition(
+        self, channel: Channel, records: list[tuple[bytes, bytes]]
+    ) -> dict[int, list[tuple[bytes, bytes]]]:
+        only = self._only(channel)
+        if only is not None:
+            return {only: records} if records else {}
+        parts: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
+        for record in records:
+            parts[self._partition_of(channel, record[0])].append(record)
+        return parts
+
+    def _partition_of(self, channel: Channel, key: bytes) -> int:
+        """Where every producer puts a record with this key."""
+        return int(murmur2(key) & 0x7FFFFFFF) % len(self.sources[channel])
+
     def _partitions(self, channel: Channel) -> list[Any]:
         return [self._tp(channel, part) for part in self.sources[channel]]
 
@@ -334,5 +361,21 @@ class KafkaLog:
         return TopicPartition(self._names[channel], part)
 
 
-def _raw(tp: Any, record: Any) -> Raw:
-    return Raw(tp.partition, record.offset, record.timestamp, record.key, record.value)
+def _keyed(outcomes: Sequence[Outcome]) -> list[tuple[bytes, bytes]]:
+    return [(outcome.prediction_id.encode(), encode(outcome)) for outcome in outcomes]
+
+
+def _values(labels: Sequence[ResolvedLabel]) -> Iterator[bytes]:
+    """Records of these labels: one, or as many as they need to be of a size that Kafka takes."""
+    value = encode(Resolved(labels=list(labels)))
+    if len(value) <= _RECORD_BYTES or len(labels) == 1:
+        yield value
+    else:
+        half = len(labels) // 2
+        yield from _values(labels[:half])
+        yield from _values(labels[half:])
+
+
+def _raw(tp: Any, records: Sequence[Any]) -> list[Raw]:
+    part = tp.partition
+    return [Raw(part, record.offset, record.timestamp, record.key, record.value) for record in records]

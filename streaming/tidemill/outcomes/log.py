@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+import msgspec
+
 from tidemill.events.records import Outcome, ResolvedLabel
 from tidemill.events.sources import Source
 
@@ -26,8 +28,7 @@ class Channel(Enum):
     OUTCOMES = "outcomes"
 
 
-@dataclass(frozen=True, slots=True)
-class Raw:
+class Raw(msgspec.Struct, frozen=True, gc=False):
     """A record as it stands in the log; `arrived_at` in milliseconds since the epoch."""
 
     partition: int
@@ -37,8 +38,7 @@ class Raw:
     value: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Addressed:
+class Addressed(msgspec.Struct, frozen=True, gc=False):
     """A resolved label on its way; `partition` is where its prediction stands, None where that is the key's to say."""
 
     label: ResolvedLabel
@@ -50,12 +50,14 @@ class Position:
     """How far one partition is judged.
 
     All outcomes are written that follow from its predictions before `written` and from its resolved labels before
-    `read`; `through` is the newest mark among those.
+    `read`; `through` is the newest mark among those. What a missing label means at the horizon was decided for the
+    predictions before `final`.
     """
 
     written: int
     read: int
     through: int = -1
+    final: int = 0
 
 
 class OutcomeLog(Protocol):
@@ -111,7 +113,7 @@ class OutcomeLog(Protocol):
         ...
 
     def mark(self, through: int) -> int:
-        """After all that was sent, append a `ResolvedThrough` to each partition; when, in the brokers' time."""
+        """After all that was sent, append a mark to each partition; when, in the brokers' time."""
         ...
 
     def check(self) -> None:

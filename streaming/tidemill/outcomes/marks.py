@@ -9,7 +9,7 @@ everything up to these ends, the next mark says so.
 from tidemill.core.clock import Clock
 from tidemill.outcomes.log import Channel, OutcomeLog
 
-__all__ = ["Marks"]
+__all__ = ["EVERY_S", "Marks"]
 
 EVERY_S = 0.1
 """Least time between marks: an outcome waits for about one and a half of them."""
@@ -27,11 +27,15 @@ class Marks:
         self._ends: dict[tuple[Channel, int], int] = {}
         self._last = 0.0
 
-    def advance(self) -> None:
-        """Mark, if that says anything new; all that was polled must have been taken in."""
+    def advance(self, every_s: float = EVERY_S) -> None:
+        """Mark, if that says anything new; all that was polled must have been taken in.
+
+        Args:
+            every_s: least time between marks.
+        """
         if self._marked_at is None:
             self._mark(-1)
-        elif self._clock.monotonic() - self._last >= EVERY_S and self._reached():
+        elif self._clock.monotonic() - self._last >= every_s and self._reached():
             self._mark(self._marked_at - 1)  # arrivals of that very millisecond may have come after it
 
     def _reached(self) -> bool:

@@ -6,6 +6,7 @@ knows it by its id.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tidemill.events.records import Label
 from tidemill.labels.parse import KnownLabel, event_key
@@ -13,7 +14,14 @@ from tidemill.outcomes.join import Indexed
 from tidemill.outcomes.log import Addressed
 from tidemill.outcomes.state import OutcomeState
 
-__all__ = ["resolve_labels", "resolve_predictions"]
+__all__ = ["Resolved", "resolve_labels", "resolve_predictions"]
+
+
+class Resolved(NamedTuple):
+    """Labels whose predictions are known; of each label by event its number, and which predictions those are."""
+
+    found: list[Addressed]
+    by_event: list[tuple[int, list[str]]]
 
 
 def resolve_predictions(state: OutcomeState, predictions: Sequence[Indexed]) -> list[Addressed]:
@@ -26,7 +34,7 @@ def resolve_predictions(state: OutcomeState, predictions: Sequence[Indexed]) -> 
     ]
 
 
-def resolve_labels(state: OutcomeState, labels: Sequence[tuple[Label, KnownLabel]]) -> list[Addressed]:
+def resolve_labels(state: OutcomeState, labels: Sequence[tuple[Label, KnownLabel]]) -> Resolved:
     """Labels for predictions that are known, in their order; the others wait in the index.
 
     A label that names its prediction needs no index: the join keeps it until that prediction comes.
@@ -37,10 +45,13 @@ def resolve_labels(state: OutcomeState, labels: Sequence[tuple[Label, KnownLabel
         if said.prediction_id is None and said.entity is not None and said.event_id is not None
     ]
     found = iter(state.know(of_events))
-    resolved = []
-    for said, known in labels:
+    resolved: list[Addressed] = []
+    by_event: list[tuple[int, list[str]]] = []
+    for number, (said, known) in enumerate(labels):
         if said.prediction_id is not None:
             resolved.append(Addressed(known.resolved(said.prediction_id)))
-        else:
-            resolved += [Addressed(known.resolved(prediction), partition) for prediction, partition in next(found)]
-    return resolved
+            continue
+        predictions = next(found)
+        resolved += [Addressed(known.resolved(prediction), partition) for prediction, partition in predictions]
+        by_event.append((number, [prediction for prediction, _ in predictions]))
+    return Resolved(resolved, by_event)

@@ -5,7 +5,7 @@ effects makes each exact:
 
 1. *Predictions and labels taken in*: index, then `labels.resolved`, then the lake, then the commit. A crash before
    the commit takes the same records in again: the index keeps first writes, a resolved label is known by its id,
-   and the lake drops offsets that it has.
+   and the lake drops offsets that it has. Labels that are still searched for in the lake (`late`) hold the commit.
 2. *Outcomes*: a crash before `emit` ends leaves neither its outcomes nor its position; the next life starts from
    the last position and finds the same outcomes, because they follow from the log before a position and from
    nothing else (`judge`). A crash after it leaves both. A second worker that still runs is refused by Kafka.
@@ -25,18 +25,20 @@ from tidemill.core.errors import InvalidInput
 from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.events.records import Outcome
 from tidemill.metrics.losses import error
+from tidemill.outcomes.archive import Archive
 from tidemill.outcomes.intake import Intake
-from tidemill.outcomes.join import Loss
-from tidemill.outcomes.judge import Judge
+from tidemill.outcomes.join import Loss, Terms, Truth
+from tidemill.outcomes.judge import Judge, read_resolved
 from tidemill.outcomes.label_rows import LabelRows
-from tidemill.outcomes.log import Channel, Offsets, OutcomeLog, Position
-from tidemill.outcomes.marks import Marks
-from tidemill.outcomes.start import judged_positions, known_gaps, outcome_starts, starts_of
+from tidemill.outcomes.late import Hot, Late
+from tidemill.outcomes.log import Channel, Offsets, OutcomeLog, Position, Raw
+from tidemill.outcomes.marks import EVERY_S, Marks
+from tidemill.outcomes.start import judged_positions, known_gaps, outcome_starts, resolved_starts, starts_of
 from tidemill.outcomes.state import OutcomeState
 from tidemill.outcomes.tables import Tables
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["Session", "loss_of"]
+__all__ = ["Session", "truth_of"]
 
 FLUSH_S = 2.0
 """Longest time that rows wait for the lake: each commit is one more file that readers must open."""
@@ -46,6 +48,9 @@ FLUSH_ROWS = 20_000
 
 RENEW_S = 600.0
 """Kafka forgets the commits of a group after a quiet week; they are repeated long before."""
+
+_HORIZON_S = 60.0
+"""Longest time between marks while predictions wait for their horizon: it is days away."""
 
 _log = get_logger(__name__)
 _outcomes = Counter(
@@ -67,6 +72,7 @@ class Session:
         state: OutcomeState,
         tables: Tables,
         clock: Clock,
+        hot: Hot | None = None,
         rows: LabelRows | None = None,
     ) -> None:
         self._log, self._state, self._tables, self._clock, self._rows = log, state, tables, clock, rows
@@ -75,16 +81,23 @@ class Session:
             Channel.PREDICTIONS: starts_of(log, Channel.PREDICTIONS, tables.predictions.table),
             Channel.LABELS: starts_of(log, Channel.LABELS, tables.labels.table),
         }
-        maturity, loss = resource.spec.labels.maturity, loss_of(resource)
-        self._intake = Intake(resource.spec, log, state, tables, known_gaps(log, tables))
-        self._judge = Judge(state, maturity, loss, self._emitted)
+        if not log.committed(Channel.LABELS):
+            # The lake has labels before their predictions are found: without a commit it alone would say what is done.
+            log.commit(Channel.LABELS, self._committed[Channel.LABELS])
         if rows is not None:
             rows.settle()
+        terms, truth = Terms.of(resource.spec.labels), truth_of(resource)
+        self._hot = hot or Hot.of(resource.spec.labels)
+        self._late = Late(Archive(tables, log.sources, terms, self._hot.kept), self._hot, clock, self._write)
+        self._intake = Intake(resource.spec, log, state, tables, known_gaps(log, tables), self._late)
+        self._judge = Judge(state, terms, truth, self._emitted, self._late)
+        self._horizon_s = terms.horizon / 1000 if terms.rule.assumes else None
         if not state.is_whole():
-            self._rebuild(Judge(state, maturity, loss, dict.fromkeys(self._emitted, Position(0, 0))))
+            self._rebuild(Judge(state, terms, truth, dict.fromkeys(self._emitted, Position(0, 0))))
+        self._through: dict[int, int] = {}
         self._seek()
         self._marks = Marks(log, clock)
-        self._flushed = self._renewed = clock.monotonic()
+        self._flushed = self._renewed = self._looked = clock.monotonic()
 
     def step(self, wait_s: float = 0.05) -> None:
         """Take in what there is, waiting up to `wait_s` for it, and do all that follows from it."""
@@ -95,7 +108,7 @@ class Session:
             elif channel is Channel.LABELS:
                 self._intake.labels(records)
             elif channel is Channel.RESOLVED:
-                outcomes += self._judge.hear(records)
+                outcomes += self._hear(records)
             else:
                 self._intake.outcomes(records)
         if self._some_wait():
@@ -103,6 +116,8 @@ class Session:
                 self._judge.take(records)
             outcomes += self._judge.ripe()
             self._marks.advance()
+        outcomes += self._horizons()
+        self._log.send(self._late.settle())
         if outcomes:
             self._emit(outcomes)
         if self._tables.waiting >= FLUSH_ROWS or self._clock.monotonic() - self._flushed >= FLUSH_S:
@@ -111,6 +126,22 @@ class Session:
     def flush(self) -> None:
         """Write what waits for the lake, and commit."""
         renew = self._clock.monotonic() - self._renewed >= RENEW_S
+        self._write()
+        for channel, before in self._committed.items():
+            offsets = self._log.positions(channel)
+            if channel is Channel.LABELS:
+                offsets |= self._late.unsettled()
+            if renew or offsets != before:
+                self._log.commit(channel, offsets)
+                self._committed[channel] = offsets
+        if renew:
+            self._state.recall([])  # and the index is not left alone for long
+        if renew or self._judge.positions != self._emitted:
+            self._emit([])
+        self._flushed = self._clock.monotonic()
+        self._renewed = self._flushed if renew else self._renewed
+
+    def _write(self) -> None:
         self._log.flush()
         self._log.check()
         labels = self._tables.flush()
@@ -118,15 +149,23 @@ class Session:
             self._rows.settle()  # also when no label comes: readers wait for rows that were lost
             if labels is not None:
                 self._rows.apply(labels)
-        for channel, before in self._committed.items():
-            offsets = self._log.positions(channel)
-            if renew or offsets != before:
-                self._log.commit(channel, offsets)
-                self._committed[channel] = offsets
-        if renew or self._judge.positions != self._emitted:
-            self._emit([])
-        self._flushed = self._clock.monotonic()
-        self._renewed = self._flushed if renew else self._renewed
+
+    def _hear(self, records: Sequence[Raw]) -> list[Outcome]:
+        partition, read = records[0].partition, records[-1].offset + 1
+        heard, through = read_resolved(records, self._through[partition])
+        self._through[partition] = through
+        self._intake.resolved(partition, heard, records[-1].offset, through)
+        return self._judge.hear(partition, heard, read, through)
+
+    def _horizons(self) -> list[Outcome]:
+        """What missing labels say. Marks go on while predictions wait for a horizon, the slower the longer it is."""
+        if self._horizon_s is None or self._clock.monotonic() - self._looked < EVERY_S:
+            return []
+        self._looked = self._clock.monotonic()
+        outcomes = self._judge.final()
+        if any(self._judge.positions[part].final < upto for part, upto in self._intake.upto.items()):
+            self._marks.advance(min(_HORIZON_S, max(EVERY_S, self._horizon_s / 100)))
+        return outcomes
 
     def _some_wait(self) -> bool:
         """Whether a prediction was taken in and is not judged."""
@@ -134,7 +173,9 @@ class Session:
 
     def _emit(self, outcomes: Sequence[Outcome]) -> None:
         lost = self._intake.lost
-        self._log.emit([msgspec.structs.replace(outcome, lost=lost) for outcome in outcomes], self._judge.positions)
+        if lost:
+            outcomes = [msgspec.structs.replace(outcome, lost=lost) for outcome in outcomes]
+        self._log.emit(outcomes, self._judge.positions)
         self._emitted = dict(self._judge.positions)
         first = sum(outcome.revision == 0 for outcome in outcomes)
         _outcomes.labels("first").inc(first)
@@ -144,7 +185,8 @@ class Session:
         for channel, offsets in self._committed.items():
             self._log.seek(channel, offsets)
         self._intake.upto = dict(self._committed[Channel.PREDICTIONS])
-        self._log.seek(Channel.RESOLVED, {part: position.read for part, position in self._emitted.items()})
+        starts, self._through = resolved_starts(self._log, self._tables.resolved.table, self._emitted)
+        self._log.seek(Channel.RESOLVED, starts)
         self._log.seek_due({part: position.written for part, position in self._emitted.items()})
         self._log.seek(Channel.OUTCOMES, outcome_starts(self._log, self._tables.outcomes.table))
 
@@ -157,13 +199,36 @@ class Session:
         known = {part: max(at.written, taken_in[part]) for part, at in self._emitted.items()}
         for channel, until in ((Channel.PREDICTIONS, known), (Channel.LABELS, self._committed[Channel.LABELS])):
             for records in self._log.replay(channel, until):
-                self._intake.index_again(channel, records)
+                self._intake.index_again(channel, [record for record in records if not self._is_old(channel, record)])
+        oldest, through = self._oldest(2), dict.fromkeys(self._emitted, -1)
         for records in self._log.replay(Channel.RESOLVED, {part: at.read for part, at in self._emitted.items()}):
-            again.hear(records)  # it has judged nothing, so nothing is a correction
+            part, read = records[0].partition, records[-1].offset + 1
+            heard, through[part] = read_resolved(records, through[part])
+            # It has judged nothing, so nothing is a correction.
+            again.hear(part, [one for one in heard if one[1].available_at >= oldest], read, through[part])
         self._state.finish_rebuild()
 
+    def _is_old(self, channel: Channel, record: Raw) -> bool:
+        """Whether the index would not have it any more: the lake has, and the server need not hold it at once."""
+        if channel is Channel.LABELS:
+            return record.arrived_at < self._oldest(2)  # one that waited for a prediction which is kept
+        written, taken_in = self._emitted[record.partition].written, self._committed[channel][record.partition]
+        return record.arrived_at < self._oldest(1) and record.offset < min(written, taken_in)
 
-def loss_of(resource: ContinualModel) -> Loss:
+    def _oldest(self, times: int) -> float:
+        """What arrived before this would be out of the index, so many times over, by the newest mark."""
+        newest = min(position.through for position in self._emitted.values())
+        return newest - times * self._hot.kept.total_seconds() * 1000
+
+
+def truth_of(resource: ContinualModel) -> Truth:
+    """What a resource says of labels' values: their loss, the negative, and whether all predictions are labelled."""
+    labels, nothing = resource.spec.labels, {"class": resource.spec.prediction.classes[0], "bool": False}
+    negative = {field.name: nothing.get(field.type) for field in labels.fields}
+    return Truth(_loss_of(resource), negative, certain=labels.control == 1.0)
+
+
+def _loss_of(resource: ContinualModel) -> Loss:
     """The loss that outcomes carry: the metric `error`; None for a label from an older form of the resource."""
     prediction, fields = resource.spec.prediction, resource.spec.labels.fields
 

@@ -1,5 +1,7 @@
 """Where a new life of the worker begins: what the log's commits and the lake say is done (DATAPLANE.md, rule 3)."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from tidemill.core.errors import Conflict
@@ -7,9 +9,9 @@ from tidemill.core.telemetry import get_logger
 from tidemill.events.lake import LakeTable
 from tidemill.outcomes.gaps import Gaps
 from tidemill.outcomes.log import Channel, Offsets, OutcomeLog, Position
-from tidemill.outcomes.tables import Tables
+from tidemill.outcomes.tables import Tables, mark_of
 
-__all__ = ["judged_positions", "known_gaps", "outcome_starts", "starts_of"]
+__all__ = ["judged_positions", "known_gaps", "outcome_starts", "resolved_starts", "starts_of"]
 
 _log = get_logger(__name__)
 
@@ -29,7 +31,7 @@ def judged_positions(log: OutcomeLog) -> dict[int, Position]:
         known = judged.get(part, Position(0, 0))
         written = _within(held[0], part, known.written if part in judged else None)
         read = _within(held[1], part, known.read if part in judged else None)
-        positions[part] = Position(written, read, known.through)
+        positions[part] = replace(known, written=written, read=read)
     return positions
 
 
@@ -56,6 +58,21 @@ def outcome_starts(log: OutcomeLog, table: LakeTable) -> Offsets:
         upto = table.version_of(source)
         starts[part] = _within(held, part, None if upto is None else upto + 1)
     return starts
+
+
+def resolved_starts(
+    log: OutcomeLog, table: LakeTable, judged: Mapping[int, Position]
+) -> tuple[Offsets, dict[int, int]]:
+    """Where to read resolved labels from, so that both the verdicts and the lake have all; the newest marks by then."""
+    held = _held(log, Channel.RESOLVED)
+    starts, through = {}, {}
+    for part, source in log.sources[Channel.RESOLVED].items():
+        at, upto = judged[part], table.version_of(source)
+        start = _within(held, part, None if upto is None else min(upto + 1, at.read))
+        mark = table.version_of(mark_of(source))
+        starts[part] = start
+        through[part] = at.through if start >= at.read else -1 if mark is None else mark
+    return starts, through
 
 
 def known_gaps(log: OutcomeLog, tables: Tables) -> Gaps:

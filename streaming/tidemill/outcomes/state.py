@@ -1,9 +1,9 @@
 """The index of predictions and labels, in Redis: which prediction a label is about, and what is known of each.
 
-Two kinds of hashes, both under the model's prefix and both expiring a day after the label horizon:
+Two kinds of hashes, both under the model's prefix and both expiring after they were last added to (`late.Hot`):
 
-    event:<event key>           p<prediction id> -> its partition, l<label id> -> KnownLabel
-    prediction:<prediction id>  p<offset> -> Indexed, l<offset> -> Heard
+    event:<event key>           p<prediction id> -> (id, partition), l<label id> -> KnownLabel
+    prediction:<prediction id>  p<offset> -> Indexed, l<offset>.<place> -> Heard
 
 Only sets that grow are kept, with each record of the log under a name of its own: whatever is done twice or in
 another order, by a worker that crashed or by one that should be dead, leaves the same. What is lost is noticed: a
@@ -11,9 +11,12 @@ key names the server's present run, every batch looks at it after its reads, and
 restarted (with an old snapshot, perhaps) does not show it. Then everything is rebuilt from the log.
 """
 
+import re
 import secrets
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from itertools import chain, islice
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import redis
@@ -24,21 +27,85 @@ from tidemill.core.errors import InvalidInput, Transient, Unavailable
 from tidemill.labels.parse import KnownLabel, event_key
 from tidemill.outcomes.join import Heard, Indexed
 
-__all__ = ["OutcomeState", "Recalled", "RedisState", "StateLost"]
+__all__ = ["AWAY", "OutcomeState", "Recalled", "RedisState", "StateLost"]
 
-_CHUNK = 2000
-"""Commands in one round trip: a few hundred kilobytes, and the server's other clients wait some milliseconds."""
+T = TypeVar("T")
+Command = tuple[Any, ...]
 
-_KEEP = """
-redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-return redis.call('HGETALL', KEYS[1])
+AWAY = timedelta(days=1)
+"""How long the index may be left alone and still be trusted: entries expire meanwhile, and none that counts may.
+
+After that it passes for lost and is filled again from the log.
 """
-"""Keeps an entry and answers with all of its hash: one command for three, which is what a batch's time goes to."""
 
-_INDEXED = msgspec.msgpack.Decoder(Indexed)
-_HEARD = msgspec.msgpack.Decoder(Heard)
-_KNOWN = msgspec.msgpack.Decoder(KnownLabel)
+_INFO = "INFO", "server"
+
+_CHUNK = 250
+"""Entries of one script call: a millisecond or two, in which the server answers no one else."""
+
+_LISTS = """
+local function list(items)
+    return struct.pack('>BI4', 0xdd, #items) .. table.concat(items)
+end
+local function read(key)
+    local entry, predictions, labels, first = redis.call('HGETALL', key), {}, {}, math.huge
+    for i = 1, #entry, 2 do
+        if string.byte(entry[i]) == 112 then
+            predictions[#predictions + 1] = entry[i + 1]
+            first = math.min(first, tonumber(string.sub(entry[i], 2)) or 0)
+        else
+            labels[#labels + 1] = entry[i + 1]
+        end
+    end
+    return predictions, labels, first
+end
+local found = {}
+"""
+"""MessagePack of what is MessagePack already: a reply of one string is sent at once, one of lists in pieces."""
+
+_KEEP = (
+    _LISTS
+    + """
+local ttl, wanted, judged = ARGV[1], ARGV[2], tonumber(ARGV[3])
+for i, key in ipairs(KEYS) do
+    redis.call('HSETNX', key, ARGV[2 * i + 2], ARGV[2 * i + 3])
+    redis.call('EXPIRE', key, ttl)
+    if wanted ~= 'nothing' then
+        local predictions, labels, first = read(key)
+        if wanted == 'predictions' then
+            found[i] = list(predictions)
+        elseif wanted == 'labels' then
+            found[i] = list(labels)
+        elseif #predictions == 0 or first < judged then
+            found[i] = list({list(predictions), list(labels)})
+        else
+            found[i] = string.char(0xc0)
+        end
+    end
+end
+return list(found)
+"""
+)
+"""Keeps entries, each a key with a field and its value (ARGV[4] on), and answers with what is wanted of each hash then.
+
+One call for many entries: a batch's time goes to calls, not to what they do.
+"""
+
+_RECALL = (
+    _LISTS
+    + """
+for i, key in ipairs(KEYS) do
+    local predictions, labels = read(key)
+    found[i] = list({list(predictions), list(labels)})
+end
+return list(found)
+"""
+)
+
+_pack = msgspec.msgpack.Encoder().encode
+_PLACES = msgspec.msgpack.Decoder(list[list[tuple[str, int]]])
+_KNOWN = msgspec.msgpack.Decoder(list[list[KnownLabel]])
+_RECALLED = msgspec.msgpack.Decoder(list[tuple[list[Indexed], list[Heard]] | None])
 
 
 Recalled = tuple[Indexed | None, list[Heard]]
@@ -75,8 +142,15 @@ class OutcomeState(Protocol):
         """Keep labels by event key; for each the (id, partition) of that event's predictions."""
         ...
 
-    def hear(self, heard: Sequence[tuple[str, Heard]]) -> dict[str, Recalled]:
-        """Keep resolved labels by prediction id; what is known then of each of these predictions."""
+    def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> dict[str, Recalled]:
+        """Keep resolved labels by prediction id; what is known then of each of these predictions.
+
+        Those are left out whose first record stands at `judged` or after it: they are judged later.
+        """
+        ...
+
+    def restore(self, predictions: Sequence[Indexed]) -> None:
+        """Keep predictions that had left the index. Not under their events: of an event it has all or none."""
         ...
 
     def recall(self, predictions: Sequence[str]) -> list[Recalled]:
@@ -106,7 +180,10 @@ class RedisState:
             url, socket_timeout=10, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
         )
         self._whole, self._run, self._mark = self._prefix + "whole", "", b""
-        self._keep = str(self._ask(lambda: self._redis.script_load(_KEEP)))
+        self._keep, self._recall = (
+            str(self._ask(lambda: self._redis.script_load(script)))  # noqa: B023 -- called at once
+            for script in (_KEEP, _RECALL)
+        )
         found = self._ask(lambda: self._redis.info("memory"))
         if found.get("maxmemory") and found.get("maxmemory_policy") != "noeviction":
             raise InvalidInput(
@@ -128,66 +205,94 @@ class RedisState:
         """Say that what is there may be incomplete."""
         self._run = self._present_run()
         self._mark = f"rebuilding {secrets.token_hex(8)}".encode()
-        self._ask(lambda: self._redis.set(self._whole, self._mark))
+        self._ask(lambda: self._redis.set(self._whole, self._mark, ex=AWAY))
 
     def finish_rebuild(self) -> None:
         """Say that it is complete; raises `StateLost` if it was lost meanwhile."""
-        self._batch([])
+        self.recall([])
         self._mark = f"{self._run} {secrets.token_hex(8)}".encode()
-        self._ask(lambda: self._redis.set(self._whole, self._mark))
+        self._ask(lambda: self._redis.set(self._whole, self._mark, ex=AWAY))
 
     def index(self, predictions: Sequence[Indexed]) -> list[list[KnownLabel]]:
         """Keep predictions; for each the labels that are known of its event, by arrival."""
-        entries, at = [], []
-        for prediction in predictions:
-            entries.append((self._prediction(prediction.prediction_id), f"p{prediction.offset}", _pack(prediction)))
-            at.append(None if prediction.event_id is None else len(entries))
-            if prediction.event_id is not None:
-                event = self._event(event_key(prediction.entity, prediction.event_id))
-                entries.append((event, f"p{prediction.prediction_id}", b"%d" % prediction.partition))
-        found = self._kept(entries)
-        return [[] if place is None else _known(found[place]) for place in at]
+        entries = ((self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in predictions)
+        events = (
+            (
+                self._event(event_key(of.entity, of.event_id)),
+                f"p{of.prediction_id}",
+                _pack((of.prediction_id, of.partition)),
+            )
+            for of in predictions
+            if of.event_id is not None
+        )
+        commands = chain(self._keeping(entries, "nothing"), self._keeping(events, "labels"))
+        known = chain.from_iterable(self._batch(commands, _KNOWN.decode))
+        return [[] if of.event_id is None else _by_arrival(next(known)) for of in predictions]
 
     def know(self, labels: Sequence[tuple[str, KnownLabel]]) -> list[list[tuple[str, int]]]:
         """Keep labels by event key; for each the (id, partition) of that event's predictions."""
-        entries = [(self._event(event), f"l{label.label_id}", _pack(label)) for event, label in labels]
-        return [
-            [(field[1:].decode(), int(value)) for field, value in found.items() if field.startswith(b"p")]
-            for found in self._kept(entries)
-        ]
+        entries = ((self._event(event), f"l{label.label_id}", _pack(label)) for event, label in labels)
+        found = self._batch(self._keeping(entries, "predictions"), _PLACES.decode)
+        return list(chain.from_iterable(found))
 
-    def hear(self, heard: Sequence[tuple[str, Heard]]) -> dict[str, Recalled]:
-        """Keep resolved labels by prediction id; what is known then of each of these predictions."""
-        entries = [(self._prediction(of), f"l{label.offset}", _pack(label)) for of, label in heard]
-        found = self._kept(entries)
-        return {of: _recalled(known) for (of, _), known in zip(heard, found, strict=True)}
+    def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> dict[str, Recalled]:
+        """Keep resolved labels by prediction id; what is known then of each of these predictions.
+
+        Those are left out whose first record stands at `judged` or after it: they are judged later.
+        """
+        entries = ((self._prediction(of), f"l{label.offset}.{label.place}", _pack(label)) for of, label in heard)
+        found = chain.from_iterable(self._batch(self._keeping(entries, "judged", judged), _RECALLED.decode))
+        return {of: _recalled(*known) for (of, _), known in zip(heard, found, strict=True) if known is not None}
+
+    def restore(self, predictions: Sequence[Indexed]) -> None:
+        """Keep predictions that had left the index. Not under their events: of an event it has all or none."""
+        entries = ((self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in predictions)
+        self._batch(self._keeping(entries, "nothing"), _KNOWN.decode)
 
     def recall(self, predictions: Sequence[str]) -> list[Recalled]:
         """What is known of each prediction."""
-        commands = [("HGETALL", self._prediction(prediction_id)) for prediction_id in predictions]
-        return [_recalled(found) for found in self._batch(commands)]
+        commands = (("EVALSHA", self._recall, len(some), *map(self._prediction, some)) for some in _chunks(predictions))
+        found = chain.from_iterable(self._batch(commands, _RECALLED.decode))
+        return [_recalled(*known) for known in found if known is not None]
 
-    def _kept(self, entries: Sequence[tuple[str, str, bytes]]) -> list[dict[bytes, bytes]]:
-        """Keep (key, field, value) entries; the whole hash of each after that."""
-        replies = self._batch([("EVALSHA", self._keep, 1, *entry, self._ttl) for entry in entries])
-        return [dict(zip(reply[::2], reply[1::2], strict=True)) for reply in replies]
+    def _keeping(self, entries: Iterable[tuple[str, str, bytes]], wanted: str, judged: int = 0) -> Iterator[Command]:
+        """The commands that keep (key, field, value) entries and answer with what is wanted of their hashes."""
+        for some in _chunks(entries):
+            pairs = chain.from_iterable((field, value) for _, field, value in some)
+            keys = (key for key, _, _ in some)
+            yield "EVALSHA", self._keep, len(some), *keys, self._ttl, wanted, judged, *pairs
 
-    def _batch(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The replies, all of them from a state that was whole after the last one."""
-        replies: list[Any] = []
-        for start in range(0, max(len(commands), 1), _CHUNK):
-            pipe: Any = self._redis.pipeline(transaction=False)
-            for command in commands[start : start + _CHUNK]:
-                pipe.execute_command(*command)
-            pipe.get(self._whole)
-            pipe.info("server")
-            *found, mark, server = self._ask(pipe.execute)
-            if mark != self._mark or server["run_id"] != self._run:
-                raise StateLost(
-                    f"Redis at {self._url} lost the index of {self._prefix[:-1]}: it is rebuilt from the log"
-                )
-            replies += found
-        return replies
+    def _batch(self, commands: Iterable[Command], decode: Callable[[bytes], T]) -> list[T]:
+        """What the commands answer, decoded; all of it from a state that was whole after the last one."""
+        found, mark, run = self._ask(lambda: self._exchange(commands, decode))
+        if mark != self._mark or run != self._run:
+            raise StateLost(f"Redis at {self._url} lost the index of {self._prefix[:-1]}: it is rebuilt from the log")
+        answers: list[T] = found
+        return answers
+
+    def _exchange(self, commands: Iterable[Command], decode: Callable[[bytes], T]) -> tuple[list[T], bytes | None, str]:
+        """The answers, and the mark and the server's run after them.
+
+        A command is sent as soon as it is made, and an answer decoded as soon as it comes: the server does the others
+        meanwhile. It never waits for its answers to be read, so all may be sent first.
+        """
+        pool: Any = self._redis.connection_pool
+        connection = pool.get_connection()
+        try:
+            sent = 0
+            for command in commands:
+                connection.send_command(*command)
+                sent += 1
+            for command in (("EXPIRE", self._whole, round(AWAY.total_seconds())), ("GET", self._whole), _INFO):
+                connection.send_command(*command)
+            found = [decode(connection.read_response()) for _ in range(sent)]
+            _, mark, server = [connection.read_response() for _ in range(3)]
+        except BaseException:
+            connection.disconnect()  # what was not read yet must not be taken for another batch's answers
+            raise
+        finally:
+            pool.release(connection)
+        return found, mark, _run_id(server)
 
     def _present_run(self) -> str:
         return str(self._ask(lambda: self._redis.info("server"))["run_id"])
@@ -207,18 +312,23 @@ class RedisState:
         return f"{self._prefix}prediction:{prediction_id}"
 
 
-def _pack(entry: msgspec.Struct) -> bytes:
-    return msgspec.msgpack.encode(entry)
+def _chunks(entries: Iterable[T]) -> Iterator[list[T]]:
+    left = iter(entries)
+    while some := list(islice(left, _CHUNK)):
+        yield some
 
 
-def _known(found: dict[bytes, bytes]) -> list[KnownLabel]:
-    """The labels in one event's hash, by arrival."""
-    labels = [_KNOWN.decode(value) for field, value in found.items() if field.startswith(b"l")]
-    return sorted(labels, key=lambda label: label.order)
+def _run_id(server: bytes) -> str:
+    """The run that a server's INFO names."""
+    found = re.search(rb"^run_id:(\w+)", server, re.MULTILINE)
+    return "" if found is None else found[1].decode()
 
 
-def _recalled(found: dict[bytes, bytes]) -> Recalled:
-    """One prediction's hash."""
-    predictions = [_INDEXED.decode(value) for field, value in found.items() if field.startswith(b"p")]
-    labels = [_HEARD.decode(value) for field, value in found.items() if field.startswith(b"l")]
-    return min(predictions, key=lambda prediction: prediction.offset, default=None), labels
+def _by_arrival(labels: list[KnownLabel]) -> list[KnownLabel]:
+    return labels if len(labels) < 2 else sorted(labels, key=lambda label: label.order)
+
+
+def _recalled(predictions: list[Indexed], labels: list[Heard]) -> Recalled:
+    if len(predictions) < 2:
+        return (predictions[0] if predictions else None), labels
+    return min(predictions, key=lambda prediction: prediction.offset), labels

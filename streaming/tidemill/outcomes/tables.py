@@ -4,8 +4,8 @@ Times are UTC. `available_at` is when the record arrived in the log. Answers, fe
 text, as they vary from model to model; the columns that joins and filters need are columns.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -13,8 +13,20 @@ import polars as pl
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.records import Label, Outcome, Prediction
 from tidemill.events.sources import Source
+from tidemill.labels.parse import KnownLabel
+from tidemill.outcomes.join import Heard
+from tidemill.outcomes.log import Raw
 
-__all__ = ["Tables", "label_row", "outcome_row", "prediction_row", "refused_row"]
+__all__ = [
+    "Refused",
+    "Tables",
+    "label_columns",
+    "mark_of",
+    "outcome_columns",
+    "prediction_columns",
+    "refused_columns",
+    "resolved_columns",
+]
 
 _TIME = pl.Datetime("us", "UTC")
 
@@ -36,8 +48,14 @@ PREDICTIONS: dict[str, Any] = _PLACE | {
     "fence": pl.String(),
     "boot": pl.String(),
     "seq": pl.Int64(),
+    "sample": pl.Float64(),
+    "answered": pl.Int64(),
+    "redacted": pl.String(),
+    "terms": pl.String(),
     "event_date": pl.Date(),
 }
+
+"""`terms` says how the row is judged (`tidemill.outcomes.join.Terms`), the same text in most rows."""
 
 LABELS: dict[str, Any] = _PLACE | {
     "label_id": pl.String(),
@@ -46,13 +64,30 @@ LABELS: dict[str, Any] = _PLACE | {
     "prediction_id": pl.String(),
     "labeller": pl.String(),
     "value": pl.String(),
+    "reasons": pl.String(),
     "event_time": _TIME,
     "available_at": _TIME,
     "refused": pl.String(),
     "original": pl.Binary(),
     "available_date": pl.Date(),
 }
-"""A refused label has its reason in `refused` and its bytes in `original`; ids and value are null then."""
+"""A refused label has its reason in `refused` and its bytes in `original`; ids and value are null then.
+
+A row with `reasons` says that a prediction was picked to be labelled; its value is null, too.
+"""
+
+RESOLVED: dict[str, Any] = _PLACE | {
+    "prediction_id": pl.String(),
+    "label_id": pl.String(),
+    "value": pl.String(),
+    "reasons": pl.String(),
+    "labeller": pl.String(),
+    "available_at": _TIME,
+    "place": pl.Int64(),
+    "through": pl.Int64(),
+    "available_date": pl.Date(),
+}
+"""The log of resolved labels, kept for labels of predictions that the index no longer has."""
 
 OUTCOMES: dict[str, Any] = _PLACE | {
     "prediction_id": pl.String(),
@@ -69,10 +104,37 @@ OUTCOMES: dict[str, Any] = _PLACE | {
     "label_age_ms": pl.Int64(),
     "loss": pl.Float64(),
     "lost": pl.Int64(),
+    "maybe_lost": pl.Int64(),
+    "cohort": pl.String(),
+    "assumed": pl.Boolean(),
+    "disputed": pl.Boolean(),
+    "sample": pl.Float64(),
+    "probability": pl.Float64(),
     "event_date": pl.Date(),
 }
 
-Row = dict[str, Any]
+
+class Refused(NamedTuple):
+    """A record of the labels topic that is no label, and why."""
+
+    label_id: str
+    reason: str
+    record: Raw
+
+
+_NULL = msgspec.Raw(b"null")
+
+
+class _Outcome(Outcome, frozen=True, kw_only=True, gc=False):
+    output: msgspec.Raw  # type: ignore[assignment]  # its text is all that the lake needs
+    label: msgspec.Raw = _NULL  # type: ignore[assignment]
+
+
+_OUTCOME = msgspec.json.Decoder(_Outcome)
+_encode = msgspec.json.Encoder().encode
+
+Columns = Mapping[str, Sequence[Any]]
+"""Values of some rows by column, times in milliseconds; a column that is not there is null."""
 
 
 class _Buffered:
@@ -80,42 +142,44 @@ class _Buffered:
 
     def __init__(self, table: LakeTable, schema: Mapping[str, Any], day_of: tuple[str, str]) -> None:
         self.table = table
-        self._schema = schema
         self._day, self._of = day_of
-        self._rows: list[Row] = []
+        self._schema = {name: kind for name, kind in schema.items() if name not in {*_PLACE, self._day}}
+        self._frames: list[pl.DataFrame] = []
         self._upto: dict[Source, int] = {}
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return sum(frame.height for frame in self._frames)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was added since the last flush."""
-        return not self._upto
-
-    def add(self, source: Source, offset: int, row: Row | None) -> None:
-        """A row, or None where the record gave none; offsets of a source rise."""
-        self._upto[source] = offset
-        if row is not None:
-            self._rows.append({**row, "source": str(source), "offset": offset})
+    def add(self, source: Source, upto: int, offsets: Sequence[int], columns: Columns) -> None:
+        """Rows of a source with their offsets; `upto` is the last offset read. Offsets of a source rise."""
+        self._upto[source] = upto
+        if not offsets:
+            return
+        place = [pl.repeat(str(source), len(offsets), eager=True).alias("source"), pl.Series("offset", offsets)]
+        self._frames.append(pl.DataFrame(place + [self._column(name, columns, len(offsets)) for name in self._schema]))
 
     def flush(self) -> pl.DataFrame | None:
         """Write the rows and return them; raises `Unavailable`, after which the same rows may be added again."""
         if not self._upto:
             return None
-        integers = {name: pl.Int64() if kind == _TIME else kind for name, kind in self._schema.items()}
-        integers.pop(self._day)
-        frame = pl.DataFrame(self._rows, schema=integers, orient="row").with_columns(
-            (pl.col(name) * 1000).cast(_TIME) for name, kind in self._schema.items() if kind == _TIME
-        )
-        frame = frame.with_columns(pl.col(self._of).dt.date().alias(self._day))
-        self.table.append(frame, self._upto)
-        self._rows, self._upto = [], {}
-        return frame
+        empty = pl.DataFrame(schema=_PLACE | self._schema)
+        rows = pl.concat(self._frames) if self._frames else empty
+        rows = rows.with_columns(pl.col(self._of).dt.date().alias(self._day))
+        self.table.append(rows, self._upto)
+        self._frames, self._upto = [], {}
+        return rows
+
+    def _column(self, name: str, columns: Columns, height: int) -> pl.Series:
+        kind = self._schema[name]
+        if name not in columns:
+            return pl.repeat(None, height, dtype=kind, eager=True).alias(name)
+        if kind == _TIME:
+            return (pl.Series(name, columns[name], dtype=pl.Int64()) * 1000).cast(_TIME)
+        return pl.Series(name, columns[name], dtype=kind)
 
 
 class Tables:
-    """The three tables that outcomes writes.
+    """The four tables that outcomes writes.
 
     Args:
         lake: folder or URI of the lake.
@@ -131,18 +195,18 @@ class Tables:
         self.predictions = table("predictions", PREDICTIONS, "event_date", "predicted_at")
         self.labels = table("labels", LABELS, "available_date", "available_at")
         self.outcomes = table("outcomes", OUTCOMES, "event_date", "predicted_at")
+        self.resolved = table("resolved", RESOLVED, "available_date", "available_at")
+        self.all = (self.predictions, self.labels, self.resolved, self.outcomes)
 
     @property
     def waiting(self) -> int:
         """Rows that a flush would write."""
-        return len(self.predictions) + len(self.labels) + len(self.outcomes)
+        return sum(len(table) for table in self.all)
 
     def flush(self) -> pl.DataFrame | None:
         """Write all that was added, and return the labels among it; raises `Unavailable`."""
-        self.predictions.flush()
-        labels = self.labels.flush()
-        self.outcomes.flush()
-        return labels
+        written = [table.flush() for table in self.all]
+        return written[self.all.index(self.labels)]
 
     def numbers(self, source_upto: Mapping[str, int]) -> list[tuple[str, int, int]]:
         """(boot, first, last) of the unbroken runs of prediction numbers up to the given offset of each source."""
@@ -161,78 +225,82 @@ class Tables:
         return [(boot, first, last) for boot, first, last in runs.select("boot", "first", "last").iter_rows()]
 
 
-def prediction_row(prediction: Prediction, arrived_at: int) -> Row:
-    """A row of `predictions`."""
-    return {
-        "prediction_id": prediction.prediction_id,
-        "version": prediction.version,
-        "entity": prediction.entity,
-        "event_id": prediction.event_id,
-        "request_id": prediction.request_id,
-        "cohort": prediction.cohort,
-        "predicted_at": min(prediction.time, arrived_at),
-        "available_at": arrived_at,
-        "output": _json(prediction.output),
-        "features": _json(prediction.features),
-        "feature_status": prediction.feature_status,
-        "feature_statuses": _json(prediction.feature_statuses) if prediction.feature_statuses else None,
-        "fence": _json(prediction.fence),
-        "boot": prediction.boot,
-        "seq": prediction.seq,
+def mark_of(source: Source) -> Source:
+    """Under what name the table of resolved labels notes the newest mark by the offset that it has of a source."""
+    return Source(source.cluster, f"{source.topic_id}#through", source.partition)
+
+
+def prediction_columns(predictions: Sequence[tuple[Prediction, int]], terms: str) -> Columns:
+    """Columns of `predictions`, of each prediction and when it arrived."""
+    columns = _fields(Prediction, [prediction for prediction, _ in predictions])
+    arrived = [arrived for _, arrived in predictions]
+    return columns | {
+        "predicted_at": list(map(min, columns["time"], arrived)),
+        "available_at": arrived,
+        "output": _json(columns["output"]),
+        "features": _json(columns["features"]),
+        "feature_statuses": _json_of_some(columns["feature_statuses"]),
+        "fence": _json(columns["fence"]),
+        "redacted": _json_of_some(columns["redacted"]),
+        "terms": [terms] * len(arrived),
     }
 
 
-def label_row(label: Label, label_id: str, arrived_at: int) -> Row:
-    """A row of `labels`."""
-    return {
-        "label_id": label_id,
-        "entity": label.entity,
-        "event_id": label.event_id,
-        "prediction_id": label.prediction_id,
-        "labeller": label.labeller,
-        "value": _json(label.value),
-        "event_time": arrived_at if label.time is None else label.time,
-        "available_at": arrived_at,
-        "refused": None,
-        "original": None,
+def label_columns(labels: Sequence[tuple[Label, KnownLabel]]) -> Columns:
+    """Columns of `labels`, of labels that were accepted."""
+    arrived = [known.available_at for _, known in labels]
+    columns = _fields(Label, [label for label, _ in labels])
+    times = [at if time is None else time for time, at in zip(columns["time"], arrived, strict=True)]
+    return columns | {
+        "label_id": [known.label_id for _, known in labels],
+        "value": [None if value is None else _encode(value).decode() for value in columns["value"]],
+        "reasons": _json_of_some(columns["reasons"]),
+        "event_time": times,
+        "available_at": arrived,
     }
 
 
-def refused_row(original: bytes | None, reason: str, label_id: str, arrived_at: int) -> Row:
-    """A row of `labels` for what could not be taken as one: no join finds it, and nothing of it is lost."""
+def refused_columns(refused: Sequence[Refused]) -> Columns:
+    """Columns of `labels` for what could not be taken as one: no join finds it, and nothing of it is lost."""
     return {
-        "label_id": label_id,
-        "entity": None,
-        "event_id": None,
-        "prediction_id": None,
-        "labeller": None,
-        "value": None,
-        "event_time": arrived_at,
-        "available_at": arrived_at,
-        "refused": reason,
-        "original": original or b"",
+        "label_id": [one.label_id for one in refused],
+        "event_time": [one.record.arrived_at for one in refused],
+        "available_at": [one.record.arrived_at for one in refused],
+        "refused": [one.reason for one in refused],
+        "original": [one.record.value or b"" for one in refused],
     }
 
 
-def outcome_row(outcome: Outcome, arrived_at: int) -> Row:
-    """A row of `outcomes`."""
-    return {
-        "prediction_id": outcome.prediction_id,
-        "revision": outcome.revision,
-        "version": outcome.version,
-        "entity": outcome.entity,
-        "event_id": outcome.event_id,
-        "request_id": outcome.request_id,
-        "predicted_at": outcome.predicted_at,
-        "eligible_at": outcome.eligible_at,
-        "available_at": arrived_at,
-        "output": _json(outcome.output),
-        "label": None if outcome.label is None else _json(outcome.label),
-        "label_age_ms": outcome.label_age_ms,
-        "loss": outcome.loss,
-        "lost": outcome.lost,
+def outcome_columns(records: Sequence[Raw]) -> Columns:
+    """Columns of `outcomes`, of their records: answers and labels are the text that was written."""
+    columns = _fields(_Outcome, [_OUTCOME.decode(record.value or b"") for record in records])
+    return columns | {
+        "available_at": [record.arrived_at for record in records],
+        "output": [bytes(output).decode() for output in columns["output"]],
+        "label": [None if label == _NULL else bytes(label).decode() for label in columns["label"]],
     }
 
 
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+def resolved_columns(heard: Sequence[tuple[str, Heard]]) -> Columns:
+    """Columns of `resolved`, of labels with the ids of their predictions."""
+    columns = _fields(Heard, [label for _, label in heard])
+    return columns | {
+        "prediction_id": [of for of, _ in heard],
+        "value": [None if value is None else _encode(value).decode() for value in columns["value"]],
+        "reasons": _json_of_some(columns["reasons"]),
+    }
+
+
+def _fields(kind: type[msgspec.Struct], structs: Sequence[msgspec.Struct]) -> dict[str, Sequence[Any]]:
+    """The fields of some structs as columns."""
+    rows = zip(*map(msgspec.structs.astuple, structs), strict=True) if structs else [()] * len(kind.__struct_fields__)
+    return dict(zip(kind.__struct_fields__, rows, strict=True))
+
+
+def _json(values: Sequence[Any]) -> list[str]:
+    return [_encode(value).decode() for value in values]
+
+
+def _json_of_some(values: Sequence[Any]) -> list[str | None]:
+    """The same, and null for what is None or empty."""
+    return [_encode(value).decode() if value else None for value in values]
