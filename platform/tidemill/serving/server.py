@@ -53,6 +53,7 @@ def run(
     redis: str,
     clock: Clock,
     feast_repo: Path | None = None,
+    counts: Path | None = None,
     host: str = "127.0.0.1",
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests in flight are answered, and what was predicted is logged.
@@ -66,6 +67,7 @@ def run(
         redis: URL, for online features. Likewise.
         clock: the time.
         feast_repo: folder of the user's own Feast repository, where the resource names a service of it.
+        counts: folder where the counts of this model's servers outlive them.
         host: interface to listen on.
 
     Raises:
@@ -78,7 +80,13 @@ def run(
     # Bound first and heard last: a taken port shows before seconds are spent, and nobody connects too early.
     with _bound(host, port) as listening:
         model = _load(artifact, version)
-        log = PredictionLog(lambda: _writer(kafka, version), f"{resource.id}.predictions", clock=clock)
+        log = PredictionLog(
+            lambda: _writer(kafka, version),
+            f"{resource.id}.predictions",
+            clock=clock,
+            sample=resource.spec.serving.log.sample,
+            folder=counts,
+        )
         try:
             features = OnlineFeatures(
                 _feature_source(redis, resource), resource.spec.features.window_names, clock=clock

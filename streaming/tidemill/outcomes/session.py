@@ -118,8 +118,10 @@ class Session:
         return any(self._judge.positions[part].written < upto for part, upto in self._intake.upto.items())
 
     def _emit(self, outcomes: Sequence[Outcome]) -> None:
-        lost = self._intake.lost
-        self._log.emit([msgspec.structs.replace(outcome, lost=lost) for outcome in outcomes], self._judge.positions)
+        # In the brokers' time: all that arrived by the newest mark was taken in.
+        missing = self._intake.missing(min(at.through for at in self._judge.positions.values()))
+        told = [msgspec.structs.replace(one, lost=missing.lost, maybe_lost=missing.maybe) for one in outcomes]
+        self._log.emit(told, self._judge.positions)
         self._emitted = dict(self._judge.positions)
         first = sum(outcome.revision == 0 for outcome in outcomes)
         _outcomes.labels("first").inc(first)

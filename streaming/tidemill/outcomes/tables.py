@@ -13,6 +13,7 @@ import polars as pl
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.records import Label, Outcome, Prediction
 from tidemill.events.sources import Source
+from tidemill.outcomes.counts import COUNTS
 
 __all__ = ["Tables", "label_row", "outcome_row", "prediction_row", "refused_row"]
 
@@ -101,7 +102,7 @@ class _Buffered:
 
     def flush(self) -> None:
         """Write the rows; raises `Unavailable`, after which the same rows may be added again."""
-        if not self._upto:
+        if not self._upto or (not self._rows and self.table.exists):  # what gave no row is read again, for nothing
             return
         integers = {name: pl.Int64() if kind == _TIME else kind for name, kind in self._schema.items()}
         integers.pop(self._day)
@@ -114,7 +115,7 @@ class _Buffered:
 
 
 class Tables:
-    """The three tables that outcomes writes.
+    """The four tables that outcomes writes.
 
     Args:
         lake: folder or URI of the lake.
@@ -130,15 +131,16 @@ class Tables:
         self.predictions = table("predictions", PREDICTIONS, "event_date", "predicted_at")
         self.labels = table("labels", LABELS, "available_date", "available_at")
         self.outcomes = table("outcomes", OUTCOMES, "event_date", "predicted_at")
+        self.counts = table("counts", COUNTS, "available_date", "available_at")
 
     @property
     def waiting(self) -> int:
         """Rows that a flush would write."""
-        return len(self.predictions) + len(self.labels) + len(self.outcomes)
+        return len(self.predictions) + len(self.labels) + len(self.outcomes) + len(self.counts)
 
     def flush(self) -> None:
         """Write all that was added; raises `Unavailable`."""
-        for table in (self.predictions, self.labels, self.outcomes):
+        for table in (self.counts, self.predictions, self.labels, self.outcomes):
             table.flush()
 
     def numbers(self, source_upto: Mapping[str, int]) -> list[tuple[str, int, int]]:

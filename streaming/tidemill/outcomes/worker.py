@@ -87,7 +87,8 @@ def _live(
         state = RedisState(redis, resource.id, ttl_s=round(keep.total_seconds()))
         try:
             tables = Tables(lake, resource.id)
-            upkeep = Upkeep([one.table for one in (tables.predictions, tables.labels, tables.outcomes)], policy, clock)
+            written = (tables.predictions, tables.labels, tables.outcomes, tables.counts)
+            upkeep = Upkeep([one.table for one in written], policy, clock)
             session = Session(resource, log, state, tables, clock)
             _log.info("taking in predictions and labels", model=resource.id)
             while not stop.is_set():
