@@ -128,14 +128,13 @@ class Spec(Part):
     def _what_is_redacted_is_there_and_not_needed(self) -> "Spec":
         redacted = self.serving.log.redact
         refuse_repeated(redacted, "serving.log.redact: a name")
-        features = {*self.features.image, *self.features.window_names}
+        known = [field.name for field in self.events.fields] + [*self.features.image, *self.features.window_names]
         for name in redacted:
             if name in {"class", "value", "box"}:
                 raise ValueError(f"serving.log.redact: an outcome cannot be judged without the answer's {name}")
             # The features of a service are known to Feast alone.
-            if self.features.service is None and name not in features | {"confidence"}:
-                known = ", ".join([*self.features.image, *self.features.window_names, "confidence"])
-                raise ValueError(f"serving.log.redact: {name} is not in the log; what can be left out: {known}")
+            if self.features.service is None and name not in {*known, "confidence"}:
+                raise ValueError(f"serving.log.redact: {name}: there are {', '.join(known)} and confidence")
         return self
 
     @model_validator(mode="after")
