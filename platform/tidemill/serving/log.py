@@ -35,7 +35,7 @@ _DROPPED = Counter("tidemill_predictions_dropped_total", "Predictions missing fr
 _QUEUED = Gauge("tidemill_predictions_queued", "Predictions that are not known to be on the log.", registry=REGISTRY)
 _RETRY_S = 1.0
 _LOOK_S = 30.0
-_LINGER_S = 0.02
+_LINGER_S = 0.1
 """Rows gather so long before they are encoded and sent: many at once, between answers rather than during each."""
 _FLUSH_S, _LAST_WORD_S, _CLOSE_S = 2.0, 1.0, 0.5
 
