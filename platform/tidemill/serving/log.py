@@ -100,24 +100,20 @@ class PredictionLog:
         self._closing = threading.Event()
         self._waits = self._told = False
         self._said_at = self._looked_at = 0.0
+        self._counted = self._dropped_said = 0
+        self._dropped_said_at, self._reason = -EVERY_S, "too many wait"
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
 
     def put(self, predictions: Sequence[Prediction]) -> None:
         """Number answered rows and queue them; returns at once. What does not fit is dropped and counted."""
-        before = self._tally.dropped
         self._queue.extend(self._tally.admit(predictions))
-        if self._tally.dropped != before:
-            self._is_full(self._tally.dropped - before, before)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write what is queued, as far as the broker takes it within the time. Nothing may be put afterwards."""
         self._closing.set()
         self._thread.join(timeout_s)
-        left = self._tally.held
-        if left:
-            _DROPPED.inc(left)
-            _log.error("predictions are missing from the log", count=left)
+        self._count_dropped(self._tally.held, said_every_s=0.0)
         if not self._thread.is_alive():
             self._tally.close(told=self._told)
 
@@ -159,6 +155,7 @@ class PredictionLog:
         for _ in range(len(self._queue)):
             self._write(writer, self._queue.popleft())
         _QUEUED.set(self._tally.held)
+        self._count_dropped()
 
     def _write(self, writer: PredictionWriter, prediction: Prediction) -> None:
         """Hand one row to the writer, again and again while the broker is away."""
@@ -178,14 +175,17 @@ class PredictionLog:
 
     def _done(self, seq: int, error: BaseException | None) -> None:
         self._tally.settle(seq, is_written=error is None)
-        if error is not None:
-            _DROPPED.inc()
-            _log.error("a prediction is missing from the log", reason=str(error))
+        self._reason = "too many wait" if error is None else str(error)
 
-    def _is_full(self, count: int, before: int) -> None:
-        _DROPPED.inc(count)
-        if before == 0 or before // 1000 != (before + count) // 1000:
-            _log.error("predictions are missing from the log", reason="too many wait", count=before + count)
+    def _count_dropped(self, left: int = 0, *, said_every_s: float = EVERY_S) -> None:
+        """Tell of rows that are missing since the last time, however many, in one line now and then."""
+        dropped = self._tally.dropped + left
+        _DROPPED.inc(dropped - self._counted)
+        self._counted = dropped
+        now = self._clock.monotonic()
+        if dropped > self._dropped_said and now - self._dropped_said_at >= said_every_s:
+            _log.error("predictions are missing from the log", count=dropped, reason=self._reason)
+            self._dropped_said, self._dropped_said_at = dropped, now
 
     def _say(self, writer: PredictionWriter) -> None:
         """How far this process is."""

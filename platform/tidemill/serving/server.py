@@ -37,6 +37,7 @@ MAX_BODY_BYTES = 32 << 20
 _READ_TIMEOUT_S = 0.1
 _KEEP_ALIVE_S = 75
 """Longer than the proxy's, so that it never sends into a connection that is being closed here."""
+_GIVE_UP_S = 3600.0
 _GRACE_S = 8
 """For requests in flight at the end; the supervisor waits 15 s in all."""
 
@@ -115,7 +116,9 @@ def _load(artifact: str, version: str) -> Any:
 def _writer(kafka: str, version: str) -> PredictionWriter:
     from tidemill.events.kafka import RecordWriter
 
-    return RecordWriter(kafka, client_id=f"serve-{version}")
+    # Rows that wait hold their slots, so they may as well wait: few are lost by the brokers' absence, and none by its
+    # length alone.
+    return RecordWriter(kafka, client_id=f"serve-{version}", give_up_s=_GIVE_UP_S)
 
 
 def _feature_source(redis: str, resource: ContinualModel) -> Any:
