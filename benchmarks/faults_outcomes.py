@@ -25,7 +25,7 @@ from tidemill.core.clock import Clock, SystemClock
 from tidemill.events.cluster import ensure_topics
 from tidemill.testing import eventually
 
-__all__ = ["SIZES", "Size", "Workers", "predictor_faults", "run", "worker_faults"]
+__all__ = ["CAPACITY", "SIZES", "Size", "Workers", "open_predictor", "predictor_faults", "run", "worker_faults"]
 
 SEED = 20_250_517
 PACKAGES = ("deltalake", "kafka-python", "kserve", "redis")
@@ -112,13 +112,7 @@ def worker_faults(size: Size, clock: Clock, console: Console) -> Workers:
 
 def predictor_faults(size: Size, clock: Clock, console: Console) -> tuple[Outage, Sequence[Counted], Counted]:
     """The broker stopped, then the server killed in several ways; last the control."""
-    with ExitStack() as stack:
-        site = stack.enter_context(_site())
-        worker = OutcomeWorker(site, 0)
-        stack.callback(worker.kill)
-        served = Served(site.folder, site.resource, site.resource_file, kafka=site.bootstrap)
-        stack.callback(served.kill)
-        predictor = Predictor(site, served, Clients(served, clock), worker, clock)
+    with open_predictor(clock) as predictor:
         rng = random.Random(SEED)
         outage = predictor.outage(size.away_s, size.around_s, CAPACITY)
         for _ in range(size.predictor_kills):
@@ -131,6 +125,18 @@ def predictor_faults(size: Size, clock: Clock, console: Console) -> tuple[Outage
         for one in predictor.counted:
             console.print(f"{one}")
         return outage, told, predictor.counted[-1]
+
+
+@contextmanager
+def open_predictor(clock: Clock) -> Iterator[Predictor]:
+    """A predictor that is not started yet, with servers and an outcomes worker of its own."""
+    with ExitStack() as stack:
+        site = stack.enter_context(_site())
+        worker = OutcomeWorker(site, 0)
+        stack.callback(worker.kill)
+        served = Served(site.folder, site.resource, site.resource_file, kafka=site.bootstrap)
+        stack.callback(served.kill)
+        yield Predictor(site, served, Clients(served, clock), worker, clock)
 
 
 @contextmanager

@@ -4,8 +4,7 @@ import gc
 
 import pytest
 from benchmarks.faults.predictor import Counted
-from benchmarks.faults_outcomes import Size, predictor_faults
-from rich.console import Console
+from benchmarks.faults_outcomes import CAPACITY, open_predictor
 
 from tidemill.core.clock import SystemClock
 
@@ -30,13 +29,12 @@ def test_a_loss_that_is_told_too_small_or_too_large_is_found_out() -> None:
 # kafka-python leaves the sockets of attempts that were refused to the garbage collector.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_what_is_told_to_be_missing_is_what_is_missing() -> None:
-    size = Size(kills=0, zombies=0, emptied=0, predictor_kills=1, away_s=6.0, around_s=2.0)
-    outage, found, control = predictor_faults(size, SystemClock(), Console())
-    assert all(answer.ids for part in (outage.before, outage.during, outage.after) for answer in part)
-    stopped, killed, killed_meanwhile, gone = found
-    assert stopped.exact, found
-    assert killed.exact, found
-    assert killed_meanwhile.exact, found
-    assert gone.bounded, found
-    assert control.missing - gone.missing > control.lost + control.maybe_lost - gone.lost - gone.maybe_lost, found
+    with open_predictor(SystemClock()) as predictor:
+        predictor.kill(1.5, CAPACITY, away_s=4.0)
+        predictor.kill(1.0, CAPACITY, keeps=False)
+    told, bounded = predictor.counted
+    assert told.missing
+    assert told.exact, told
+    assert bounded.bounded, bounded
+    assert bounded.maybe_lost == CAPACITY, bounded
     gc.collect()
