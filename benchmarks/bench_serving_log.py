@@ -32,9 +32,9 @@ from tidemill.testing.process import running
 __all__ = ["run"]
 
 SEED = 5
-BLOCK = 40
+BLOCK = 20
 GOAL_MS = 0.1
-SIZES = {"small": 100, "full": 600}
+SIZES = {"small": 300, "full": 1500}
 """Pairs of blocks."""
 PACKAGES = ("kserve", "uvicorn", "kafka-python", "msgspec", "httpx")
 
@@ -45,6 +45,8 @@ class Asked:
 
     logged: Sequence[Sequence[float]]
     unlogged: Sequence[Sequence[float]]
+    processor_s: tuple[float, float]
+    """Processor time of the whole process with the log, and without."""
     on_topic: int
     """Rows that the log has at the end."""
     sent: int
@@ -78,6 +80,8 @@ def run(size: str) -> Report:
         ),
         Figure("p99 with the log", float(np.percentile(on, 99)), "ms"),
         Figure("p99 without", float(np.percentile(off, 99)), "ms"),
+        Figure("processor time with the log", found.processor_s[0] / len(on) * 1000, "ms a request"),
+        Figure("processor time without", found.processor_s[1] / len(off) * 1000, "ms a request", note="all threads"),
         Figure("rows in the log", found.on_topic, "", str(found.sent), found.on_topic == found.sent),
     ]
     return Report("bench", "serving-log", size, ran, figures, environment(PACKAGES))
@@ -95,24 +99,27 @@ def _asked(pairs: int) -> Asked:
         ensure_topics(bootstrap, {topic: 1})
         file = folder / "resource.yaml"
         file.write_text(yaml.safe_dump(resource.model_dump(mode="json", by_alias=True)))
-        clients = []
+        clients, servers = [], []
         for name, options in (("logged", ("--counts", str(folder / "counts"))), ("unlogged", ("--unlogged",))):
             (folder / name).mkdir()
             served = Served(folder / name, resource, file, kafka=bootstrap)
             stack.callback(served.kill)
             served.start(*options)
+            servers.append(served)
             clients.append(stack.enter_context(httpx.Client(base_url=served.url, trust_env=False, timeout=30)))
         path = f"/v1/models/{resource.metadata.name}:predict"
         for client in clients:  # connections, and what is loaded late
             _block(client, path, 200, clock)
         gc.collect()
+        before = [served.processor_s() for served in servers]
         blocks: tuple[list[Sequence[float]], list[Sequence[float]]] = ([], [])
         order = random.Random(SEED)
         for _ in range(pairs):
             for which in (0, 1) if order.random() < 0.5 else (1, 0):
                 blocks[which].append(_block(clients[which], path, BLOCK, clock))
         sent = 200 + pairs * BLOCK
-        return Asked(*blocks, on_topic=_in_log(bootstrap, topic, sent), sent=sent)
+        on, off = (served.processor_s() - at for served, at in zip(servers, before, strict=True))
+        return Asked(*blocks, processor_s=(on, off), on_topic=_in_log(bootstrap, topic, sent), sent=sent)
 
 
 def _block(client: httpx.Client, path: str, count: int, clock: Clock) -> list[float]:

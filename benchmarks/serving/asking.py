@@ -87,6 +87,14 @@ class Served:
             self._process.wait(30)
         self._process = None
 
+    def processor_s(self) -> float:
+        """Processor time that the process has used, in seconds; 0 where the system does not tell (Linux does)."""
+        stat = Path(f"/proc/{self._process.pid if self._process else 0}/stat")
+        if not stat.exists():
+            return 0.0
+        fields = stat.read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def kill(self) -> None:
         """SIGKILL."""
         self.end(SIGKILL)
