@@ -158,6 +158,7 @@ class Local:
             redis=self.settings.require_redis(),
             clock=self.clock,
             feast_repo=self.settings.feast_repo,
+            counts=self.settings.state / "serving" / resource.id,
         )
 
     def loop(self, stored: StoredModel) -> Loop:

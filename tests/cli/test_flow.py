@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import Counter, Gauge
 
-from tidemill.cli.flow import flow_of, flow_story, seen_flow
-from tidemill.core.exposition import serve_metrics
+from tidemill.cli.flow import flow_of, flow_story, log_of, log_story, seen_flow, seen_log
+from tidemill.core.exposition import Metrics, serve_metrics
 from tidemill.core.settings import Settings
 from tidemill.core.telemetry import REGISTRY
 from tidemill.ingest.telemetry import EVENTS, LAG, QUARANTINED
@@ -58,3 +58,17 @@ def test_a_worker_that_has_ended_tells_nothing(tmp_path: Path) -> None:
     (tmp_path / "metrics" / f"{M}-ingest").write_text("1 127.0.0.1:9")
     assert seen_flow(tmp_path, M) is None
     assert flow_story(None) == []
+    assert seen_log(tmp_path, M) is None
+    assert log_story(None) == []
+
+
+def test_what_is_missing_from_the_prediction_log_is_told() -> None:
+    names = ("answered", "lost", "maybe_lost")
+    for values, words in (
+        ((1200, 0, 0), "0 missing from the log"),
+        ((1200, 3, 50), "3 missing from the log, ≤ 50 more"),
+    ):
+        metrics: Metrics = {
+            f"tidemill_predictions_{name}": [({}, float(of))] for name, of in zip(names, values, strict=True)
+        }
+        assert f"1,200 rows answered, {words}" in "\n".join(map(str, log_story(log_of(metrics))))

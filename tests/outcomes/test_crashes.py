@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import Conflict, InvalidInput, Transient
-from tidemill.events.records import Label, Prediction, encode
+from tidemill.events.records import Label, Prediction, ServingCount, encode
 from tidemill.labels.parse import read_label
+from tidemill.outcomes.gaps import read_count
 from tidemill.outcomes.late import Hot
 from tidemill.outcomes.log import Channel
 from tidemill.outcomes.session import Session
@@ -45,6 +46,12 @@ def resource_of(conflict: str = "last", absent: str = "unknown") -> ContinualMod
 RESOURCE = resource_of()
 CONFLICTS = ("last", "priority", "majority", "unanimous")
 RULES = st.tuples(st.sampled_from(CONFLICTS), st.sampled_from(["unknown", "negative"]))
+
+
+def serving_count(logged: int, boot: str = "b", *, ended: bool = False) -> ServingCount:
+    return ServingCount(
+        boot=boot, answered=logged, logged=logged, settled=logged, capacity=40, every_ms=10, ended=ended
+    )
 
 
 @dataclass
@@ -120,6 +127,8 @@ class World:
             self.topics.append(Channel.PREDICTIONS, prediction, part)
         if self.random.random() < 0.05:
             self.topics.append(Channel.PREDICTIONS, b"no prediction", part)
+        if self.random.random() < 0.2:
+            self.topics.append(Channel.PREDICTIONS, serving_count(self.sent), part)
 
     def label(self) -> None:
         said: dict[str, Any] = {"value": {"defect": self.random.choice(["ok", "scratch", "scratch", "dent"])}}
@@ -252,6 +261,7 @@ def test_whatever_crashes_the_lake_has_each_record_once(seed: int, rate: float) 
     kept = {uri.rpartition(".")[2]: frame for uri, frame in world.table.kept.items()}
     for channel in (Channel.LABELS, Channel.OUTCOMES, Channel.PREDICTIONS):
         records = [raw for raw in world.topics.records[channel, 0] if raw.value != b"no prediction"]
+        records = [raw for raw in records if read_count(raw.value) is None]
         if records:
             assert sorted(kept[channel.value]["offset"]) == [raw.offset for raw in records]
 
@@ -315,6 +325,25 @@ def test_the_log_s_loss_is_in_the_outcomes_of_each_life() -> None:
     world.predict()
     world.settle()
     assert [outcome.lost for outcome in world.topics.outcomes()] == [3, 3, 3]
+
+
+def test_what_a_killed_process_may_have_lost_is_in_the_outcomes_of_each_life_until_it_is_told() -> None:
+    world = World(Random(1), 1, 0.0)
+    world.random.random = lambda: 0.5  # type: ignore[method-assign]  # no word but these
+    world.topics.append(Channel.PREDICTIONS, serving_count(0, "killed"))
+    world.predict()
+    world.settle()
+    world.crash()
+    world.predict()
+    world.settle()
+    world.topics.append(Channel.PREDICTIONS, serving_count(6, "killed", ended=True))
+    world.predict()
+    world.settle()
+    world.crash()
+    world.predict()
+    world.settle()
+    found = [(outcome.lost, outcome.maybe_lost) for outcome in world.topics.outcomes()]
+    assert found == [(0, 40), (0, 40), (6, 0), (6, 0)]
 
 
 def test_outcomes_without_the_offsets_they_follow_from_are_refused_loudly() -> None:

@@ -216,3 +216,14 @@ def test_the_sample_ratio_counts_requests_of_closed_cells_under_their_own_weight
 def test_losses_of_the_log_are_carried_to_the_evidence() -> None:
     outcome = msgspec.structs.replace(at(0.1, "v1", 0.0, "a"), lost=3)
     assert folded(example_plan(), [outcome]).lost == 3
+
+
+def test_what_may_be_lost_is_what_the_newest_outcome_says() -> None:
+    before = msgspec.structs.replace(at(0.1, "v1", 0.0, "a"), lost=3, maybe_lost=40)
+    after = msgspec.structs.replace(at(0.2, "v1", 0.0, "b"), lost=9)  # the end of that process was told meanwhile
+    for order in ([before], [before, after], [after, before]):
+        fold = Fold(example_plan())
+        for outcome in order:
+            fold.add(0, outcome)
+        found = fold.evidence(ALL)
+        assert (found.lost, found.maybe_lost) == ((3, 40) if after not in order else (9, 0))

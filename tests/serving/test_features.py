@@ -156,6 +156,17 @@ def test_statistics_are_those_of_the_picture_in_the_request(clock: HandClock) ->
     assert (served.logged[0].fence, served.logged[0].feature_status) == ({"c/t/0": 41}, "PRESENT")
 
 
+def test_what_is_redacted_is_answered_with_and_not_logged(clock: HandClock) -> None:
+    resource = served_resource(serving={"log": {"redact": ["seen_10m", "confidence"]}})
+    served = Served(resource, Source({"A": PRESENT}), clock)
+    served.ask("A", at=from_ms(NOW), image=picture(90))
+    (row,) = served.logged
+    assert served.model.asked[0]["seen_10m"] == 6
+    assert row.features == statistics(picture(90), ["brightness", "contrast"]) | {"exposure_1h": None}
+    assert "confidence" not in row.output
+    assert row.redacted == ["seen_10m", "confidence"]
+
+
 def test_without_a_picture_there_are_no_statistics_and_a_damaged_one_is_refused(clock: HandClock) -> None:
     served = Served(served_resource(), Source({"A": PRESENT}), clock)
     served.ask("A", at=from_ms(NOW))

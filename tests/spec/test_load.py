@@ -382,3 +382,30 @@ def told_or_made(text: str) -> None:
         loads(text, "m.yaml")
     except SpecError:
         assert all(told.startswith("m.yaml") for told in problems(text))
+
+
+def with_log(log: str, features: str = "{image: [brightness]}") -> str:
+    text = VALID.replace("features:\n    image: [brightness, contrast]", f"features: {features}")
+    return f"{text}  serving: {{log: {log}}}\n"
+
+
+def test_features_and_the_confidence_can_be_left_out_of_the_log() -> None:
+    windows = "{image: [brightness], windows: [{name: seen, agg: count, over: [10m]}]}"
+    resource = loads(with_log("{sample: 0.2, redact: [seen_10m, exposure_ms, confidence]}", windows), "m.yaml")
+    assert resource.spec.serving.log.redact == ("seen_10m", "exposure_ms", "confidence")
+    of_a_service = with_log("{redact: [income]}", "{service: scoring}")
+    assert loads(of_a_service, "m.yaml").spec.serving.log.redact == ("income",)
+
+
+@pytest.mark.parametrize(
+    ("redact", "reason"),
+    [
+        ("class", "an outcome cannot be judged without the answer's class"),
+        ("box", "an outcome cannot be judged without the answer's box"),
+        ("seen", "seen: there are image, exposure_ms, brightness and confidence"),
+        ("brightness, brightness", "a name brightness is there twice"),
+    ],
+)
+def test_what_is_needed_or_unknown_cannot_be_left_out_of_the_log(redact: str, reason: str) -> None:
+    with pytest.raises(SpecError, match=reason):
+        loads(with_log(f"{{redact: [{redact}]}}"), "m.yaml")

@@ -188,3 +188,9 @@ def test_the_lakes_own_table_of_predictions_is_read(resource: ContinualModel, tm
     table.append(predictions_frame({}).with_columns(source=pl.lit("c/p/0")), {Source.parse("c/p/0"): 0})
     events = events_frame(8)
     assert with_windows(events, events.lazy(), resource, predictions=table.scan())[FROM].to_list()[4] == "p0"
+
+
+def test_a_window_that_was_left_out_of_the_log_is_recomputed_with_the_others(resource: ContinualModel) -> None:
+    kept = {name: value for name, value in SERVED.items() if name != "light_1m"}
+    found = windows_of(resource, {"features": json.dumps(kept)})
+    assert found == windows_of(resource)

@@ -37,7 +37,7 @@ class Light:
 
 
 NORMAL = Light(gain=1.0, warmth=0.0, glare=0.0)
-CHANGED = Light(gain=0.68, warmth=0.22, glare=0.35)
+CHANGED = Light(gain=0.6, warmth=0.25, glare=0.5)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""How a model's events flow, as its ingest worker tells: taken in, quarantined, behind, and how fresh the rows are."""
+"""How a model's events and predictions flow, as its workers tell.
+
+Of events: taken in, quarantined, behind, and how fresh the rows are. Of predictions: answered, and not in the log.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,18 +13,29 @@ from rich.text import Text
 from tidemill.core.errors import Unavailable
 from tidemill.core.exposition import Metrics, metrics_addresses, read_metrics
 
-__all__ = ["Flow", "flow_of", "flow_story", "seen_flow"]
+__all__ = ["Flow", "flow_of", "flow_story", "log_of", "log_story", "seen_flow", "seen_log"]
 
 Flow = dict[str, Any]
 """`events`, `quarantined`, `lag` (records); and `views`: by name, `age_s` of the newest value, `slo_ok` or None."""
 
 
 def seen_flow(state: Path, model: str) -> Flow | None:
-    """What the model's worker on this machine tells; None where none does."""
+    """What the model's ingest worker on this machine tells; None where none does."""
+    metrics = _metrics_of(state, f"{model}-ingest")
+    return None if metrics is None else flow_of(metrics, model)
+
+
+def seen_log(state: Path, model: str) -> Flow | None:
+    """What the model's outcomes worker on this machine tells of the prediction log; None where none does."""
+    metrics = _metrics_of(state, f"{model}-outcomes")
+    return None if metrics is None else log_of(metrics)
+
+
+def _metrics_of(state: Path, wanted: str) -> Metrics | None:
     for (process, _), address in metrics_addresses(state).items():
-        if process == f"{model}-ingest":
+        if process == wanted:
             try:
-                return flow_of(read_metrics(address), model)
+                return read_metrics(address)
             except Unavailable:  # it has ended since
                 return None
     return None
@@ -59,3 +73,22 @@ def flow_story(flow: Flow | None) -> Sequence[RenderableType]:
     for view, one in flow["views"].items():
         lines.append(f"newest value of view {view}: {one['age_s']:.1f} s old{words[one['slo_ok']]}")
     return [Text("\nevents since ingest began", style="bold"), *(Text(f"  {line}") for line in lines)]
+
+
+def log_of(metrics: Metrics) -> Flow:
+    """Of the prediction log: rows `answered`, `lost` of them, and `maybe_lost`, how many more at most."""
+    return {
+        name: round(sum(value for _, value in metrics.get(f"tidemill_predictions_{name}", [])))
+        for name in ("answered", "lost", "maybe_lost")
+    }
+
+
+def log_story(log: Flow | None) -> Sequence[RenderableType]:
+    """What is missing from the prediction log, in words."""
+    if log is None:
+        return []
+    maybe = f", ≤ {log['maybe_lost']:,} more of servers that fell silent" if log["maybe_lost"] else ""
+    return [
+        Text("\nprediction log", style="bold"),
+        Text(f"  {log['answered']:,} rows answered, {log['lost']:,} missing from the log{maybe}"),
+    ]

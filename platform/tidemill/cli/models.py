@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from tidemill.cli import asking, predicting
-from tidemill.cli.flow import flow_story, seen_flow
+from tidemill.cli.flow import flow_story, log_story, seen_flow, seen_log
 from tidemill.cli.label_quality import labels_story, seen_labels
 from tidemill.cli.output import Output, OutputOption, emit, say, table
 from tidemill.cli.telling import COLUMNS, described, summary
@@ -107,10 +107,11 @@ def describe(name: Annotated[str, typer.Argument(help="The model.")], output: Ou
         return
     now = machine.clock.now()
     why_not = why_not_now(stored.resource, status, now)
-    flow = seen_flow(machine.settings.state, stored.resource.id)
-    said = seen_labels(machine, stored.resource)
-    data = _document(stored) | {"why_not_retraining": why_not, "events": flow, "labels": said}
-    emit(data, output, *described(stored.resource, status, why_not, now), *flow_story(flow), *labels_story(said))
+    state, model = machine.settings.state, stored.resource.id
+    flow, log, said = seen_flow(state, model), seen_log(state, model), seen_labels(machine, stored.resource)
+    data = _document(stored) | {"why_not_retraining": why_not, "events": flow, "prediction_log": log, "labels": said}
+    parts = (*flow_story(flow), *log_story(log), *labels_story(said))
+    emit(data, output, *described(stored.resource, status, why_not, now), *parts)
 
 
 def delete(name: Annotated[str, typer.Argument(help="The model.")], output: OutputOption = Output.TABLE) -> None:

@@ -70,6 +70,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Outcomes that came after their cell was closed; they count nowhere."""
     lost: int = 0
     """Predictions known to be missing from the log."""
+    maybe_lost: int = 0
+    """How many more may be, at most, when the newest of the outcomes was due."""
 
     @classmethod
     def none(cls, plan: RolloutPlan) -> "Evidence":
@@ -126,6 +128,8 @@ class Fold:
         self._evidence = Evidence.none(plan)
         self._late = 0
         self._lost = 0
+        self._maybe_lost = (0, 0)
+        """When it was due of which outcome, and how many."""
 
     def add(self, partition: int, outcome: Outcome) -> None:
         """Take one outcome of `.outcomes`, in the order of its partition's offsets, from the plan's offsets on.
@@ -138,6 +142,7 @@ class Fold:
             return
         head = self._heads[partition] = max(self._heads.get(partition, 0), outcome.predicted_at)
         self._lost = max(self._lost, outcome.lost)
+        self._maybe_lost = max(self._maybe_lost, (outcome.eligible_at, outcome.maybe_lost))
         window = outcome.predicted_at // plan.window_ms
         # By the partition's own order first: it is the same however often the evidence was asked for.
         if window < (head - plan.slack_ms) // plan.window_ms or window < self._closed_before:
@@ -160,8 +165,9 @@ class Fold:
         for window in sorted(window for window in self._open if window < ready):
             self._close(self._open.pop(window), spans)
         self._closed_before = max(ready, self._closed_before)
-        if (self._evidence.late, self._evidence.lost) != (self._late, self._lost):
-            self._evidence = msgspec.structs.replace(self._evidence, late=self._late, lost=self._lost)
+        told = {"late": self._late, "lost": self._lost, "maybe_lost": self._maybe_lost[1]}
+        if any(getattr(self._evidence, name) != count for name, count in told.items()):
+            self._evidence = msgspec.structs.replace(self._evidence, **told)
         return self._evidence
 
     def _watermark(self) -> int:

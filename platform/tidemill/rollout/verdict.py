@@ -139,6 +139,7 @@ def _figures(plan: RolloutPlan, evidence: Evidence, step: int) -> dict[str, Any]
         "e_labelling": _finite(math.exp(min(evidence.log_labelling_peak, 700))),
         "late": evidence.late,
         "lost": evidence.lost,
+        "maybe_lost": evidence.maybe_lost,
     }
 
 

@@ -70,6 +70,7 @@ class Predictor:
         self._has_box = resource.spec.prediction.type == "detection"
         self._model, self._features, self._log, self._service = model, features, log, service
         self._pictures = PictureStatistics(resource)
+        self._redacted = list(resource.spec.serving.log.redact)
 
     def answer(self, rows: Sequence[RequestRow], *, request_id: str, now: datetime) -> list[Answered]:
         """One answer per row, in order; nothing is logged of a request that fails.
@@ -105,6 +106,12 @@ class Predictor:
             output["box"] = None if box is None else [float(side) for side in box]
         return output
 
+    def _kept(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Without what the resource leaves out of the log: a name that is missing is never taken for a value."""
+        if not self._redacted:
+            return values
+        return {name: value for name, value in values.items() if name not in self._redacted}
+
     def _record(
         self,
         row: RequestRow,
@@ -120,13 +127,14 @@ class Predictor:
             version=self.version,
             entity=row.entity,
             time=to_ms(now),
-            output=answered.output,
+            output=self._kept(answered.output),
             event_id=row.event_id,
             request_id=request_id,
-            features=used,
+            features=self._kept(used),
             feature_status=found.status,
             feature_statuses=found.statuses,
             fence=found.fence,
+            redacted=self._redacted,
             boot="",  # the log numbers it
             seq=0,
         )

@@ -37,6 +37,7 @@ MAX_BODY_BYTES = 32 << 20
 _READ_TIMEOUT_S = 0.1
 _KEEP_ALIVE_S = 75
 """Longer than the proxy's, so that it never sends into a connection that is being closed here."""
+_GIVE_UP_S = 3600.0
 _GRACE_S = 8
 """For requests in flight at the end; the supervisor waits 15 s in all."""
 
@@ -53,6 +54,7 @@ def run(
     redis: str,
     clock: Clock,
     feast_repo: Path | None = None,
+    counts: Path | None = None,
     host: str = "127.0.0.1",
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests in flight are answered, and what was predicted is logged.
@@ -66,6 +68,7 @@ def run(
         redis: URL, for online features. Likewise.
         clock: the time.
         feast_repo: folder of the user's own Feast repository, where the resource names a service of it.
+        counts: folder where the counts of this model's servers outlive them.
         host: interface to listen on.
 
     Raises:
@@ -78,7 +81,13 @@ def run(
     # Bound first and heard last: a taken port shows before seconds are spent, and nobody connects too early.
     with _bound(host, port) as listening:
         model = _load(artifact, version)
-        log = PredictionLog(lambda: _writer(kafka, version), f"{resource.id}.predictions", clock=clock)
+        log = PredictionLog(
+            lambda: _writer(kafka, version),
+            f"{resource.id}.predictions",
+            clock=clock,
+            sample=resource.spec.serving.log.sample,
+            folder=counts,
+        )
         try:
             features = OnlineFeatures(
                 _feature_source(redis, resource), resource.spec.features.window_names, clock=clock
@@ -107,7 +116,9 @@ def _load(artifact: str, version: str) -> Any:
 def _writer(kafka: str, version: str) -> PredictionWriter:
     from tidemill.events.kafka import RecordWriter
 
-    return RecordWriter(kafka, client_id=f"serve-{version}")
+    # Rows that wait hold their slots, so they may as well wait: few are lost by the brokers' absence, and none by its
+    # length alone.
+    return RecordWriter(kafka, client_id=f"serve-{version}", give_up_s=_GIVE_UP_S)
 
 
 def _feature_source(redis: str, resource: ContinualModel) -> Any:

@@ -128,6 +128,19 @@ class Spec(Part):
         return self
 
     @model_validator(mode="after")
+    def _what_is_redacted_is_there_and_not_needed(self) -> "Spec":
+        redacted = self.serving.log.redact
+        refuse_repeated(redacted, "serving.log.redact: a name")
+        known = [field.name for field in self.events.fields] + [*self.features.image, *self.features.window_names]
+        for name in redacted:
+            if name in {"class", "value", "box"}:
+                raise ValueError(f"serving.log.redact: an outcome cannot be judged without the answer's {name}")
+            # The features of a service are known to Feast alone.
+            if self.features.service is None and name not in {*known, "confidence"}:
+                raise ValueError(f"serving.log.redact: {name}: there are {', '.join(known)} and confidence")
+        return self
+
+    @model_validator(mode="after")
     def _labels_say_what_is_judged(self) -> "Spec":
         types = [field.type for field in self.labels.fields]
         if "class" not in types and "bool" not in types:

@@ -50,12 +50,15 @@ class RecordWriter:
         bootstrap: Kafka's address.
         client_id: how this process shows in the brokers' logs and metrics.
         max_block_s: longest time `send` waits for the brokers or for room in the buffer.
+        give_up_s: age at which a record that is not written is given up.
 
     Raises:
         Unavailable: the brokers do not answer.
     """
 
-    def __init__(self, bootstrap: str, *, client_id: str = "tidemill", max_block_s: float = 10.0) -> None:
+    def __init__(
+        self, bootstrap: str, *, client_id: str = "tidemill", max_block_s: float = 10.0, give_up_s: float = 30.0
+    ) -> None:
         self._failed: list[BaseException] = []
         reach(bootstrap)
         with kafka_failures(f"Kafka at {bootstrap}"):
@@ -70,7 +73,7 @@ class RecordWriter:
                 max_block_ms=round(max_block_s * 1000),
                 bootstrap_timeout_ms=round(max_block_s * 1000),
                 request_timeout_ms=10_000,
-                delivery_timeout_ms=30_000,
+                delivery_timeout_ms=round(give_up_s * 1000),
                 reconnect_backoff_max_ms=1000,
             )
 

@@ -4,7 +4,7 @@ Times are milliseconds since the epoch (UTC). `event_time` is when something hap
 it reached the log. Ids are strings. Records are frozen; a changed fact is a new record.
 
     topic (prefix `<namespace>.<name>.`)    record            writer
-    predictions                             Prediction        the predictor
+    predictions                             Prediction; ServingCount, without a key        the predictor
     labels.resolved                         Resolved          outcomes
     outcomes                                Outcome; LabelAgreement, without a key    outcomes
     sketches                                Sketch            ingest
@@ -34,6 +34,7 @@ __all__ = [
     "Request",
     "Resolved",
     "ResolvedLabel",
+    "ServingCount",
     "Signal",
     "Sketch",
     "Topics",
@@ -82,6 +83,28 @@ class Prediction(Record, frozen=True, kw_only=True, gc=False):
     """Probability with which this row was logged."""
     redacted: list[str] = []
     """Features and fields of the answer that the resource leaves out of the log."""
+
+
+class ServingCount(Record, frozen=True, kw_only=True):
+    """How far a serving process is: on the predictions topic, without a key, from the process itself.
+
+    It says so at its start, every `every_ms`, and at its end. The end of one that was killed is told by the next one
+    that finds what it left behind. A process that is silent for much longer than `every_ms` and has not ended was
+    killed, or is cut off from the brokers: up to `capacity` rows that waited may be missing.
+    """
+
+    boot: str
+    answered: int
+    """Rows that it has answered, logged or not."""
+    logged: int
+    """Rows that it has numbered for the log: 0, 1, … logged - 1."""
+    settled: int
+    """Rows numbered below this are on the log, or are missing for good."""
+    capacity: int
+    """Most rows that are numbered, and neither on the log nor known to be missing."""
+    every_ms: int
+    ended: bool = False
+    """It says no more, and numbers no more."""
 
 
 class Label(Record, frozen=True, kw_only=True, gc=False):

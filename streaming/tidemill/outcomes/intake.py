@@ -1,15 +1,18 @@
 """Records taken in: into the index, the log of resolved labels, and the rows that wait for the lake."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 from prometheus_client import Counter, Gauge
 
 from tidemill.core.errors import InvalidInput
 from tidemill.core.telemetry import REGISTRY, get_logger
-from tidemill.events.records import Label
+from tidemill.events.records import Label, ServingCount
+from tidemill.events.sources import Source
 from tidemill.labels.parse import KnownLabel, read_label
-from tidemill.outcomes.gaps import Gaps
+from tidemill.outcomes.counts import count_row
+from tidemill.outcomes.gaps import Gaps, read_count
 from tidemill.outcomes.join import Heard, Terms
 from tidemill.outcomes.judge import indexed, read_prediction
 from tidemill.outcomes.late import Late, LateLabel
@@ -28,11 +31,20 @@ from tidemill.outcomes.tables import (
 )
 from tidemill.spec.model import Spec
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "Missing"]
 
 _log = get_logger(__name__)
 _labels = Counter("tidemill_labels_total", "Labels read, by whether they were accepted", ["result"], registry=REGISTRY)
+_answered = Gauge("tidemill_predictions_answered", "Rows that servers say they have answered", registry=REGISTRY)
 _lost = Gauge("tidemill_predictions_lost", "Predictions known to be missing from the log", registry=REGISTRY)
+_maybe_lost = Gauge("tidemill_predictions_maybe_lost", "More that may be missing, at most", registry=REGISTRY)
+
+
+class Missing(NamedTuple):
+    """Predictions that are missing from the log: known, and how many more at most."""
+
+    lost: int
+    maybe: int
 
 
 class Intake:
@@ -55,26 +67,34 @@ class Intake:
         self._terms = Terms.of(spec.labels)
         self._stated = msgspec.json.encode(self._terms).decode()
         self._max_future_ms = round(spec.events.max_future.total_seconds() * 1000)
+        self._words: dict[str, ServingCount] = {}
         self.upto: Offsets = {}
         """The offset after the last prediction taken in, by partition."""
 
-    @property
-    def lost(self) -> int:
-        """Predictions known to be missing from the log."""
-        return self._gaps.lost
+    def missing(self, at_ms: int) -> Missing:
+        """What is missing; all that arrived by `at_ms` must have been taken in."""
+        found = Missing(self._gaps.lost, self._gaps.maybe_lost(at_ms))
+        _lost.set(found.lost)
+        _maybe_lost.set(found.maybe)
+        _answered.set(self._gaps.answered)
+        return found
 
     def predictions(self, records: Sequence[Raw]) -> None:
         """Predictions of one partition, in log order."""
         source = self._log.sources[Channel.PREDICTIONS][records[0].partition]
         read = [(prediction, record) for record in records if (prediction := read_prediction(record)) is not None]
-        for prediction, _ in read:
-            self._gaps.see(prediction.boot, prediction.seq)
+        for prediction, record in read:
+            self._gaps.see(prediction.boot, prediction.seq, at_ms=record.arrived_at, answered=prediction.answered)
+        if len(read) < len(records):
+            known = {record.offset for _, record in read}
+            for record in records:
+                if record.offset not in known and (word := read_count(record.value)) is not None:
+                    self._hear(word, source, record)
         taken = [indexed(prediction, record, self._terms) for prediction, record in read]
         self._log.send(resolve_predictions(self._state, taken))
         columns = prediction_columns([(prediction, record.arrived_at) for prediction, record in read], self._stated)
         self._tables.predictions.add(source, records[-1].offset, [record.offset for _, record in read], columns)
         self.upto[records[0].partition] = records[-1].offset + 1
-        _lost.set(self._gaps.lost)
 
     def labels(self, records: Sequence[Raw]) -> None:
         """Labels of one partition, in log order; one that is refused is kept in the lake with the reason."""
@@ -128,6 +148,14 @@ class Intake:
             source = self._log.sources[Channel.LABELS][records[0].partition]
             read = [self._read(record, f"{source}@{record.offset}") for record in records]
             resolve_labels(self._state, [label for label in read if not isinstance(label, str)])
+
+    def _hear(self, word: ServingCount, source: Source, record: Raw) -> None:
+        """What a serving process says of itself; the lake has it where it is anything new."""
+        self._gaps.hear(word, record.arrived_at)
+        if self._words.get(word.boot) != word:
+            self._words[word.boot] = word
+            columns = {name: [value] for name, value in count_row(word, record.arrived_at).items()}
+            self._tables.counts.add(source, record.offset, [record.offset], columns)
 
     def _read(self, record: Raw, label_id: str) -> tuple[Label, KnownLabel] | str:
         """The label in a record, or why it is refused."""

@@ -14,6 +14,7 @@ import msgspec
 
 from tidemill.core.telemetry import get_logger
 from tidemill.events.records import Outcome, Prediction, Resolved, decode
+from tidemill.outcomes.gaps import read_count
 from tidemill.outcomes.horizon import Horizon
 from tidemill.outcomes.join import Heard, Indexed, Terms, Truth, history, index, outcomes_of
 from tidemill.outcomes.late import Late
@@ -195,11 +196,13 @@ def _read_before(prediction: Indexed, labels: Sequence[Heard], at: Position) -> 
 
 
 def read_prediction(record: Raw) -> Prediction | None:
-    """The prediction in a record; None, and a line in the log, for what is none (only the predictor writes there)."""
+    """The prediction in a record; None for a `ServingCount`, and, with a line in the log, for what is neither."""
     try:
         return decode(Prediction, record.value or b"")
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        _log.error("skipped what is no prediction", partition=record.partition, offset=record.offset, reason=str(error))
+        if read_count(record.value) is None:  # only the predictor writes there
+            place = {"partition": record.partition, "offset": record.offset}
+            _log.error("skipped what is no prediction", **place, reason=str(error))
         return None
 
 

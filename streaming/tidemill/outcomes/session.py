@@ -172,9 +172,12 @@ class Session:
         return any(self._judge.positions[part].written < upto for part, upto in self._intake.upto.items())
 
     def _emit(self, outcomes: Sequence[Outcome]) -> None:
-        lost = self._intake.lost
-        if lost:
-            outcomes = [msgspec.structs.replace(outcome, lost=lost) for outcome in outcomes]
+        # In the brokers' time: all that arrived by the newest mark was taken in.
+        missing = self._intake.missing(min(at.through for at in self._judge.positions.values()))
+        if missing.lost or missing.maybe:
+            outcomes = [
+                msgspec.structs.replace(outcome, lost=missing.lost, maybe_lost=missing.maybe) for outcome in outcomes
+            ]
         self._log.emit(outcomes, self._judge.positions)
         self._emitted = dict(self._judge.positions)
         first = sum(outcome.revision == 0 for outcome in outcomes)

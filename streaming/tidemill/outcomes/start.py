@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tidemill.core.errors import Conflict
 from tidemill.core.telemetry import get_logger
 from tidemill.events.lake import LakeTable
+from tidemill.outcomes.counts import told
 from tidemill.outcomes.gaps import Gaps
 from tidemill.outcomes.log import Channel, Offsets, OutcomeLog, Position
 from tidemill.outcomes.tables import Tables, mark_of
@@ -76,7 +77,7 @@ def resolved_starts(
 
 
 def known_gaps(log: OutcomeLog, tables: Tables) -> Gaps:
-    """What is missing among the predictions that the lake has."""
+    """What is missing among the predictions that the lake has, and what their processes said of themselves."""
     upto = {
         str(source): known
         for source in log.sources[Channel.PREDICTIONS].values()
@@ -85,6 +86,8 @@ def known_gaps(log: OutcomeLog, tables: Tables) -> Gaps:
     gaps = Gaps()
     for boot, first, last in tables.numbers(upto):
         gaps.see(boot, first, last)
+    for word, arrived_at in told(tables.counts.table):
+        gaps.hear(word, arrived_at)
     return gaps
 
 

@@ -14,6 +14,7 @@ from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.records import Label, Outcome, Prediction
 from tidemill.events.sources import Source
 from tidemill.labels.parse import KnownLabel
+from tidemill.outcomes.counts import COUNTS
 from tidemill.outcomes.join import Heard
 from tidemill.outcomes.log import Raw
 
@@ -160,7 +161,7 @@ class _Buffered:
 
     def flush(self) -> pl.DataFrame | None:
         """Write the rows and return them; raises `Unavailable`, after which the same rows may be added again."""
-        if not self._upto:
+        if not self._upto or (not self._frames and self.table.exists):  # what gave no row is read again, for nothing
             return None
         empty = pl.DataFrame(schema=_PLACE | self._schema)
         rows = pl.concat(self._frames) if self._frames else empty
@@ -196,7 +197,8 @@ class Tables:
         self.labels = table("labels", LABELS, "available_date", "available_at")
         self.outcomes = table("outcomes", OUTCOMES, "event_date", "predicted_at")
         self.resolved = table("resolved", RESOLVED, "available_date", "available_at")
-        self.all = (self.predictions, self.labels, self.resolved, self.outcomes)
+        self.counts = table("counts", COUNTS, "available_date", "available_at")
+        self.all = (self.counts, self.predictions, self.labels, self.resolved, self.outcomes)
 
     @property
     def waiting(self) -> int:
