@@ -31,6 +31,7 @@ COMMANDS = {
     "retrain": "models",
     "rollout": "models",
     "delete": "models",
+    "labels": "labels",
     "quarantine": "quarantine",
     "rebuild": "keeping",
     "skew": "keeping",
@@ -38,6 +39,7 @@ COMMANDS = {
     "outcomes": "roles",
     "watch": "roles",
     "serve": "roles",
+    "feedback": "roles",
     "control": "roles",
 }
 """Each command, in the order of `tidemill --help`, and the module of this package that registers it."""
