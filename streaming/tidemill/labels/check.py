@@ -103,10 +103,8 @@ class LabelCheck:
                 raise InvalidInput(f"{name} is longer than {_LONGEST_ID} characters")
             if text == "" and name != "labeller":
                 raise InvalidInput(f"{name} is empty")
-        if label.time is not None:
-            ahead_ms = label.time - to_ms(self._clock.now())
-            if ahead_ms > self._max_future_ms:
-                raise InvalidInput(f"lies {ahead_ms / 1000:g} s in the future: time should be when it was said")
+        if label.time is not None and label.time > to_ms(self._clock.now()) + self._max_future_ms:
+            raise InvalidInput(f"was said in the future: time is {iso_time(label.time)}")
 
 
 def milliseconds(text: str) -> int:

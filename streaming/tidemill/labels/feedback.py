@@ -18,7 +18,7 @@ from tidemill.core.telemetry import get_logger
 from tidemill.labels.api import LabelService, make_app
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["make_server", "run"]
+__all__ = ["bound", "make_server", "run"]
 
 _GRACE_S = 12
 """For requests in flight at the end: longer than one waits for Kafka; the supervisor waits 15 s in all."""
@@ -34,7 +34,6 @@ def run(
     port: int,
     kafka: str,
     clock: Clock,
-    handle_signals: bool = True,
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests in flight are answered.
 
@@ -44,18 +43,16 @@ def run(
         port: where to listen.
         kafka: bootstrap servers. The service starts without them, and answers 503 until they are there.
         clock: the time.
-        handle_signals: False where something else ends it.
 
     Raises:
         Unavailable: the port is taken.
     """
     service = LabelService(find, kafka, clock=clock)
-    with _bound(host, port) as listening:
+    with bound(host, port) as listening:
         server = make_server(service, host)
-        if handle_signals:
-            # uvicorn raises the signal again once it has stopped; connections are still to be closed then.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: None)
+        # uvicorn raises the signal again once it has stopped; connections are still to be closed then.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
         _log.info("taking labels", host=host, port=port)
         try:
             server.run(sockets=[listening])
@@ -75,7 +72,8 @@ def make_server(service: LabelService, host: str) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that takes connections once a server listens on it; raises `Unavailable` where the port is taken."""
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -88,15 +88,20 @@ class _Text:
             except RecursionError:
                 return self._bad(line, "is nested too deeply")
             except ValueError as error:
-                if len(self._buffer) - self.at > LARGEST_ELEMENT:
-                    return self._bad(line, f"is no JSON, or longer than {LARGEST_ELEMENT:,} characters: {error}")
-                if not self._fill():
-                    return self._bad(line, f"is no JSON: {error}")
-                continue
+                is_long = len(self._buffer) - self.at > LARGEST_ELEMENT
+                if not is_long and self._fill():
+                    continue
+                longer = f", or longer than {LARGEST_ELEMENT:,} characters" if is_long else ""
+                return self._bad(line, f"is no JSON{longer}: {self._where(error)}")
             text = self._buffer[self.at : end]
             self.line += text.count("\n")
             self.at = end
             return Element(line, value, text[:4000])
+
+    def _where(self, error: ValueError) -> str:
+        if not isinstance(error, json.JSONDecodeError):  # a number of too many digits
+            return str(error)
+        return f"{error.msg} in line {self.line + self._buffer.count(chr(10), self.at, error.pos)}"
 
     def _bad(self, line: int, why: str) -> Element:
         shown = self._buffer[self.at : self.at + 4000]
