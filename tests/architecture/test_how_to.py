@@ -65,6 +65,7 @@ def test_there_is_a_page_for_each_thing_to_do() -> None:
     assert {page.stem for page in PAGES} >= {
         "declare-features",
         "use-your-own-feast-repo",
+        "bring-labels",
         "replay-quarantine",
         "move-to-spark",
     }
