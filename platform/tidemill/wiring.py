@@ -145,6 +145,25 @@ class Local:
             stop=stop,
         )
 
+    def feedback(self, port: int) -> None:
+        """Take in labels over HTTP until told to end."""
+        from tidemill.core.errors import InvalidInput, NotFound
+        from tidemill.labels.feedback import run
+
+        def find(name: str) -> ContinualModel:
+            try:
+                return self.store.get(name if "." in name else f"default.{name}").resource
+            except (NotFound, InvalidInput) as error:
+                raise NotFound(f"there is no model {name[:200]!r}") from error
+
+        run(
+            find,
+            host=self.settings.feedback_host,
+            port=port,
+            kafka=self.settings.require_kafka(),
+            clock=self.clock,
+        )
+
     def serve(self, resource: ContinualModel, *, version: str, artifact: str, port: int) -> None:
         """Run a model server until it is told to end."""
         from tidemill.serving.server import run

@@ -66,6 +66,7 @@ def test_there_is_a_page_for_each_thing_to_do() -> None:
         "declare-features",
         "judge-your-labels",
         "use-your-own-feast-repo",
+        "bring-labels",
         "replay-quarantine",
         "move-to-spark",
     }

@@ -75,6 +75,11 @@ def test_serve_is_told_what_and_where(resource: Path, tmp_path: Path) -> None:
     assert out == f"serve broker:9092 ['default.phone-inspection'] {named}\n", err
 
 
+def test_feedback_is_told_where_to_listen(tmp_path: Path) -> None:
+    out, err = start(tmp_path, "feedback", "--port", "8081").communicate(timeout=20)
+    assert out == "feedback broker:9092 [] {}\n", err
+
+
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     with pytest.raises(SystemExit) as ended:
         main(*arguments)

@@ -39,6 +39,7 @@ COMMANDS = {
     "outcomes": "roles",
     "watch": "roles",
     "serve": "roles",
+    "feedback": "roles",
     "control": "roles",
 }
 """Each command, in the order of `tidemill --help`, and the module of this package that registers it."""

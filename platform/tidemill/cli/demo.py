@@ -53,7 +53,7 @@ def demo(
             f"the demo brings its own servers and stores, but {', '.join(others)} is set",
             hint=f"it comes from {origins[others[0]]}: unset it for the demo",
         )
-    settings = settings.model_copy(update=dict.fromkeys((*_ITS_OWN, "endpoint", "envoy_admin")))
+    settings = settings.model_copy(update=dict.fromkeys((*_ITS_OWN, "endpoint", "envoy_admin", "feedback")))
     folder = settings.state / "demo"
     options = told.Options(drift=drift, seed=seed, size=size.value, keep=keep, folder=folder)
     result = told.tell(options, settings, console(stderr=True))

@@ -21,7 +21,7 @@ ResourceFile = Annotated[Path, typer.Option("--resource", help="YAML file of the
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (ingest, outcomes, watch, serve, control):
+    for command in (ingest, outcomes, watch, serve, feedback, control):
         app.command()(command)
 
 
@@ -52,6 +52,16 @@ def serve(
     """Role: serve one version of a model."""
     machine, model = _begin("serve", resource)
     machine.serve(model, version=version, artifact=artifact, port=port)
+
+
+def feedback(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the interface of the setting feedback_host.")],
+) -> None:
+    """Role: take in labels of every model over HTTP."""
+    settings, _ = load_settings()
+    setup_logging(settings, "feedback")
+    serve_metrics(settings, "feedback", REGISTRY)
+    local(settings).feedback(port)
 
 
 def control() -> None:

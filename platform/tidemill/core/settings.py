@@ -55,6 +55,12 @@ class Settings(BaseModel):
     """Base URL of Envoy's admin interface (one machine)."""
     envoy_port: int = 0
     """Port of predict requests on one machine; 0: a free one is chosen."""
+    feedback: str | None = None
+    """Base URL of the service that takes in labels."""
+    feedback_host: str = "127.0.0.1"
+    """Interface that it listens on. It has no accounts: one beyond this machine belongs behind a proxy that has."""
+    feedback_port: int = Field(default=0, ge=0, le=65535)
+    """Its port; 0: a free one is chosen."""
     lake_retention_days: int | None = Field(default=None, ge=1)
     """Age at which the lake's events, quarantined records and pictures are deleted, a day at a time; none: never.
     Predictions, labels and outcomes stay."""

@@ -2,14 +2,14 @@
 
     1. Kafka, Redis, Envoy   unless the settings name a broker or a server of one's own
     2. stack.json            once they answer: from then on every command finds them
-    3. control, and what it asks for through `<state>/processes/wanted`
+    3. control, and what it asks for through `<state>/processes/wanted`; feedback, which takes in labels
 
 It goes down the other way round.
 """
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -29,6 +29,7 @@ __all__ = ["Machine"]
 
 PARTS = ("kafka", "redis", "envoy")
 CONTROL = ProcessWanted(name="control", argv=(sys.executable, "-m", "tidemill.cli", "control"), grace_s=15.0)
+FEEDBACK = "feedback"
 
 Report = Callable[[str], None]
 """Tells a person what is being done."""
@@ -75,7 +76,7 @@ class Machine:
         self._runner.set_env(environment(settings))
         stack = StackFile(pid=os.getpid(), started=self._clock.now().isoformat(), settings=found)
         write_atomically(self._file, msgspec.json.format(msgspec.json.encode(stack)), durable=True)
-        self._runner.fixed = {**parts, CONTROL.name: CONTROL} if self._control else dict(parts)
+        self._runner.fixed = parts | (self._loop(found) if self._control else {})
         self._runner.follow_files(True)
         self._runner.step()
         return stack
@@ -103,14 +104,17 @@ class Machine:
         names = ["envoy", "envoy-admin"]
         names += [] if settings.kafka else ["kafka", "kafka-controller"]
         names += [] if settings.redis else ["redis"]
-        ports = kept_ports(
-            state / "ports.json", names, fixed={"envoy": settings.envoy_port} if settings.envoy_port else {}
-        )
+        names += [FEEDBACK] if self._control else []
+        wished = {"envoy": settings.envoy_port, FEEDBACK: settings.feedback_port if self._control else 0}
+        fixed = {name: port for name, port in wished.items() if port}
+        ports = kept_ports(state / "ports.json", names, fixed=fixed)
         parts: dict[str, ProcessWanted] = {}
         found = {"kafka": settings.kafka or f"{HOST}:{ports['kafka']}"}
         found["redis"] = settings.redis or f"redis://{HOST}:{ports['redis']}/0"
         found["endpoint"] = f"http://{HOST}:{ports['envoy']}"
         found["envoy_admin"] = f"http://{HOST}:{ports['envoy-admin']}"
+        if self._control:
+            found[FEEDBACK] = f"http://{_reachable(settings.feedback_host)}:{ports[FEEDBACK]}"
         if not settings.kafka:
             if kafka.stored_classpath() is None:
                 self._report("fetching Kafka (43 MB, once)")
@@ -120,6 +124,13 @@ class Machine:
             parts["redis"] = redis.prepare(state / "redis", port=ports["redis"])
         parts["envoy"] = envoy.prepare(state / "envoy", port=ports["envoy"], admin_port=ports["envoy-admin"])
         return parts, found
+
+    def _loop(self, found: Mapping[str, str]) -> dict[str, ProcessWanted]:
+        url = found[FEEDBACK]
+        port = url.rpartition(":")[2]
+        argv = (sys.executable, "-m", "tidemill.cli", FEEDBACK, "--port", port)
+        feedback = ProcessWanted(name=FEEDBACK, argv=argv, ready=f"{url}/healthz", grace_s=15.0)
+        return {CONTROL.name: CONTROL, FEEDBACK: feedback}
 
     def _wait_for_parts(self) -> bool:
         end = self._clock.monotonic() + READY_S
@@ -142,3 +153,9 @@ class Machine:
     def _said(self, name: str) -> str:
         log = self._runner.log(name)
         return f"{last_lines(log) or '(it said nothing)'}\n({log})"
+
+
+def _reachable(host: str) -> str:
+    """An address of an interface, as a URL has it; all interfaces are reached by the loopback."""
+    host = {"0.0.0.0": HOST, "::": "::1"}.get(host, host)  # noqa: S104 -- nothing is bound here
+    return f"[{host}]" if ":" in host else host

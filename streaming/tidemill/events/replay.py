@@ -1,5 +1,6 @@
-"""For replays: several records to several topics in one transaction, and one record read back by its place."""
+"""Several records to several topics in one transaction, and one record read back by its place."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,12 +36,14 @@ class TransactionWriter:
     Args:
         bootstrap: Kafka's address.
         transactional_id: who writes.
+        timeout_s: longest time that connecting, and each step of a transaction, waits for the brokers.
 
     Every method raises `Unavailable` where the brokers do not answer; what was not committed was not written.
     """
 
-    def __init__(self, bootstrap: str, transactional_id: str) -> None:
+    def __init__(self, bootstrap: str, transactional_id: str, *, timeout_s: float = 60.0) -> None:
         reach(bootstrap)
+        milliseconds = round(timeout_s * 1000)
         with kafka_failures(f"Kafka at {bootstrap}"):
             self._producer = KafkaProducer(
                 bootstrap_servers=bootstrap.split(","),
@@ -49,9 +52,16 @@ class TransactionWriter:
                 acks="all",
                 max_request_size=MAX_MESSAGE_BYTES,
                 linger_ms=5,
-                bootstrap_timeout_ms=10_000,
+                bootstrap_timeout_ms=min(milliseconds, 10_000),
+                max_block_ms=milliseconds,
+                delivery_timeout_ms=2 * milliseconds,
+                request_timeout_ms=min(milliseconds, 30_000),
             )
-            self._producer.init_transactions()
+            try:
+                self._producer.init_transactions()
+            except BaseException:
+                self._producer.close(timeout=0)
+                raise
 
     def __enter__(self) -> "TransactionWriter":
         return self
@@ -59,7 +69,11 @@ class TransactionWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._producer.close(timeout=5.0)
+        self.close()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Drop the connection."""
+        self._producer.close(timeout=timeout_s)
 
     def write(self, records: Sequence[Outgoing]) -> None:
         """Write all of them in one transaction."""
@@ -68,6 +82,28 @@ class TransactionWriter:
                 self._producer.send(
                     one.topic, value=one.value, key=one.key, headers=list(one.headers), partition=one.partition
                 )
+
+    def write_within(self, records: Sequence[Outgoing], deadline_s: float) -> None:
+        """Write all of them; raises `Unavailable` where that takes longer, and whether they are written is not known.
+
+        The writer is of no use then: close it, and make another, whose beginning settles what this one left open.
+        """
+        failed: list[BaseException] = []
+
+        def write() -> None:
+            try:
+                self.write(records)
+            except BaseException as error:
+                failed.append(error)
+
+        # A commit waits for the brokers without end; a thread that nobody waits for is what can be left behind.
+        thread = threading.Thread(target=write, name="transaction", daemon=True)
+        thread.start()
+        thread.join(deadline_s)
+        if thread.is_alive():
+            raise Unavailable(f"writing in a transaction: no answer within {deadline_s:g} s")
+        if failed:
+            raise failed[0]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
