@@ -24,7 +24,7 @@ import polars as pl
 from benchmarks.report import Figure, Report, environment
 
 from tidemill.core.clock import from_ms
-from tidemill.features.connection import connect, fetch
+from tidemill.features.connection import Fetcher, connect
 from tidemill.features.layout import Layout
 from tidemill.features.online import Filling, OnlineReader, OnlineRows
 from tidemill.features.tiles import tiled
@@ -165,10 +165,8 @@ def _frame(names: Sequence[str], values: Any, at: datetime, first: int) -> pl.Da
 
 def _bytes_alone(address: str, model: str) -> Read:
     """What our reader asks Redis for, without looking at the answer."""
-    client = connect(address, 1.0)
-    return lambda entities: fetch(
-        client, [f"{model}:events#generation", *(f"{model}:events:{one}" for one in entities)]
-    )
+    fetch = Fetcher(connect(address, 1.0))
+    return lambda entities: fetch([f"{model}:events#generation", *(f"{model}:events:{one}" for one in entities)])
 
 
 class _Store:
