@@ -37,12 +37,14 @@ def prepare(folder: Path, *, port: int) -> ProcessWanted:
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
     }
-    if (path := _socket(folder)) is not None:
+    path, ready = _socket(folder), f"tcp://{HOST}:{port}"
+    if path is not None:  # it is listened to last
         options |= {"unixsocket": str(path), "unixsocketperm": "600"}
+        ready = f"unix://{quote(str(path))}"
     argv = [server()]
     for name, value in options.items():
         argv += [f"--{name}", value]
-    return ProcessWanted(name="redis", argv=tuple(argv), ready=f"tcp://{HOST}:{port}", grace_s=5.0)
+    return ProcessWanted(name="redis", argv=tuple(argv), ready=ready, grace_s=5.0)
 
 
 def url(folder: Path, *, port: int) -> str:
