@@ -1,11 +1,12 @@
 """Online reads against Feast's own Redis store: 20 float features, one entity and a hundred, on one Redis.
 
-Both are asked in turn, in blocks of 20, for the same entities: what else the machine does falls on both. (Read by read
-in turn, each finds the processor's caches full of the other's work; that costs the shorter read more, and both ratios
-are about half.) The peer is `get_online_features` of a FeatureStore at its best: hiredis, neither sentinel nor cluster,
-a registry in memory, its answer left as protobuf; ours is a matrix of floats. Further lines: the peer's store without
-its FeatureStore (`online_read`, no public interface, with entity keys that are made beforehand and values left as
-protobuf), and windows, which are evaluated when they are read.
+Both reach it by the same Unix socket, as `tidemill up` has it. Both are asked in turn, in blocks of 20, for the same
+entities: what else the machine does falls on both. (Read by read in turn, each finds the processor's caches full of
+the other's work; that costs the shorter read more, and both ratios are about half.) The peer is `get_online_features`
+of a FeatureStore at its best: hiredis, neither sentinel nor cluster, a registry in memory, its answer left as
+protobuf; ours is a matrix of floats. Further lines: the peer's store without its FeatureStore (`online_read`, no
+public interface, with entity keys that are made beforehand and values left as protobuf), and windows, which are
+evaluated when they are read.
 """
 
 import tempfile
@@ -21,16 +22,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from benchmarks.ingest.stack import feast_address
 from benchmarks.report import Figure, Report, environment
 
 from tidemill.core.clock import from_ms
-from tidemill.features.connection import connect, fetch
+from tidemill.features.connection import Fetcher, connect
 from tidemill.features.layout import Layout
 from tidemill.features.online import Filling, OnlineReader, OnlineRows
 from tidemill.features.tiles import tiled
 from tidemill.spec.model import Window
 from tidemill.stack import redis
-from tidemill.stack.ports import HOST, free_ports
+from tidemill.stack.ports import free_ports
 from tidemill.testing.process import running
 
 __all__ = ["run"]
@@ -165,10 +167,8 @@ def _frame(names: Sequence[str], values: Any, at: datetime, first: int) -> pl.Da
 
 def _bytes_alone(address: str, model: str) -> Read:
     """What our reader asks Redis for, without looking at the answer."""
-    client = connect(address, 1.0)
-    return lambda entities: fetch(
-        client, [f"{model}:events#generation", *(f"{model}:events:{one}" for one in entities)]
-    )
+    fetch = Fetcher(connect(address, 1.0))
+    return lambda entities: fetch([f"{model}:events#generation", *(f"{model}:events:{one}" for one in entities)])
 
 
 class _Store:
@@ -199,7 +199,7 @@ def _feast(address: str, folder: Path, names: Sequence[str], values: Any) -> tup
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.types import Float64, String
 
-    online = {"type": "redis", "connection_string": address.removeprefix("redis://").partition("/")[0]}
+    online = {"type": "redis", "connection_string": feast_address(address)}
     store = FeatureStore(
         config=RepoConfig(
             project="peer",
@@ -226,4 +226,4 @@ def _redis(folder: Path) -> Iterator[str]:
     """A Redis as `tidemill up` starts it, until the block ends."""
     (port,) = free_ports(1)
     with running(redis.prepare(folder, port=port), folder):
-        yield f"redis://{HOST}:{port}/0"
+        yield redis.url(folder, port=port)

@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import msgspec
+from benchmarks.ingest.stack import feast_address
 
 __all__ = ["BATCH", "Measured", "Task"]
 
@@ -52,13 +53,12 @@ def main(task: Task) -> Measured:
 
     folder = Path(task.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    address = task.redis.removeprefix("redis://").partition("/")[0]
     store = FeatureStore(
         config=RepoConfig(
             project="peer",
             provider="local",
             registry=str(folder / "registry.db"),
-            online_store={"type": "redis", "connection_string": address, "skip_dedup": True},
+            online_store={"type": "redis", "connection_string": feast_address(task.redis), "skip_dedup": True},
             entity_key_serialization_version=3,
         )
     )

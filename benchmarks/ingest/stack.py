@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from tidemill.core.clock import SystemClock
 from tidemill.events.cluster import ensure_topics
@@ -14,7 +15,7 @@ from tidemill.stack import kafka, redis
 from tidemill.stack.ports import HOST, free_ports
 from tidemill.testing import process
 
-__all__ = ["Stack", "produce", "running"]
+__all__ = ["Stack", "feast_address", "produce", "running"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def running() -> Iterator[Stack]:
             process.running(redis.prepare(folder / "redis", port=rows), folder),
         ):
             kafka.wait_until_ready(f"{HOST}:{broker}", clock=SystemClock(), deadline_s=60)
-            yield Stack(f"{HOST}:{broker}", f"redis://{HOST}:{rows}/0", folder)
+            yield Stack(f"{HOST}:{broker}", redis.url(folder / "redis", port=rows), folder)
 
 
 def produce(stack: Stack, topic: str, events: Iterable[tuple[str, bytes]], *, partitions: int = 1) -> float:
@@ -50,3 +51,9 @@ def produce(stack: Stack, topic: str, events: Iterable[tuple[str, bytes]], *, pa
             count += 1
         writer.flush(120)
     return count / (time.perf_counter() - begun)
+
+
+def feast_address(url: str) -> str:
+    """A Redis URL as Feast's store has it: by the same socket, where there is one (host and port do not count then)."""
+    parts = urlsplit(url)
+    return f"{HOST}:0,unix_socket_path={unquote(parts.path)}" if parts.scheme == "unix" else parts.netloc

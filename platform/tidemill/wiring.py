@@ -216,6 +216,7 @@ class Local:
             ensure_topics=lambda topics, retention_ms: ensure_topics(kafka, topics, retention_ms=retention_ms),
             file=self.resource_file,
             feast=(sys.executable, "-m", "tidemill.features.apply"),
+            partitions=self.settings.events_partitions,
         )
         service = Service(self.store, ids=self.store.ids, provisioner=provisioner, loop=self.loop, clock=self.clock)
         service.run(stop)

@@ -32,6 +32,7 @@ class Bench:
         self.store = LocalResourceStore(folder / "resources")
         self.supervisor = FileSupervisor(folder / "processes")
         self.topics: list[str] = []
+        self.partitions: dict[str, int] = {}
         self.retention_ms: dict[str, int | None] = {}
         self.logs: dict[str, MemoryLog] = {}
         self.drivers: dict[str, MemoryTrafficDriver] = {}
@@ -39,7 +40,11 @@ class Bench:
         self.made: list[str] = []
         self.fault: Callable[[str], None] = lambda model: None
         provisioner = Provisioner(
-            self.supervisor, ensure_topics=self.ensure_topics, file=self.store.path, feast=("feast-apply",)
+            self.supervisor,
+            ensure_topics=self.ensure_topics,
+            file=self.store.path,
+            feast=("feast-apply",),
+            partitions=3,
         )
         self.service = Service(
             self.store, ids=self.store.ids, provisioner=provisioner, loop=self.loop, clock=self.clock
@@ -47,6 +52,7 @@ class Bench:
 
     def ensure_topics(self, topics: dict[str, int], retention_ms: int | None) -> None:
         self.topics.extend(topics)
+        self.partitions |= topics
         self.retention_ms |= dict.fromkeys(topics, retention_ms)
 
     def loop(self, stored: StoredModel) -> Loop:
@@ -91,6 +97,12 @@ def test_the_log_keeps_what_labels_are_joined_from_as_long_as_they_count(bench: 
     for name in ("labels", "predictions", "labels.resolved", "outcomes"):
         assert bench.retention_ms[f"default.phones.{name}"] == a_month_and_a_day
     assert bench.retention_ms["default.phones.decisions"] == -1
+
+
+def test_only_the_topic_of_events_has_more_than_one_partition(bench: Bench) -> None:
+    bench.store.put(example_resource("a"))
+    bench.rounds()
+    assert {name: number for name, number in bench.partitions.items() if number != 1} == {"default.a.events": 3}
 
 
 def test_an_applied_model_gets_topics_workers_and_turns(bench: Bench) -> None:

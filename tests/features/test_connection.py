@@ -4,6 +4,7 @@ import select
 import socket
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import Permanent, Unavailable, Unsupported
+from tidemill.features.connection import Fetcher, connect
 from tidemill.features.layout import Layout
 from tidemill.features.online import Filling, OnlineReader, OnlineRows, Status
 
@@ -135,3 +137,67 @@ def test_a_server_in_cluster_mode_is_refused(
         rows.check()
     assert "a single server" in str(refused.value.hint)
     rows.close()
+
+
+@pytest.fixture
+def stored(redis_url: str, topic_prefix: str) -> Iterator[list[str]]:
+    """Keys whose values are their own names."""
+    client, keys = redis.Redis.from_url(redis_url), [f"{topic_prefix}:{number}" for number in range(50)]
+    client.mset({key: key for key in keys})
+    yield keys
+    client.delete(*keys)
+    client.close()
+
+
+def test_a_connection_that_was_closed_while_it_was_idle_is_opened_anew(redis_url: str, stored: list[str]) -> None:
+    client = connect(redis_url, 5.0)
+    fetch = Fetcher(client)
+    assert fetch(stored[:2]) == [key.encode() for key in stored[:2]]
+    killer = redis.Redis.from_url(redis_url)
+    (number,) = fetch._idle
+    killer.client_kill_filter(_id=str(_id_of(number)))
+    assert fetch([stored[3], "nothing"]) == [stored[3].encode(), None]
+    assert len(fetch._idle) == 1
+    for one in (client, killer):
+        one.close()
+
+
+def test_threads_get_each_its_own_answers(redis_url: str, stored: list[str]) -> None:
+    client = connect(redis_url, 5.0)
+    fetch = Fetcher(client)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda number: fetch([stored[number % 50]]), range(2000)))
+    assert found == [[stored[number % 50].encode()] for number in range(2000)]
+    assert len(fetch._idle) <= 8
+    client.close()
+
+
+def test_an_answer_that_came_too_late_is_not_taken_for_the_next_one(redis_url: str, stored: list[str]) -> None:
+    client, other = connect(redis_url, 0.2), redis.Redis.from_url(redis_url)
+    fetch = Fetcher(client)
+    fetch(stored[:1])
+    other.client_pause(600)
+    with pytest.raises(Unavailable):
+        fetch(stored[1:2])
+    other.client_unpause()
+    assert fetch(stored[2:3]) == [stored[2].encode()]
+    for one in (client, other):
+        one.close()
+
+
+def test_a_fork_does_not_use_the_connections_of_its_parent(
+    redis_url: str, stored: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(redis_url, 5.0)
+    fetch = Fetcher(client)
+    fetch(stored[:1])
+    (mine,) = fetch._idle
+    monkeypatch.setattr("tidemill.features.connection.os.getpid", lambda: -1)
+    assert fetch(stored[1:2]) == [stored[1].encode()]
+    assert mine not in fetch._idle
+    client.close()
+
+
+def _id_of(connection: Any) -> int:
+    connection.send_command("CLIENT", "ID")
+    return int(connection.read_response())

@@ -1,5 +1,5 @@
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from threading import Thread
 from typing import Any
@@ -92,6 +92,41 @@ def test_more_rows_than_fit_into_one_round_trip_are_written_and_read(rows: Onlin
     entities = [f"e{number}" for number in range(5000)]
     assert rows.apply(frame(*(event(entity, offset) for offset, entity in enumerate(entities)))) == 0
     assert [row.event_time or 0 for row in reader.read(entities)] == list(range(5000))
+
+
+def meanwhile(rows: OnlineRows, monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Has something happen between the reading and the writing of the second part of a batch."""
+    real, calls = rows._changed, []
+
+    def changed(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            action()
+        return real(*args)
+
+    monkeypatch.setattr(rows, "_changed", changed)
+
+
+def test_rows_that_someone_else_changed_between_reading_and_writing_are_read_again(
+    redis_url: str, topic_prefix: str, rows: OnlineRows, reader: OnlineReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entities, other = [f"e{number}" for number in range(5000)], OnlineRows(redis_url, topic_prefix, PLAIN)
+    newer = [event("e4096", 9000, source="t"), event("e4999", 9001, source="t")]
+    meanwhile(rows, monkeypatch, lambda: other.apply(frame(*newer)))
+    assert rows.apply(frame(*(event(entity, offset) for offset, entity in enumerate(entities)))) == 2
+    found = dict(zip(entities, reader.read(entities), strict=True))
+    assert found["e4999"] == OnlineRow(Status.PRESENT, {"x": 9001.0}, 9001, {"s": 4999, "t": 9001})
+    assert {entity: row.fence["s"] for entity, row in found.items()} == {f"e{n}": n for n in range(5000)}
+    other.close()
+
+
+def test_a_store_that_is_lost_between_two_parts_of_a_batch_takes_nothing_more(
+    rows: OnlineRows, client: Any, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meanwhile(rows, monkeypatch, lambda: client.delete(f"{topic_prefix}:events#generation"))
+    with pytest.raises(RowsLost):
+        rows.apply(frame(*(event(f"e{offset}", offset) for offset in range(5000))))
+    assert client.exists(f"{topic_prefix}:events:e4999") == 0
 
 
 def test_workers_that_share_entities_lose_and_double_nothing(

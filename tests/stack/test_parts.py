@@ -12,8 +12,11 @@ from kafka.admin import NewTopic
 from tests.conftest import EnvoyProxy
 
 from tidemill.core.files import write_atomically
+from tidemill.stack import redis as redis_server
 from tidemill.stack.envoy import ROUTES_FILE, no_routes, resources
+from tidemill.stack.ports import HOST, free_ports
 from tidemill.testing import eventually
+from tidemill.testing.process import running
 
 
 def get(url: str) -> tuple[int, str, bytes]:
@@ -49,6 +52,24 @@ def test_redis_refuses_to_evict_and_keeps_nothing_on_disk(redis_url: str) -> Non
         assert client.config_get("bind") == {"bind": "127.0.0.1"}
     finally:
         client.close()
+
+
+@pytest.mark.redis
+def test_redis_is_reached_by_a_socket_in_its_folder_that_is_its_users_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "with space"
+    (port,) = free_ports(1)
+    with running(redis_server.prepare(folder, port=port), folder):
+        url = redis_server.url(folder, port=port)
+        redis_server.check(url)
+        assert url.startswith("unix://")
+        assert (folder / "redis.sock").stat().st_mode & 0o777 == 0o600
+        redis_server.check(f"redis://{HOST}:{port}/0")
+
+
+def test_redis_is_reached_by_its_port_where_the_folders_path_is_too_long_for_a_socket(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30)
+    assert redis_server.url(folder, port=7) == f"redis://{HOST}:7/0"
+    assert "--unixsocket" not in redis_server.prepare(folder, port=7).argv
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 import http.server
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -131,6 +133,17 @@ def test_a_process_is_ready_when_its_url_answers_200(runner: Runner, supervisor:
             until(runner, "w", "ready")
         finally:
             server.shutdown()
+
+
+def test_a_process_is_ready_when_its_socket_takes_connections(tmp_path: Path) -> None:
+    path = tmp_path / "with space"
+    url = f"unix://{quote(str(path))}"
+    with socket.socket(socket.AF_UNIX) as server:
+        assert not is_ready(url)
+        server.bind(str(path))
+        assert not is_ready(url)
+        server.listen()
+        assert is_ready(url)
 
 
 def test_a_file_that_cannot_be_read_stops_nothing(runner: Runner, supervisor: FileSupervisor, tmp_path: Path) -> None:

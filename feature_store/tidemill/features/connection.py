@@ -4,8 +4,10 @@ Errors of Redis stop here. URLs are those of redis-py: `redis://`, `rediss://USE
 for TLS and ACL, `unix://`.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -22,13 +24,13 @@ from tidemill.features.rows import source_id
 __all__ = [
     "READY",
     "REBUILDING",
+    "Fetcher",
     "Found",
     "Generation",
     "Keys",
     "Names",
     "connect",
     "failures",
-    "fetch",
     "token_word",
     "unpacked",
 ]
@@ -167,6 +169,7 @@ def unpacked(names: Names, generation: Generation, found: Sequence[bytes | None]
     return groups
 
 
+@lru_cache(64)
 def token_word(token: str) -> int:
     """The token as rows have it."""
     return int.from_bytes(bytes.fromhex(token), "little", signed=True)
@@ -184,19 +187,42 @@ def connect(url: str, timeout_s: float) -> "redis.Redis":
     )
 
 
-def fetch(client: "redis.Redis", keys: Sequence[str]) -> list[bytes | None]:
-    """MGET without what the client wraps around each command (metrics, retries): a third of a short read's time."""
-    pool = client.connection_pool
-    with failures():
-        connection: Any = pool.get_connection()
-        try:
-            connection.send_command("MGET", *keys)
-            return cast("list[bytes | None]", connection.read_response())
-        except BaseException:
-            connection.disconnect()  # an answer that is still to come must not be taken for another one's
-            raise
-        finally:
-            pool.release(connection)
+class Fetcher:
+    """MGET on connections of its own, without what the client wraps around each command. Thread-safe.
+
+    The pool looks at a connection each time it lends it, and the client counts and retries: more than half of a short
+    read's time. Here a connection that was closed while it was idle is noticed by its use, and used anew once.
+    """
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self._pool = client.connection_pool
+        self._idle: list[Any] = []
+        self._pid = os.getpid()
+
+    def __call__(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values of the keys, None where there is none."""
+        if self._pid != os.getpid():  # a fork shares the sockets with its parent
+            self._idle, self._pid = [], os.getpid()
+        with failures():
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._pool.get_connection()
+            try:
+                return _asked(connection, keys)
+            except redis.ConnectionError:
+                return _asked(connection, keys)
+            finally:
+                self._idle.append(connection)
+
+
+def _asked(connection: Any, keys: Sequence[str]) -> list[bytes | None]:
+    try:
+        connection.send_command("MGET", *keys)
+        return cast("list[bytes | None]", connection.read_response())
+    except BaseException:
+        connection.disconnect()  # an answer that is still to come must not be taken for another one's
+        raise
 
 
 @contextmanager

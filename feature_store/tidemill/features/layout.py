@@ -22,7 +22,6 @@ from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from tidemill.core.errors import Corrupt, InvalidInput
 from tidemill.features.partials import COLUMNS, KEYED
@@ -101,10 +100,10 @@ class Layout(msgspec.Struct, frozen=True, dict=True):
         return frozenset(self.names)
 
     @cached_property
-    def full_mask(self) -> npt.NDArray[np.int64]:
+    def full_mask(self) -> bytes:
         """The presence bits of a row that has every field."""
         bits = np.arange(64 * self.mask_words) < len(self.fields)
-        return np.packbits(bits, bitorder="little").view(np.int64)
+        return np.packbits(bits, bitorder="little").tobytes()
 
     @cached_property
     def mask_words(self) -> int:

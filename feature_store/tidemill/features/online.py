@@ -15,6 +15,7 @@ next event. Rows of another token do not count.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
@@ -40,6 +41,7 @@ from tidemill.features.connection import (
 from tidemill.features.layout import EVENTS, Layout
 from tidemill.features.packing import Fences, Rows, header_bytes, pack
 from tidemill.features.partials import Ints
+from tidemill.features.parts import Part, by_entities
 from tidemill.features.reader import OnlineReader, OnlineRow, Status
 from tidemill.features.rows import adapted, fold, fresh, source_id, stacked
 
@@ -47,9 +49,6 @@ __all__ = ["Filling", "OnlineReader", "OnlineRow", "OnlineRows", "RowsLost", "St
 
 _CHUNK = 512
 """Rows per command: about 100 kB, well under a millisecond of the server's only thread."""
-_FOLDED = 4096
-"""Rows that are folded together; each round costs a few milliseconds, however few rows it has."""
-
 _REBUILD_MS = 15_000
 """A rebuild of which nothing was heard for this long is believed dead; another worker may take over."""
 
@@ -99,6 +98,15 @@ class Filling(NamedTuple):
 
 class RowsLost(Transient):
     """The rows in Redis are not those that this writer knew: rebuild them before going on."""
+
+
+class _Changed(NamedTuple):
+    """Rows to be written, and what is expected in their places."""
+
+    entities: list[str]
+    headers: list[bytes]
+    """Of the row that is there; empty where there is none."""
+    rows: list[bytes]
 
 
 class OnlineRows:
@@ -170,7 +178,7 @@ class OnlineRows:
         """
         refusals = 0
         while events.height:
-            refused = [entity for part in _by_entities(events) for entity in self._apply(*part)]
+            refused = self._apply(list(by_entities(events)))
             refusals += len(refused)
             events = events.filter(pl.col("entity").is_in(refused)) if refused else events.clear()
         return refusals
@@ -196,7 +204,7 @@ class OnlineRows:
             filling = load()
             self._names.tell(mine, self.layout, [*filling.fence, *filling.gone])
             for part in filling.parts:
-                for entities, events, owner in _by_entities(part):
+                for entities, events, owner in by_entities(part):
                     self._fill_in(mine, token, entities, self._filled(events, owner, len(entities), filling.fence))
         self._move(mine, f"{READY}:{token}:{run_id}:{self.layout.windows_id}", 0)
         self._token = token
@@ -206,22 +214,33 @@ class OnlineRows:
         """Drop the connections."""
         self._redis.close()
 
-    def _apply(self, entities: Sequence[str], events: pl.DataFrame, owner: Ints) -> list[str]:
-        keys = [self._keys.row(entity) for entity in entities]
-        generation, found = self._read(keys)
+    def _apply(self, parts: Sequence[Part]) -> list[str]:
+        """Every entity once; returns those whose writes were refused.
+
+        No entity is in two parts. So while one part is folded, another thread has Redis write the one before and read
+        the one after; it also has what is asked of it in that order, which bounds how much is under way.
+        """
+        with ThreadPoolExecutor(1, "online-rows") as redis:
+            read, writes = redis.submit(self._read, parts[0].entities), []
+            for number, part in enumerate(parts, start=1):
+                generation, found = read.result()
+                if number < len(parts):
+                    read = redis.submit(self._read, parts[number].entities)
+                writes.append(redis.submit(self._write, generation, self._changed(part, generation, found)))
+            return [entity for write in writes for entity in write.result()]
+
+    def _changed(self, part: Part, generation: "Generation", found: Sequence[bytes | None]) -> _Changed:
+        """What becomes of the rows that these events change."""
         rows = self._current(generation, found)
-        at = fresh(rows, events, owner)
-        if not len(at):
-            return []
-        events, owner = events[at], owner[at]
+        events, owner = part.some(fresh(rows, part.events, part.owner))
         touched, owner = np.unique(owner, return_inverse=True)
         if len(touched) < len(rows):
             rows = rows.take(touched)
         self._names.tell(generation.raw, self.layout, events["source"].unique())
         packed = pack(self.layout, generation.word, fold(self.layout, rows, events, owner, self._names.sources))
-        headers = [b"" if row is None else header_bytes(row) for row in (found[at] for at in touched.tolist())]
-        refused = self._write(generation, [keys[at] for at in touched.tolist()], headers, packed)
-        return [entities[touched[at]] for at in refused]
+        which = touched.tolist()
+        headers = [b"" if row is None else header_bytes(row) for row in (found[at] for at in which)]
+        return _Changed([part.entities[at] for at in which], headers, packed)
 
     def _current(self, generation: "Generation", found: Sequence[bytes | None]) -> Rows:
         try:
@@ -232,24 +251,23 @@ class OnlineRows:
         parts = [(at, adapted(rows, layout, self.layout)) for layout, at, rows in groups]
         return stacked(self.layout, len(found), parts)
 
-    def _write(
-        self, generation: "Generation", keys: Sequence[str], headers: Sequence[bytes], rows: Sequence[bytes]
-    ) -> list[int]:
-        """Write each row whose header is as expected; returns the positions of the others."""
+    def _write(self, generation: "Generation", changed: _Changed) -> list[str]:
+        """Write each row whose header is as expected; returns the entities of the others."""
         with failures():
             pipe = self._redis.pipeline(transaction=False)
-            for first in range(0, len(keys), _CHUNK):
+            for first in range(0, len(changed.rows), _CHUNK):
                 part = slice(first, first + _CHUNK)
-                pairs = zip(headers[part], rows[part], strict=True)
+                pairs = zip(changed.headers[part], changed.rows[part], strict=True)
                 self._compare_and_set(
-                    keys=[self._keys.generation, *keys[part]],
+                    keys=[self._keys.generation, *map(self._keys.row, changed.entities[part])],
                     args=[generation.raw, *(one for pair in pairs for one in pair)],
                     client=pipe,
                 )
             answers = pipe.execute()
         if -1 in answers:
             raise RowsLost("the online rows were lost while they were written")
-        return [_CHUNK * number + position for number, answer in enumerate(answers) for position in answer]
+        refused = [_CHUNK * number + position for number, answer in enumerate(answers) for position in answer]
+        return [changed.entities[at] for at in refused]
 
     def _filled(self, events: pl.DataFrame, owner: Ints, count: int, fence: Mapping[str, int]) -> Rows:
         rows = fold(self.layout, Rows.empty(self.layout, count), events, owner, self._names.sources)
@@ -270,7 +288,8 @@ class OnlineRows:
             if answer == -1:
                 raise RowsLost("the rebuild of the online rows took too long, and another worker went on with it")
 
-    def _read(self, keys: Sequence[str]) -> tuple["Generation", list[bytes | None]]:
+    def _read(self, entities: Sequence[str]) -> tuple["Generation", list[bytes | None]]:
+        keys = [self._keys.row(entity) for entity in entities]
         with failures():
             pipe = self._redis.pipeline(transaction=False)
             pipe.info("server")
@@ -317,17 +336,3 @@ class OnlineRows:
         with failures():
             if self._swap(keys=[self._keys.generation], args=[expected, new, life_ms]) == -1:
                 raise RowsLost("another worker rebuilds the online rows")
-
-
-def _by_entities(events: pl.DataFrame) -> Iterator[tuple[list[str], pl.DataFrame, Ints]]:
-    """Some thousand entities at a time: their names, their events and the entity of each."""
-    entities = events["entity"].unique(maintain_order=True)
-    owner = events["entity"].cast(pl.Enum(entities)).to_physical().to_numpy().astype(np.int64)
-    names = entities.to_list()
-    if len(names) <= _FOLDED:
-        if names:
-            yield names, events, owner
-        return
-    for first in range(0, len(names), _FOLDED):
-        at = np.flatnonzero((owner >= first) & (owner < first + _FOLDED))
-        yield names[first : first + _FOLDED], events[at], owner[at] - first

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tidemill.core.errors import InvalidInput
-from tidemill.features.connection import READY, Found, Generation, Keys, Names, connect, fetch, unpacked
+from tidemill.features.connection import READY, Fetcher, Found, Generation, Keys, Names, connect, unpacked
 from tidemill.features.layout import EVENTS, Layout
 from tidemill.features.packing import Rows, presence, uniform_bodies
 from tidemill.features.partials import Ints
@@ -70,6 +70,7 @@ class OnlineReader:
     ) -> None:
         self._keys = Keys(model_id, view)
         self._redis = connect(redis_url, timeout_s)
+        self._fetch = Fetcher(self._redis)
         self._names = Names(self._redis, self._keys.names)
         self._layout, self._ttl_ms = layout or Layout(()), ttl_ms
         self._known: tuple[bytes | None, Generation] = (None, Generation.parse(None))
@@ -118,7 +119,7 @@ class OnlineReader:
 
     def _packed(self, entities: Sequence[str]) -> tuple[Generation, list[bytes | None]]:
         prefix = self._keys.row("")
-        raw, *rows = fetch(self._redis, [self._keys.generation, *[prefix + entity for entity in entities]])
+        raw, *rows = self._fetch([self._keys.generation, *[prefix + entity for entity in entities]])
         known, generation = self._known  # one read of one attribute: other threads may set it meanwhile
         if raw != known:
             generation = Generation.parse(raw)
@@ -139,7 +140,7 @@ class OnlineReader:
         if bodies.shape[1] < layout.body_words or self._has_old(bodies[:, 0], now_ms):
             return None
         mask, words = bodies[:, 3:first], bodies[:, first:]
-        present = None if (mask == layout.full_mask).all() else presence(mask, len(layout.fields))
+        present = None if mask.tobytes() == layout.full_mask * len(packed) else presence(mask, len(layout.fields))
         matrix = np.empty((len(packed), len(names)))
         for kind, columns, fields in layout.places(names):
             numbers = words[:, fields]

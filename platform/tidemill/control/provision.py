@@ -61,7 +61,7 @@ class Provisioner:
             keeps their records for so many milliseconds, -1 for ever, None as the brokers see fit.
         file: where a model's resource is stored, by its id.
         feast: the command that enters a model into the feature registry, before `--resource FILE`; None: it is not.
-        partitions: of each topic that is made.
+        partitions: of a topic of events that is made; every other has one.
     """
 
     def __init__(
@@ -103,7 +103,10 @@ class Provisioner:
     def _provide_topics(self, resource: ContinualModel) -> None:
         for retention_ms, names in _retention(resource).items():
             if missing := names - self._made:
-                self._ensure_topics(dict.fromkeys(sorted(missing), self._partitions), retention_ms)
+                partitions = {
+                    name: self._partitions if name == resource.events_topic else 1 for name in sorted(missing)
+                }
+                self._ensure_topics(partitions, retention_ms)
                 self._made |= missing
 
 

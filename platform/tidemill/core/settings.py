@@ -66,6 +66,8 @@ class Settings(BaseModel):
     Predictions, labels and outcomes stay."""
     lake_vacuum_hours: int = Field(default=24, ge=1)
     """How long the lake can show an older version of a table; files that only older ones need are removed."""
+    events_partitions: int = Field(default=1, ge=1, le=1000)
+    """Partitions of a model's events topic where it is made here: so many `tidemill ingest` can share the work."""
     ingest_linger_ms: int = Field(default=150, ge=1, le=60_000)
     """How long a batch of events gathers before it is committed."""
     ingest_batch_records: int = Field(default=20_000, ge=1, le=1_000_000)

