@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import pytest
@@ -158,7 +158,7 @@ def test_rows_that_are_lost_are_filled_from_the_lake(kept: Kept, redis_url: str)
     kept.take(labels(*SAID))
     before = kept.served("AB")
     client = redis.Redis.from_url(redis_url)
-    client.delete(*client.keys(f"{kept.rows._model}:{LABELS}*"))
+    client.delete(*cast("list[bytes]", client.keys(f"{kept.rows._model}:{LABELS}*")))
     assert [row.status for row in kept.reader.read("AB")] == [Status.REBUILDING] * 2
     kept.rows.settle()
     assert kept.served("AB") == before == kept.recomputed("AB")

@@ -1,53 +1,63 @@
-"""Quality accumulators."""
+"""The table of quality: what counts where, and that corrections leave no trace."""
 
-import pytest
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.metrics.quality import Quality, QualityTable
+from tidemill.metrics.measures import Measures
+from tidemill.metrics.quality import Cell, Judged, QualityTable
+from tidemill.spec.model import LabelField, Prediction
 
-losses = st.sampled_from([None, 0.0, 1.0])
-rows = st.lists(st.tuples(st.sampled_from(["v1", "v2"]), st.integers(0, 5000), losses))
+MEASURES = Measures(
+    Prediction(type="classification", classes=("ok", "scratch")), (LabelField(name="defect", type="class"),)
+)
+
+cells = st.builds(Cell, st.sampled_from(["v1", "v2"]), st.sampled_from(["", "north"]), window=st.integers(0, 2))
+answers = st.sampled_from([{"class": "ok", "confidence": 0.9}, {"class": "scratch"}, {}])
+labels: st.SearchStrategy[Any] = st.sampled_from([None, {"defect": "ok"}, {"defect": "scratch"}, {"defect": 7}])
+judged = st.builds(Judged, answers, labels, disputed=st.booleans())
 
 
-def table(outcomes: list[tuple[str, int, float | None]]) -> QualityTable:
-    made = QualityTable(window_ms=1000)
-    for version, at, loss in outcomes:
-        made.add(version, at, loss)
+def table(outcomes: list[tuple[Cell, Judged]]) -> QualityTable:
+    made = QualityTable(MEASURES)
+    for cell, outcome in outcomes:
+        made.add(cell, outcome)
     return made
 
 
-def test_quality_of_nothing_is_unknown() -> None:
-    nothing = Quality()
-    assert (nothing.error, nothing.accuracy, nothing.share_labelled) == (None, None, None)
+def seen(made: QualityTable) -> dict[Cell, Any]:
+    return {cell: (made.count(cell), made.count(cell, "disputed"), made.figures(cell)) for cell in made.cells()}
 
 
-def test_unlabelled_outcomes_lower_the_share_and_not_the_accuracy() -> None:
-    quality = Quality.of(0.0) + Quality.of(1.0) + Quality.of(None) + Quality.of(None)
-    assert (quality.error, quality.accuracy, quality.share_labelled) == (0.5, 0.5, 0.5)
+@given(st.lists(st.tuples(cells, judged), max_size=12), st.lists(st.tuples(cells, judged), max_size=4), st.data())
+def test_corrections_splits_and_orders_leave_what_a_new_count_gives(
+    outcomes: list[tuple[Cell, Judged]], wrong: list[tuple[Cell, Judged]], data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(0, len(outcomes)))
+    first = table([*wrong, *outcomes[:cut]])
+    first.merge(table(data.draw(st.permutations(outcomes[cut:]))))
+    for cell, outcome in wrong:
+        first.remove(cell, outcome)
+    assert seen(first) == seen(table(outcomes))
 
 
-@given(rows, st.integers(0, 50))
-def test_parts_merge_to_the_whole(outcomes: list[tuple[str, int, float | None]], cut: int) -> None:
-    merged = table(outcomes[cut:])
-    merged.merge(table(outcomes[:cut]))
-    assert merged.cells == table(outcomes).cells
-
-
-@given(rows, losses)
-def test_a_correction_counts_once(outcomes: list[tuple[str, int, float | None]], after: float | None) -> None:
-    corrected = table([("v1", 1500, 1.0), *outcomes])
-    corrected.correct("v1", 1500, 1.0, after)
-    assert corrected.cells == table([("v1", 1500, after), *outcomes]).cells
-
-
-def test_total_and_series_select_versions_and_windows() -> None:
-    made = table([("v1", 100, 0.0), ("v1", 1100, 1.0), ("v2", 1200, 1.0), ("v1", 2100, None)])
-    assert made.total().outcomes == 4
-    assert made.total("v1", since_ms=1000, until_ms=2000) == Quality(1, 1, 1.0)
-    assert list(made.series("v1")) == [(0, Quality(1, 1, 0.0)), (1000, Quality(1, 1, 1.0)), (2000, Quality(1, 0, 0.0))]
-
-
-def test_tables_of_different_windows_do_not_merge() -> None:
-    with pytest.raises(ValueError, match="500 ms"):
-        table([]).merge(QualityTable(window_ms=500))
+def test_outcomes_without_label_count_and_are_not_scored() -> None:
+    cell = Cell("v1")
+    made = table(
+        [
+            (cell, Judged({"class": "ok"}, {"defect": "ok"})),
+            (cell, Judged({"class": "ok"}, {"defect": "scratch"}, assumed=True)),
+            (cell, Judged({"class": "ok"})),
+            (cell, Judged({"class": "ok"}, disputed=True)),
+            (cell, Judged({"class": "ok"}, {"defect": 7})),
+        ]
+    )
+    assert [made.count(cell, what) for what in ("outcomes", "labelled", "assumed", "disputed", "unjudged")] == [
+        *(5, 2, 1, 1, 1)
+    ]
+    figures = made.figures(cell)
+    assert figures is not None
+    assert (figures.labelled, figures.error) == (2, 0.5)
+    assert made.figures(Cell("v2")) is None
+    assert list(made.cells()) == [cell]

@@ -37,7 +37,7 @@ def complaints(frame: pl.DataFrame, record: SnapshotRecord, resource: ContinualM
     train = frame.filter(pl.col("part") != "fresh")
     fresh = frame.filter(pl.col("part") == "fresh")
     found = _too_few(train, fresh, record, resource)
-    if train.height:
+    if train.height and resource.spec.prediction.type != "regression":
         found += _classes(train, resource)
     found += _leaks(train, fresh, resource)
     found += _pictures(frame, resource)
@@ -56,7 +56,8 @@ def _too_few(train: pl.DataFrame, fresh: pl.DataFrame, record: SnapshotRecord, r
     labelled = sum(record.rows.values())
     if record.invalid_labels > MAX_INVALID_LABELS * (labelled + record.invalid_labels):
         classes = ", ".join(resource.spec.prediction.classes)
-        found.append(f"{record.invalid_labels} labels state none of the classes {classes}")
+        wanted = f"none of the classes {classes}" if classes else "no number"
+        found.append(f"{record.invalid_labels} labels state {wanted}")
     return found
 
 

@@ -5,18 +5,31 @@ from typing import Any
 
 import msgspec
 
+from tidemill.core.errors import InvalidInput
+from tidemill.metrics.losses import true_number
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["label_class", "parse_label", "states_new_class"]
+__all__ = ["label_class", "parse_label", "states_new_class", "states_number"]
 
 
 def parse_label(text: str, resource: ContinualModel) -> dict[str, Any] | None:
-    """The label's value, or None where it no longer states one of the resource's classes."""
+    """The label's value, or None where it no longer states what is judged: one of the classes, or a number."""
     try:
         value = msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.DecodeError:
         return None
+    if resource.spec.prediction.type == "regression":
+        return value if states_number(value, resource) else None
     return None if label_class(value, resource) is None else value
+
+
+def states_number(value: Mapping[str, Any], resource: ContinualModel) -> bool:
+    """Whether a label has the number that a regression is judged by."""
+    try:
+        true_number(resource.spec.labels.fields, value)
+    except InvalidInput:
+        return False
+    return True
 
 
 def states_new_class(text: str, resource: ContinualModel) -> bool:

@@ -90,6 +90,8 @@ def check_answers(answers: Any, manifest: Manifest, rows: int) -> None:
 def _problem(answer: Any, manifest: Manifest) -> str | None:
     if not isinstance(answer, dict):
         return "an answer is a dict"
+    if manifest.prediction.type == "regression":
+        return None if _is_finite(answer.get("value")) else "value should be a number"
     if answer.get("class") not in manifest.prediction.classes:
         return f"class should be one of {', '.join(manifest.prediction.classes)}"
     confidence = answer.get("confidence")

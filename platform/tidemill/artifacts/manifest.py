@@ -36,8 +36,9 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
 class PredictionShape(msgspec.Struct, frozen=True, kw_only=True):
     """What the version answers, as the spec said when it was trained."""
 
-    type: Literal["classification", "detection"]
+    type: Literal["classification", "detection", "regression"]
     classes: tuple[str, ...]
+    """None of a regression."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

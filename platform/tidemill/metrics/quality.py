@@ -1,99 +1,85 @@
-"""Quality as a mergeable accumulator: error and accuracy per version and window, with the share labelled.
+"""Quality by version, slice, cohort and time window: exact sums that any order, split and correction leave the same.
 
-An accumulator is three sums, so that parts of a stream may be added in any order, and a correction takes the
-old outcome out and puts the new one in. What it says is the quality of the *labelled* outcomes; whether that
-is the model's depends on how labels were chosen (STATISTICS.md 3), so the share labelled is always beside it.
+A cell has what `tidemill.metrics.measures` sums over its labelled outcomes, and how many outcomes it has in all. An
+outcome counts once, by its newest revision: a correction takes the one before it out again.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
-__all__ = ["Quality", "QualityTable"]
+from tidemill.core.errors import InvalidInput
+from tidemill.metrics.measures import Figures, Measures
+from tidemill.metrics.sums import Sums, Terms
 
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """Sums over outcomes: how many, how many labelled, and the loss of those."""
-
-    outcomes: int = 0
-    labelled: int = 0
-    loss: float = 0.0
-
-    @classmethod
-    def of(cls, loss: float | None) -> "Quality":
-        """One outcome; its bounded loss, or None while it has no label."""
-        return cls(1, 0, 0.0) if loss is None else cls(1, 1, loss)
-
-    def __add__(self, other: "Quality") -> "Quality":
-        """Both together."""
-        return Quality(self.outcomes + other.outcomes, self.labelled + other.labelled, self.loss + other.loss)
-
-    def __sub__(self, other: "Quality") -> "Quality":
-        """This without `other`, which must have been added before."""
-        return Quality(self.outcomes - other.outcomes, self.labelled - other.labelled, self.loss - other.loss)
-
-    @property
-    def error(self) -> float | None:
-        """Mean loss of the labelled outcomes; None where there is none."""
-        return self.loss / self.labelled if self.labelled else None
-
-    @property
-    def accuracy(self) -> float | None:
-        """1 - error."""
-        error = self.error
-        return None if error is None else 1.0 - error
-
-    @property
-    def share_labelled(self) -> float | None:
-        """Labelled share of all outcomes; None where there is none."""
-        return self.labelled / self.outcomes if self.outcomes else None
+__all__ = ["Cell", "Judged", "QualityTable"]
 
 
-@dataclass(slots=True)
+class Cell(NamedTuple):
+    """What an outcome counts for. A slice is a value of whatever it is cut by, "" where it is not."""
+
+    version: str
+    slice: str = ""
+    cohort: str = ""
+    window: int = 0
+    """The prediction's time // the window's length; 0 without windows."""
+
+
+class Judged(NamedTuple):
+    """An outcome as quality sees it: the answer, and the label if there is one."""
+
+    output: Mapping[str, Any]
+    label: Mapping[str, Any] | None = None
+    assumed: bool = False
+    disputed: bool = False
+
+
 class QualityTable:
-    """Quality by (version, window); a window is `at_ms // window_ms`.
+    """Sums by cell.
 
     Args:
-        window_ms: length of a window in milliseconds.
+        measures: how labelled outcomes are scored.
     """
 
-    window_ms: int
-    cells: dict[tuple[str, int], Quality] = field(default_factory=dict)
+    def __init__(self, measures: Measures) -> None:
+        self._measures = measures
+        self._cells: dict[Cell, Sums] = {}
 
-    def add(self, version: str, at_ms: int, loss: float | None) -> None:
-        """Take in one outcome of `version` whose prediction was made at `at_ms`."""
-        self._move(version, at_ms, Quality.of(loss))
+    def add(self, cell: Cell, outcome: Judged) -> None:
+        """Take in an outcome."""
+        self._cells.setdefault(cell, Sums()).add(self._terms(outcome))
 
-    def correct(self, version: str, at_ms: int, before: float | None, after: float | None) -> None:
-        """Replace the loss of an outcome taken in earlier: a correction counts once, with its newest label."""
-        self._move(version, at_ms, Quality.of(after) - Quality.of(before))
+    def remove(self, cell: Cell, outcome: Judged) -> None:
+        """Take out one that was added: a newer revision takes its place."""
+        self._cells.setdefault(cell, Sums()).add(self._terms(outcome), -1)
 
     def merge(self, other: "QualityTable") -> None:
-        """Take in another table of the same window; raises ValueError for a different one."""
-        if other.window_ms != self.window_ms:
-            raise ValueError(f"windows of {other.window_ms} ms do not merge into windows of {self.window_ms} ms")
-        for key, quality in other.cells.items():
-            self.cells[key] = self.cells.get(key, Quality()) + quality
+        """Take in another table of the same measures."""
+        for cell, sums in other._cells.items():
+            self._cells[cell] = self._cells.get(cell, Sums()) + sums
 
-    def total(self, version: str | None = None, since_ms: int | None = None, until_ms: int | None = None) -> Quality:
-        """All windows that begin in [since, until) together, of one version or of all."""
-        return sum(
-            (
-                quality
-                for (of, window), quality in self.cells.items()
-                if (version is None or of == version)
-                and (since_ms is None or window * self.window_ms >= since_ms)
-                and (until_ms is None or window * self.window_ms < until_ms)
-            ),
-            Quality(),
-        )
+    def cells(self) -> Iterator[Cell]:
+        """The cells that hold an outcome, in order."""
+        return iter(sorted(cell for cell, sums in self._cells.items() if sums.count("outcomes")))
 
-    def series(self, version: str) -> Iterator[tuple[int, Quality]]:
-        """(begin of window in ms, quality) of one version, oldest first."""
-        for (of, window), quality in sorted(self.cells.items()):
-            if of == version:
-                yield window * self.window_ms, quality
+    def count(self, cell: Cell, what: str = "outcomes") -> int:
+        """How many `outcomes`; of these `labelled`, `assumed`, `disputed`, or `unjudged` (no measure for the label)."""
+        sums = self._cells.get(cell)
+        return sums.count(what) if sums else 0
 
-    def _move(self, version: str, at_ms: int, change: Quality) -> None:
-        key = (version, at_ms // self.window_ms)
-        self.cells[key] = self.cells.get(key, Quality()) + change
+    def figures(self, cell: Cell) -> Figures | None:
+        """The figures over a cell's labelled outcomes; None where it has none."""
+        sums = self._cells.get(cell)
+        return self._measures.figures(sums) if sums else None
+
+    def _terms(self, outcome: Judged) -> Terms:
+        found: Terms = [(("outcomes",), 1)]
+        if outcome.disputed:
+            found.append((("disputed",), 1))
+        if outcome.label is None:
+            return found
+        if outcome.assumed:
+            found.append((("assumed",), 1))
+        try:
+            return found + self._measures.terms(outcome.output, outcome.label)
+        except InvalidInput:  # of an older form of the resource
+            return [*found, (("unjudged",), 1)]

@@ -25,16 +25,31 @@ class Value(Part):
 class Prediction(Part):
     """What the model answers."""
 
-    type: Literal["classification", "detection"]
-    """`classification`: one class; `detection`: one class and the box of what was found."""
-    classes: Annotated[tuple[str, ...], Field(min_length=2)]
-    """The classes; the first means that nothing was found."""
+    type: Literal["classification", "detection", "regression"]
+    """`classification`: one class; `detection`: one class and the box of what was found; `regression`: one number."""
+    classes: Annotated[tuple[str, ...], Field(min_length=2, validate_default=False)] = ()
+    """The classes; the first means that nothing was found. None for `regression`."""
+    tolerance: Annotated[float, Field(gt=0)] | None = None
+    """How far the number may be from the label's before the answer is wrong (`regression` only)."""
     value: Value | None = None
-    """What wrong answers cost; with it, quality is also told as cost."""
+    """What wrong answers cost; with it, quality is also told as cost. Not for `regression`."""
 
     @model_validator(mode="after")
     def _classes_differ(self) -> "Prediction":
         refuse_repeated(self.classes, "class")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> "Prediction":
+        if self.type == "regression":
+            if self.tolerance is None:
+                raise ValueError("regression needs a tolerance: how far an answer may be off before it is wrong")
+            if self.classes or self.value is not None:
+                raise ValueError("regression answers a number: it has neither classes nor the value of mixing them up")
+        elif not self.classes:
+            raise ValueError(f"{self.type} needs classes; the first means that nothing was found")
+        elif self.tolerance is not None:
+            raise ValueError(f"tolerance is for regression, not {self.type}")
         return self
 
 

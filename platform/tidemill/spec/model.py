@@ -143,6 +143,12 @@ class Spec(Part):
     @model_validator(mode="after")
     def _labels_say_what_is_judged(self) -> "Spec":
         types = [field.type for field in self.labels.fields]
+        if self.prediction.type == "regression":
+            if len([kind for kind in types if kind in {"float", "int"}]) != 1:
+                raise ValueError("labels.fields needs one field of type float or int: regression is judged by it")
+            if "class" in types:
+                raise ValueError("labels.fields: a field of type class needs prediction.classes")
+            return self
         if "class" not in types and "bool" not in types:
             raise ValueError(
                 "labels.fields needs a field of type class, or bool for whether anything was found: "
