@@ -20,7 +20,7 @@ from tidemill.training.dataset import content, labelled, split
 from tidemill.training.snapshot import rows_and_labels
 from tidemill.training.windows import FROM, with_windows
 
-FEATURES = {
+FEATURES: dict[str, Any] = {
     "image": ["brightness", "contrast"],
     "windows": [
         {"name": "seen", "agg": "count", "over": ["1m", "1h"]},
