@@ -32,6 +32,7 @@ COMMANDS = {
     "rollout": "models",
     "delete": "models",
     "labels": "labels",
+    "quality": "quality",
     "quarantine": "quarantine",
     "rebuild": "keeping",
     "skew": "keeping",

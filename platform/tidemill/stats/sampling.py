@@ -98,6 +98,11 @@ class SampledMean:
         self._labelled += int(used.sum())
         self._volunteered += int((has_label & ~is_known).sum())
 
+    @property
+    def count(self) -> int:
+        """Outcomes taken in."""
+        return self._sequence.count
+
     def estimate(self, lost: int = 0) -> Estimate:
         """The estimate now; `lost` answers may be missing beside those taken in."""
         count = self._sequence.count
