@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import hypothesis
 import pytest
 import structlog
 
@@ -18,6 +19,10 @@ from tidemill.stack import kafka as kafka_process
 from tidemill.stack import redis as redis_process
 from tidemill.stack.ports import HOST, free_ports
 from tidemill.testing.process import running
+
+# How long an example takes on a busy machine says nothing of the code.
+hypothesis.settings.register_profile("tidemill", deadline=None)
+hypothesis.settings.load_profile("tidemill")
 
 
 class EnvoyProxy(NamedTuple):
