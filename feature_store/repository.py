@@ -8,6 +8,8 @@ from tidemill.features.definitions import definitions
 from tidemill.spec.load import load
 
 _settings, _ = load_settings()
-entity, view, service = definitions(load(Path(os.environ["TIDEMILL_RESOURCE"])), _settings.lake_uri)
+entity, view, *_more, service = definitions(load(Path(os.environ["TIDEMILL_RESOURCE"])), _settings.lake_uri)
 # Feast collects what it finds in the module; a view without its source in sight would be refused.
 source = view.batch_source
+labels = _more[0] if _more else None
+labels_source = labels.batch_source if labels else None

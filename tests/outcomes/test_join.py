@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.events.records import Outcome, Prediction
+from tidemill.labels.words import judged_field
 from tidemill.outcomes.join import Heard, Indexed, Rule, Terms, Truth, index, outcomes_of
+from tidemill.outcomes.session import truth_of
+from tidemill.testing.loop import example_resource
 
 TERMS = Terms(after=100, horizon=1000)
 
@@ -171,3 +174,16 @@ def test_more_of_the_log_or_the_horizon_only_adds_outcomes(log: list[Heard], cut
 def test_where_all_are_labelled_the_probability_is_1() -> None:
     (outcome,) = outcomes_of(prediction(), [heard(1, 1060, "scratch")], Truth(loss, {}, certain=True))
     assert outcome.probability == 1.0
+
+
+def test_a_regression_is_judged_by_its_tolerance_and_assumes_no_class() -> None:
+    resource = example_resource(
+        prediction={"type": "regression", "tolerance": 5.0}, labels={"fields": [{"name": "price", "type": "float"}]}
+    )
+    truth = truth_of(resource)
+    assert truth.loss({"value": 12.0}, {"price": 17.0}) == 0.0
+    assert truth.loss({"value": 12.0}, {"price": 17.5}) == 1.0
+    assert truth.loss({}, {"price": 17.5}) == 1.0
+    assert truth.loss({"value": 12.0}, {"price": None}) is None
+    assert truth.negative == {"price": None}
+    assert judged_field(resource).name == "price"

@@ -11,8 +11,8 @@ import pytest
 from tidemill.core.errors import InvalidInput, NotFound
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.sources import Source
-from tidemill.outcomes.quality import CellQuality, Cut, quality_of
-from tidemill.outcomes.tables import OUTCOMES, PREDICTIONS
+from tidemill.outcomes.quality import MOST_CELLS, CellQuality, Cut, quality_of
+from tidemill.outcomes.tables import LABELS, OUTCOMES, PREDICTIONS
 from tidemill.spec.model import ContinualModel
 from tidemill.stats.sampling import SampledMean
 from tidemill.testing.loop import example_resource
@@ -48,7 +48,9 @@ def outcome(number: int, answer: str, truth: str | None, **more: Any) -> dict[st
     } | more
 
 
-def kept(lake: Path, resource: ContinualModel, *outcomes: dict[str, Any], features: Any = None) -> str:
+def kept(
+    lake: Path, resource: ContinualModel, *outcomes: dict[str, Any], features: Any = None, schema: Any = OUTCOMES
+) -> str:
     """The lake with these outcomes, and with predictions that have `features(number)`."""
 
     def write(name: str, schema: dict[str, Any], rows: list[dict[str, Any]]) -> None:
@@ -60,12 +62,25 @@ def kept(lake: Path, resource: ContinualModel, *outcomes: dict[str, Any], featur
         ]
         table.append(pl.DataFrame(placed, schema=schema, orient="row"), {source: len(rows)})
 
-    write("outcomes", OUTCOMES, list(outcomes))
+    write("outcomes", schema, list(outcomes))
     if features is not None:
         columns = ("prediction_id", "predicted_at")
         rows = [{name: one[name] for name in columns} for one in outcomes]
         write("predictions", PREDICTIONS, [row | {"features": json.dumps(features(at))} for at, row in enumerate(rows)])
     return str(lake)
+
+
+def picked(lake: Path, resource: ContinualModel, picks: dict[str, float]) -> None:
+    """Records of picks, each of a round that considered all until so many minutes after noon."""
+    source = Source("c", "l", 0)
+    rows = [
+        {"source": str(source), "offset": at, "prediction_id": name, "reasons": '{"control": 0.25}'}
+        | dict.fromkeys(("event_time", "available_at"), NOON + timedelta(minutes=minutes))
+        | {"available_date": NOON.date()}
+        for at, (name, minutes) in enumerate(picks.items())
+    ]
+    table = LakeTable(table_uri(str(lake), resource.id, "labels"), LABELS, pipeline="o")
+    table.append(pl.DataFrame(rows, schema=LABELS, orient="row"), {source: len(rows)})
 
 
 def only(found: list[CellQuality]) -> CellQuality:
@@ -128,8 +143,13 @@ def test_where_all_are_to_be_labelled_those_that_are_not_yet_widen_the_interval(
     resource = resource_of()
     rows = [outcome(n, "ok", "ok" if n % 4 else None) for n in range(40)]
     found = only(quality_of(kept(tmp_path, resource, *rows), resource, Cut()))
-    assert (found.kind, found.error.count, found.error.lost) == ("all labelled", 30, 10)
-    assert found.error.interval.high >= 0.25
+    assert (found.kind, found.error.count, found.error.labelled, found.waiting) == ("all labelled", 40, 30, 10)
+    assert found.error.mean == pytest.approx(10 / 80)
+    complete = SampledMean(1.0, risk=0.025)
+    complete.update(
+        pl.Series([0.0 if n % 4 else 1.0 for n in range(40)]).to_numpy(), pl.repeat(1.0, 40, eager=True).to_numpy()
+    )
+    assert found.error.interval.high == complete.estimate().interval.high
 
 
 def test_of_a_control_share_the_estimate_is_of_all(tmp_path: Path) -> None:
@@ -138,12 +158,57 @@ def test_of_a_control_share_the_estimate_is_of_all(tmp_path: Path) -> None:
     for row in rows:
         row["probability"] = None if row["label"] is None else 0.25
     rows[4] |= {"probability": None, "loss": 1.0}  # volunteered
-    found = only(quality_of(kept(tmp_path, resource, *rows), resource, Cut()))
-    assert (found.kind, found.error.count, found.error.labelled, found.error.volunteered) == ("sampled", 400, 99, 1)
-    losses = [float("nan") if row["loss"] is None else row["loss"] for row in rows]
-    mine = SampledMean(0.25)
-    mine.update(pl.Series(losses).to_numpy(), pl.Series([row["probability"] for row in rows]).cast(float).to_numpy())
-    assert found.error == mine.estimate()
+    lake = kept(tmp_path, resource, *rows)
+    before = only(quality_of(lake, resource, Cut()))
+    assert (before.error.mean, before.error.interval) == (None, (0.0, 1.0))  # no round has considered anything
+    picked(tmp_path, resource, {"p0": 299.0, "p201": 299.0})
+    found = only(quality_of(lake, resource, Cut()))
+    assert (found.kind, found.outcomes, found.error.count, found.error.volunteered) == ("sampled", 400, 300, 1)
+    assert (found.error.labelled, found.waiting) == (74, 1)
+    losses = [float("nan") if row["loss"] is None else row["loss"] for row in rows[:300]]
+    probability = [row["probability"] for row in rows[:300]]
+    probability[201] = 0.25
+    ends = []
+    for loss in (0.0, 1.0):
+        mine = SampledMean(0.25, risk=0.025)
+        mine.update(
+            pl.Series([*losses[:201], loss, *losses[202:]]).to_numpy(), pl.Series(probability).cast(float).to_numpy()
+        )
+        ends.append(mine.estimate().interval)
+    assert found.error.interval == (ends[0].low, ends[1].high)
+
+
+@pytest.mark.parametrize("control", [0.05, 0.1, 0.2, 0.3, 0.7, 0.9])
+def test_a_label_of_the_control_share_alone_counts_whatever_its_probability_rounds_to(
+    tmp_path: Path, control: float
+) -> None:
+    resource = resource_of(control=control)
+    rows = [outcome(n, "ok", "ok", probability=1 - (1 - control)) for n in range(5)]
+    lake = kept(tmp_path, resource, *rows)
+    picked(tmp_path, resource, {"p0": 10.0})
+    assert only(quality_of(lake, resource, Cut())).error.labelled == 5
+
+
+def test_a_label_from_before_the_share_was_raised_counts_with_its_own_probability(tmp_path: Path) -> None:
+    resource = resource_of(control=0.5)
+    lake = kept(tmp_path, resource, *(outcome(n, "ok", "ok", probability=0.1) for n in range(5)))
+    picked(tmp_path, resource, {"p0": 10.0})
+    assert only(quality_of(lake, resource, Cut())).error.labelled == 5
+
+
+def test_too_many_cells_are_refused(tmp_path: Path) -> None:
+    resource = resource_of()
+    lake = kept(tmp_path, resource, *(outcome(n, "ok", "ok") for n in range(MOST_CELLS + 1)))
+    with pytest.raises(InvalidInput, match="more than 2,000 cells"):
+        quality_of(lake, resource, Cut(by="entity", window_ms=1))
+
+
+def test_a_table_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    resource = resource_of()
+    known = [name for name in OUTCOMES if name not in {"cohort", "disputed", "assumed", "probability", "maybe_lost"}]
+    row = {name: value for name, value in outcome(0, "ok", "ok").items() if name in known}
+    kept(tmp_path, resource, row, schema={name: OUTCOMES[name] for name in known})
+    assert only(quality_of(str(tmp_path), resource, Cut(cohorts=True))).labelled == 1
 
 
 def test_without_a_control_share_nothing_is_said_of_all(tmp_path: Path) -> None:

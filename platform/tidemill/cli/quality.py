@@ -92,7 +92,8 @@ def _names(found: Sequence["CellQuality"]) -> list[str]:
 def _figures(one: "CellQuality") -> list[str]:
     share = f"{one.labelled / one.outcomes:.1%}" if one.outcomes else ""
     mean = "" if one.error.mean is None else f"{one.error.mean:.4f}"
-    interval = f"{one.error.interval.low:.4f} to {one.error.interval.high:.4f}" if one.labelled else ""
+    low, high = one.error.interval
+    interval = f"{low:.4f} to {high:.4f}" if one.error.labelled and one.kind != "labelled only" else ""
     cells = [f"{one.outcomes:,}", share, mean, interval]
     figures = one.figures
     if figures is None:
@@ -116,6 +117,8 @@ def _notes(found: Sequence["CellQuality"]) -> list[str]:
     last = found[-1]
     lost = f"{last.lost:,}" + (f" + ≤ {last.maybe_lost:,}" if last.maybe_lost else "")
     notes = [f"\nerror: {_MEANING[last.kind]}; other figures: of the labelled answers"]
+    if waiting := sum(one.waiting for one in found):
+        notes.append(f"{waiting:,} labels are still to come; the intervals allow for anything that they may say")
     if last.lost or last.maybe_lost:
-        notes.append(f"missing from the prediction log: {lost}; the intervals are as much wider")
+        notes.append(f"missing from the prediction log: {lost}, which the intervals allow for")
     return notes

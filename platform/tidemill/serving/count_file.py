@@ -48,7 +48,7 @@ class CountFile:
             folder.mkdir(parents=True, exist_ok=True)
             # Locked before it has its name: another process takes an unlocked file for one of the dead.
             self._file = os.open(made, os.O_RDWR | os.O_CREAT, 0o644)
-            os.truncate(made, 8 * _WORDS)
+            os.posix_fallocate(self._file, 0, 8 * _WORDS)  # a hole that a full disk cannot fill kills by a signal
             try_lock(self._file)
             self._map = mmap.mmap(self._file, 8 * _WORDS)
             made.rename(self._path)

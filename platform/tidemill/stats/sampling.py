@@ -11,7 +11,9 @@ running mean of the labels seen, each weighted by 1/π (Hájek 1971). The confid
 (`tidemill.stats.confidence`), which lies in [−k, k + 1], k = 1/π_min.
 
 ξ_i is 0 for outcomes without label, also for answers that were never logged: of these is known only that they were
-given, and so z_i = m_i. What is lost is not known to be like the rest: L of N lost move both ends outwards by L/N.
+given, and so z_i = m_i. A pick whose label is still to come is neither: who asks must count it at its best and at its
+worst. The promise is over the outcomes in their order, with the labels that there are; a look after more labels came is
+a look at another sequence. What is lost is not known to be like the rest: L of N lost move both ends outwards by L/N.
 """
 
 from dataclasses import dataclass
@@ -106,7 +108,8 @@ class SampledMean:
     def estimate(self, lost: int = 0) -> Estimate:
         """The estimate now; `lost` answers may be missing beside those taken in."""
         count = self._sequence.count
-        interval = self._sequence.interval() if count else Interval(0.0, 1.0)
+        # Without a label that was drawn, z is a guess, however often it is repeated.
+        interval = self._sequence.interval() if self._labelled else Interval(0.0, 1.0)
         share = lost / (count + lost) if count + lost else 0.0
         return Estimate(
             mean=min(1.0, max(0.0, self._sum / count)) if self._labelled else None,

@@ -100,7 +100,7 @@ def _known(resource: ContinualModel, prediction: Prediction, said: Sequence[Arri
     words = [(number, one.label) for number, one in enumerate(said) if one.label.value is not None]
     label: dict[str, Any] | None
     if not words:
-        kinds = {"class": spec.prediction.classes[0], "bool": False}
+        kinds = {"class": next(iter(spec.prediction.classes), None), "bool": False}
         label = {field.name: kinds.get(field.type) for field in spec.labels.fields} if final else None
         chance = 1.0 if final and spec.labels.control == 1.0 else None
         return Known(0, label, False, final, chance, _loss(resource, prediction, label))

@@ -98,7 +98,7 @@ def _base(things: pl.DataFrame, classes: int, drifted: Collection[str]) -> dict[
     """The probability of each reason, unscaled."""
     share = pl.len().over("answer") / pl.len()
     rare = pl.col("answer").is_not_null() & (share < _RARE_SHARE)
-    unsure = ((1 - pl.col("confidence")) / (1 - 1 / classes)).clip(0, 1).fill_nan(None).fill_null(0)
+    unsure = ((1 - pl.col("confidence")) / (1 - 1 / max(classes, 2))).clip(0, 1).fill_nan(None).fill_null(0)
     found = things.select(
         unsure.cast(pl.Float64).alias(CONFIDENCE),
         pl.col("versions_differ").cast(pl.Float64).alias(VERSIONS),

@@ -58,10 +58,11 @@ class Said:
 
 
 def judged_field(resource: ContinualModel, name: str | None = None) -> LabelField:
-    """The label's field by its name; without one that of type class, else bool. Raises `InvalidInput`."""
+    """The label's field by its name; without one what is judged: class, bool or number. Raises `InvalidInput`."""
     fields = resource.spec.labels.fields
     if name is None:
-        wanted = (field for kind in ("class", "bool") for field in fields if field.type == kind)
+        judged = ("class", "bool", "float", "int")
+        wanted = (field for kind in judged for field in fields if field.type == kind)
         return next(wanted)  # the resource is valid only with one of them
     for field in fields:
         if field.name == name:

@@ -5,12 +5,13 @@ are the entity, or a feature that was logged with the prediction: its values whe
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from tidemill.core.clock import from_ms
@@ -18,10 +19,12 @@ from tidemill.core.errors import InvalidInput
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.metrics.measures import Figures, Measures
 from tidemill.metrics.quality import Cell, Judged, QualityTable
+from tidemill.outcomes.tables import LABELS, OUTCOMES
 from tidemill.spec.model import ContinualModel
+from tidemill.stats.confidence import Interval
 from tidemill.stats.sampling import Estimate, SampledMean
 
-__all__ = ["ENTITY", "CellQuality", "Cut", "quality_of"]
+__all__ = ["ENTITY", "MOST_CELLS", "CellQuality", "Cut", "quality_of", "with_missing"]
 
 ENTITY = "entity"
 """Slices by the entity; other names are features."""
@@ -33,6 +36,8 @@ _FEW = 12
 """Values of a feature that make a slice each; of more, numbers are cut into quarters."""
 _LOOKED_AT = 50_000
 """Newest predictions whose values decide that."""
+MOST_CELLS = 2000
+"""Each takes some tens of kilobytes."""
 _COLUMNS = [
     *("prediction_id", "revision", "version", "entity", "cohort", "predicted_at", "output", "label", "loss"),
     *("assumed", "disputed", "probability", "lost", "maybe_lost"),
@@ -55,6 +60,8 @@ class CellQuality(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     error: Estimate
     """Of the bounded loss `error`."""
+    waiting: int
+    """Outcomes that are to be labelled and are not: the interval allows for anything that they may turn out to be."""
     figures: Figures | None
     """Of the labelled outcomes alone."""
     lost: int
@@ -78,19 +85,56 @@ class Cut:
 def quality_of(lake: str, resource: ContinualModel, cut: Cut, *, risk: float = 0.05) -> list[CellQuality]:
     """The quality of each cell that has an outcome, by version, slice, cohort and window.
 
-    Raises `NotFound` before there are outcomes, `InvalidInput` for a feature that no prediction has, `Unavailable`.
+    Raises `NotFound` before there are outcomes, `InvalidInput` for a feature that no prediction has and for more than
+    `MOST_CELLS` cells, `Unavailable`.
     """
     outcomes = LakeTable(table_uri(lake, resource.id, "outcomes"))
+    rows = with_missing(outcomes.scan(), OUTCOMES)
     slices = _Slices(lake, resource, cut.by)
-    report = _Report(resource, risk)
+    report = _Report(resource, Picks.of(lake, resource), _least(outcomes, rows, resource), risk)
     for day in _days(outcomes, cut.since):
-        rows = outcomes.collect(_newest(outcomes.scan(), day, cut))
-        names = slices.of(rows, day)
-        for row, name in zip(rows.iter_rows(named=True), names, strict=True):
+        found = outcomes.collect(_newest(rows, day, cut))
+        for row, name in zip(found.iter_rows(named=True), slices.of(found, day), strict=True):
             at = round(row["predicted_at"].timestamp() * 1000)
             window = at // cut.window_ms if cut.window_ms else 0
             report.add(Cell(row["version"], name, (row["cohort"] or "") if cut.cohorts else "", window), row)
-    return list(report.lines(cut.window_ms))
+        report.settle()
+    return list(report.lines(cut.window_ms, *_missing(outcomes, rows)))
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What was picked to be labelled."""
+
+    ids: frozenset[str] = frozenset()
+    """Predictions."""
+    through: datetime | None = None
+    """Up to when predictions were considered in a round; None: never."""
+
+    @classmethod
+    def of(cls, lake: str, resource: ContinualModel) -> "Picks":
+        """Those in the lake; none where everything is to be labelled, or nothing."""
+        table = LakeTable(table_uri(lake, resource.id, "labels"))
+        if not 0 < resource.spec.labels.control < 1 or not table.exists:
+            return cls()
+        said = with_missing(table.scan(), LABELS).filter(pl.col("reasons").is_not_null())
+        found = table.collect(said.select("prediction_id", "event_time"))
+        return cls(frozenset(found["prediction_id"].drop_nulls()), found.select(pl.col("event_time").max()).item())
+
+
+def _least(outcomes: LakeTable, rows: pl.LazyFrame, resource: ContinualModel) -> float:
+    """The smallest probability that a label can have: the control share, or what it was before it was raised."""
+    control = resource.spec.labels.control
+    if not 0 < control < 1:
+        return 1.0
+    known = outcomes.collect(rows.select(pl.col("probability").min())).item()
+    return float(control if known is None else min(control, known))
+
+
+def _missing(outcomes: LakeTable, rows: pl.LazyFrame) -> tuple[int, int]:
+    """Predictions missing from the log, and how many more may be: as the outcome says that was written last."""
+    last = outcomes.collect(rows.select("available_at", "lost", "maybe_lost").top_k(1, by="available_at"))
+    return (last["lost"][0] or 0, last["maybe_lost"][0] or 0) if last.height else (0, 0)
 
 
 def _days(outcomes: LakeTable, since: datetime | None) -> list[date]:
@@ -98,6 +142,12 @@ def _days(outcomes: LakeTable, since: datetime | None) -> list[date]:
     if since is not None:
         days = days.filter(pl.col("event_date") >= since.date())
     return sorted(outcomes.collect(days)["event_date"].to_list())
+
+
+def with_missing(rows: pl.LazyFrame, schema: Mapping[str, Any]) -> pl.LazyFrame:
+    """The rows with every column of a schema: a table that an earlier release wrote lacks some."""
+    known = rows.collect_schema().names()
+    return rows.with_columns(pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in known)
 
 
 def _newest(rows: pl.LazyFrame, day: date, cut: Cut) -> pl.LazyFrame:
@@ -114,12 +164,11 @@ def _newest(rows: pl.LazyFrame, day: date, cut: Cut) -> pl.LazyFrame:
 class _Report:
     """Sums and estimates by cell."""
 
-    def __init__(self, resource: ContinualModel, risk: float) -> None:
+    def __init__(self, resource: ContinualModel, picks: Picks, least: float, risk: float) -> None:
         self._table = QualityTable(Measures(resource.spec.prediction, resource.spec.labels.fields))
-        self._control, self._risk = resource.spec.labels.control, risk
-        self._pending: dict[Cell, list[tuple[float, float]]] = {}
-        self._estimates: dict[Cell, SampledMean] = {}
-        self._lost = self._maybe_lost = 0
+        self._control, self._picks, self._least, self._risk = resource.spec.labels.control, picks, least, risk
+        self._pending: dict[Cell, list[tuple[float, float, float]]] = {}
+        self._estimates: dict[Cell, _Estimate] = {}
 
     @property
     def kind(self) -> Kind:
@@ -132,53 +181,81 @@ class _Report:
         """Take in an outcome."""
         label = None if row["label"] is None else _decode(row["label"])
         self._table.add(cell, Judged(_decode(row["output"]), label, bool(row["assumed"]), bool(row["disputed"])))
-        self._lost, self._maybe_lost = row["lost"] or 0, row["maybe_lost"] or 0
-        # What is only assumed was not looked at: no label of a known probability.
-        loss = np.nan if row["loss"] is None or row["assumed"] else row["loss"]
-        pending = self._pending.setdefault(cell, [])
-        pending.append((loss, self._probability(row["probability"])))
-        if len(pending) >= 10_000:
-            self._settle(cell)
+        self._pending.setdefault(cell, [])
+        if (seen := self._seen(row)) is not None:
+            self._pending[cell].append(seen)
 
-    def lines(self, window_ms: int | None) -> Iterator[CellQuality]:
+    def settle(self) -> None:
+        """Hand on what waits."""
+        if len(self._estimates.keys() | self._pending.keys()) > MOST_CELLS:
+            raise InvalidInput(
+                f"that are more than {MOST_CELLS:,} cells", hint="take longer windows, or slices with fewer values"
+            )
+        for cell, seen in self._pending.items():
+            estimate = self._estimates.setdefault(cell, _Estimate(self._least, self._risk))
+            estimate.update(np.array(seen, dtype=np.float64).reshape(-1, 3))
+        self._pending = {}
+
+    def lines(self, window_ms: int | None, lost: int, maybe_lost: int) -> Iterator[CellQuality]:
         """The report."""
         for cell in self._table.cells():
-            self._settle(cell)
-            outcomes, labelled = self._table.count(cell), self._table.count(cell, "labelled")
-            estimate, missing = self._estimates[cell], self._lost + self._maybe_lost
-            # Where all are to be labelled, one whose label is still to come may be anything: so may what is lost.
-            unknown = {"all labelled": missing + outcomes - estimate.count, "sampled": missing, "labelled only": 0}
             yield CellQuality(
                 version=cell.version,
                 slice=cell.slice,
                 cohort=cell.cohort,
                 window=None if window_ms is None else from_ms(cell.window * window_ms),
-                outcomes=outcomes,
-                labelled=labelled,
+                outcomes=self._table.count(cell),
+                labelled=self._table.count(cell, "labelled"),
                 assumed=self._table.count(cell, "assumed"),
                 disputed=self._table.count(cell, "disputed"),
+                waiting=self._estimates[cell].waiting,
                 kind=self.kind,
-                error=estimate.estimate(unknown[self.kind]),
+                error=self._estimates[cell].estimate(0 if self.kind == "labelled only" else lost + maybe_lost),
                 figures=self._table.figures(cell),
-                lost=self._lost,
-                maybe_lost=self._maybe_lost,
+                lost=lost,
+                maybe_lost=maybe_lost,
             )
 
-    def _probability(self, known: float | None) -> float:
-        if self.kind != "sampled":
-            return 1.0
-        return np.nan if known is None or known < self._control else known
+    def _seen(self, row: Mapping[str, Any]) -> tuple[float, float, float] | None:
+        """The least and the largest loss that it may have, and the probability of its label; None: it is not asked."""
+        loss = row["loss"]
+        if self.kind == "labelled only":
+            return None if loss is None else (loss, loss, 1.0)
+        if self.kind == "all labelled":
+            return (0.0, 1.0, 1.0) if loss is None else (loss, loss, 1.0)
+        if self._picks.through is None or row["predicted_at"] > self._picks.through:
+            return None  # no round has considered it yet
+        known = row["probability"]
+        if loss is not None and not row["assumed"]:
+            return loss, loss, np.nan if known is None else known
+        if row["prediction_id"] in self._picks.ids:
+            return 0.0, 1.0, self._least  # its label is still to come, or disputed
+        return np.nan, np.nan, np.nan
 
-    def _settle(self, cell: Cell) -> None:
-        """Hand on what waits. Where all are labelled, or only those count, what has no label is not in the sequence.
 
-        What is logged was drawn by a coin that knows nothing of it: what holds of the logged holds of all.
-        """
-        losses, probabilities = np.array(self._pending.pop(cell, []), dtype=np.float64).reshape(-1, 2).T
-        if self.kind != "sampled":
-            probabilities, losses = probabilities[~np.isnan(losses)], losses[~np.isnan(losses)]
-        least = self._control if self.kind == "sampled" else 1.0
-        self._estimates.setdefault(cell, SampledMean(least, risk=self._risk)).update(losses, probabilities)
+class _Estimate:
+    """The estimate of a cell: with each label that is still to come as good as it can be, and as bad."""
+
+    def __init__(self, least: float, risk: float) -> None:
+        # Each side may miss with half of the risk.
+        self._good, self._bad = SampledMean(least, risk=risk / 2), SampledMean(least, risk=risk / 2)
+        self.waiting = 0
+        """Outcomes that are to be labelled and are not."""
+
+    def update(self, seen: npt.NDArray[np.float64]) -> None:
+        """Take in rows of (least loss, largest loss, probability)."""
+        good, bad, probability = seen.T
+        self._good.update(good, probability)
+        self._bad.update(bad, probability)
+        self.waiting += int((good < bad).sum())
+
+    def estimate(self, lost: int) -> Estimate:
+        """Both together; the mean is in the middle."""
+        good, bad = self._good.estimate(lost), self._bad.estimate(lost)
+        mean = None if good.mean is None or bad.mean is None else (good.mean + bad.mean) / 2
+        interval = Interval(good.interval.low, bad.interval.high)
+        labelled = good.labelled - self.waiting
+        return replace(good, mean=mean if labelled else None, interval=interval, labelled=labelled)
 
 
 class _Slices:

@@ -226,7 +226,7 @@ class Session:
 
 def truth_of(resource: ContinualModel) -> Truth:
     """What a resource says of labels' values: their loss, the negative, and whether all predictions are labelled."""
-    labels, nothing = resource.spec.labels, {"class": resource.spec.prediction.classes[0], "bool": False}
+    labels, nothing = resource.spec.labels, {"class": next(iter(resource.spec.prediction.classes), None), "bool": False}
     negative = {field.name: nothing.get(field.type) for field in labels.fields}
     return Truth(_loss_of(resource), negative, certain=labels.control == 1.0)
 

@@ -40,6 +40,9 @@ After that it passes for lost and is filled again from the log.
 
 _INFO = "INFO", "server"
 
+_FORMAT = 2
+"""Of what is kept: an index of another format is not this one, and is rebuilt from the log."""
+
 _CHUNK = 250
 """Entries of one script call: a millisecond or two, in which the server answers no one else."""
 
@@ -173,7 +176,7 @@ class RedisState:
 
     def __init__(self, url: str, model: str, *, ttl_s: int) -> None:
         self._url = url
-        self._prefix = f"{model}:outcomes:"
+        self._prefix = f"{model}:outcomes:{_FORMAT}:"
         self._ttl = ttl_s
         # No silent reconnect within a batch: a new connection may lead to an emptied server.
         self._redis = redis.Redis.from_url(

@@ -180,7 +180,7 @@ class _Buffered:
 
 
 class Tables:
-    """The four tables that outcomes writes.
+    """The five tables that outcomes writes.
 
     Args:
         lake: folder or URI of the lake.
