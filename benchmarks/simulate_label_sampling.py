@@ -104,8 +104,7 @@ def _simulated(number: int, answers: int, error_at: Callable[[Floats], Floats]) 
     for start in range(0, answers, LOOK):
         estimate.update(losses[start : start + LOOK], probability[start : start + LOOK])
         at = min(start + LOOK, answers) - 1
-        found = estimate.estimate().interval
-        missed |= not found.low <= truth[at] <= found.high
+        missed |= not estimate.holds(truth[at])
         if seen[at] >= 30:
             naive = bad[at] / seen[at]
             naive_missed |= abs(naive - truth[at]) > 1.96 * math.sqrt(max(naive * (1 - naive), 1e-9) / seen[at])

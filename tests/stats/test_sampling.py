@@ -7,20 +7,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.stats.confidence import GRID, BoundedMean, Interval
+from tidemill.stats.confidence import BoundedMean, Interval
 from tidemill.stats.sampling import SampledMean
 
 NAN = math.nan
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.integers(1, 59))
-def test_it_is_the_same_however_the_stream_is_cut(values: list[float], cut: int) -> None:
+def test_it_is_the_same_in_any_order_and_however_the_stream_is_cut(values: list[float], cut: int) -> None:
     whole, parts = BoundedMean(), BoundedMean()
     whole.update(np.array(values))
-    parts.update(np.array(values[:cut]))
     parts.update(np.array(values[cut:]))
-    assert parts.interval() == whole.interval()
+    parts.update(np.array(values[:cut]))
+    assert parts.interval() == pytest.approx(whole.interval(), abs=1e-5)
     assert parts.count == whole.count == len(values)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60))
+def test_the_mean_that_was_observed_is_in_the_interval(values: list[float]) -> None:
+    found = BoundedMean()
+    found.update(np.array(values))
+    low, high = found.interval()
+    assert low - 1e-9 <= np.mean(values) <= high + 1e-9
+
+
+def test_a_mean_that_moves_does_not_leave_the_interval_behind() -> None:
+    found = BoundedMean()
+    found.update(np.array([0.0] * 700 + [1.0] * 50 + [0.0] * 250))
+    assert found.interval().low < 0.05 < found.interval().high
+
+
+@given(st.floats(-0.5, 1e6))
+def test_the_capital_is_bounded_from_below_by_its_powers(x: float) -> None:
+    assert math.log1p(x) >= x - x**2 / 2 + x**3 / 3 - 0.424 * x**4 - 1e-12
 
 
 def test_nothing_is_known_before_the_first_observation() -> None:
@@ -52,7 +71,7 @@ def test_the_capital_at_the_truth_is_no_larger_than_chance_allows() -> None:
             low, high = found.interval()
             ever |= not low <= 0.3 <= high
         missed += ever
-    assert 0 < missed / 200 <= 0.2  # the seeds are fixed: this is a figure, not a chance
+    assert missed / 200 <= 0.2  # the seeds are fixed: this is a figure, not a chance
 
 
 def test_an_observation_outside_the_range_is_refused() -> None:
@@ -123,4 +142,3 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="outside"):
         SampledMean(0.1).update(np.array([2.0]), np.array([0.5]))
     SampledMean(0.1).update(np.array([NAN]), np.array([0.0]))  # an outcome without label: its probability is not asked
-    assert GRID >= 100

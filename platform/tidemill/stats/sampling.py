@@ -105,6 +105,10 @@ class SampledMean:
         """Outcomes taken in."""
         return self._sequence.count
 
+    def holds(self, mean: float) -> bool:
+        """Whether the interval has this mean, nothing being lost."""
+        return not self._labelled or self._sequence.holds(mean)
+
     def estimate(self, lost: int = 0) -> Estimate:
         """The estimate now; `lost` answers may be missing beside those taken in."""
         count = self._sequence.count
