@@ -18,6 +18,7 @@ from tidemill.spec.model import ContinualModel
 from tidemill.stack.launch import Process, signal_group, spawn
 from tidemill.stack.ports import HOST, free_ports
 from tidemill.testing import eventually
+from tidemill.testing.loop import example_resource
 from tidemill.testing.serving import make_version
 
 __all__ = ["Answer", "Clients", "Served", "served_model"]
@@ -27,28 +28,24 @@ _ROOT = Path(__file__).parents[2]
 
 def served_model(name: str, **spec: Any) -> ContinualModel:
     """A classification of one number, without windows."""
-    return ContinualModel.model_validate(
-        {
-            "apiVersion": "tidemill.dev/v1alpha1",
-            "kind": "ContinualModel",
-            "metadata": {"name": name},
-            "spec": {
-                "events": {
-                    "entity": {"name": "station"},
-                    "id": "event_id",
-                    "timestamp": "captured_at",
-                    "fields": [{"name": "exposure_ms", "type": "float", "min": 0, "max": 1000}],
-                },
-                "prediction": {"type": "classification", "classes": ["ok", "scratch"]},
-                "labels": {
-                    "fields": [{"name": "defect", "type": "class"}],
-                    "maturity": {"after": "500ms", "horizon": "1h"},
-                },
-                "model": {"codec": "benchmarks.serving.codec:Codec", "trainer": "benchmarks.serving.codec:Codec"},
-            }
-            | spec,
-        }
-    )
+    parts: dict[str, Any] = {
+        "events": {
+            "entity": {"name": "station"},
+            "id": "event_id",
+            "timestamp": "captured_at",
+            "fields": [{"name": "exposure_ms", "type": "float", "min": 0, "max": 1000}],
+        },
+        "features": {},
+        "prediction": {"type": "classification", "classes": ["ok", "scratch"]},
+        "labels": {
+            "fields": [{"name": "defect", "type": "class"}],
+            "maturity": {"after": "500ms", "horizon": "1h"},
+        },
+        "model": {"codec": "benchmarks.serving.codec:Codec", "trainer": "benchmarks.serving.codec:Codec"},
+        "triggers": {},
+        "rollout": {},
+    }
+    return example_resource(name, **(parts | spec))
 
 
 class Served:

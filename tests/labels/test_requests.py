@@ -16,10 +16,10 @@ from tidemill.events.records import Label
 from tidemill.events.replay import Outgoing, TransactionWriter
 from tidemill.labels.api import MAX_BODY_BYTES, MAX_LABELS, LabelService
 from tidemill.labels.check import FIELDS
-from tidemill.labels.feedback import bound, make_server
+from tidemill.labels.feedback import make_server
 from tidemill.labels.requests import KEPT_MS, Answered, Answers
 from tidemill.spec.model import ContinualModel
-from tidemill.stack.ports import HOST, free_ports
+from tidemill.stack.ports import HOST, bound, free_ports
 from tidemill.testing import eventually
 from tidemill.testing.clock import ManualClock
 from tidemill.testing.loop import example_resource

@@ -18,6 +18,7 @@ import polars as pl
 
 from tidemill.features.label_events import label_events, label_kinds
 from tidemill.features.point_in_time import scan_windows
+from tidemill.outcomes.tables import LABELS
 from tidemill.spec.model import ContinualModel
 from tidemill.training.logged import KEY, first_predictions
 
@@ -28,11 +29,6 @@ FROM = "windows_from"
 
 _READ = ("PRESENT", "OUTSIDE_MAX_AGE")
 """Statuses with windows' values: windows bound their own age, so those of an old row stand as well."""
-_TIME = pl.Datetime("us", "UTC")
-_NO_LABELS = pl.DataFrame(
-    schema={"source": pl.String(), "offset": pl.Int64(), "entity": pl.String(), "value": pl.String()}
-    | dict.fromkeys(("event_time", "available_at"), _TIME)
-)
 _decoder = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -72,7 +68,7 @@ def _computed(
     """V(entity, t, t) of each window at the rows' event times."""
     features, times = resource.spec.features, resource.spec.events
     asked = rows.select(pl.col("entity").cast(pl.String), pl.col("event_time").alias("at"))
-    said = _NO_LABELS.lazy() if labels is None else labels
+    said = pl.LazyFrame(schema=LABELS) if labels is None else labels
     found = [
         scan_windows(asked, seen, windows, allowed_lateness=times.allowed_lateness, max_future=times.max_future)
         for seen, windows in (

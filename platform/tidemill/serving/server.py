@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY as KSERVE_REGISTRY
 
 from tidemill.artifacts import local_folder
 from tidemill.core.clock import Clock
-from tidemill.core.errors import Corrupt, TidemillError, Unavailable
+from tidemill.core.errors import Corrupt, TidemillError
 from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.serving.body_limit import BodyLimit
 from tidemill.serving.features import OnlineFeatures, RowFeatures
@@ -29,6 +29,7 @@ from tidemill.serving.predictor import Predictor
 from tidemill.serving.rows import RequestRow, RowReader
 from tidemill.spec.model import ContinualModel
 from tidemill.spec.paths import served_name
+from tidemill.stack.ports import bound
 
 __all__ = ["run"]
 
@@ -79,7 +80,7 @@ def run(
     """
     started = clock.monotonic()
     # Bound first and heard last: a taken port shows before seconds are spent, and nobody connects too early.
-    with _bound(host, port) as listening:
+    with bound(host, port) as listening:
         model = _load(artifact, version)
         log = PredictionLog(
             lambda: _writer(kafka, version),
@@ -233,17 +234,6 @@ class _OurMetrics:
 
     def collect(self) -> Any:
         return REGISTRY.collect()
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise Unavailable(f"port {port} of {host} cannot be had: {error.strerror}") from error
-    return listening
 
 
 def _serve(app: Any, listening: socket.socket) -> None:

@@ -1,16 +1,28 @@
-"""Free ports on the loopback interface, the only one that anything here listens on."""
+"""Ports: free ones on the loopback interface, and sockets that hold one before anything listens."""
 
 import json
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from tidemill.core.errors import Conflict
+from tidemill.core.errors import Conflict, Unavailable
 from tidemill.core.files import write_atomically
 
-__all__ = ["HOST", "free_ports", "is_taken", "kept_ports"]
+__all__ = ["HOST", "bound", "free_ports", "is_taken", "kept_ports"]
 
 HOST = "127.0.0.1"
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that takes connections once a server listens on it; raises `Unavailable` where the port is taken."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise Unavailable(f"port {port} of {host} cannot be had: {error.strerror}") from error
+    return listening
 
 
 def free_ports(count: int) -> tuple[int, ...]:

@@ -100,11 +100,6 @@ class SampledMean:
         self._labelled += int(used.sum())
         self._volunteered += int((has_label & ~is_known).sum())
 
-    @property
-    def count(self) -> int:
-        """Outcomes taken in."""
-        return self._sequence.count
-
     def holds(self, mean: float) -> bool:
         """Whether the interval has this mean, nothing being lost."""
         return not self._labelled or self._sequence.holds(mean)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import polars as pl
 from deltalake import (
@@ -30,7 +30,7 @@ from tidemill.core.errors import Conflict, InvalidInput, NotFound, TidemillError
 from tidemill.core.telemetry import get_logger
 from tidemill.events.sources import Source
 
-__all__ = ["COMPACT_EVERY", "LakeTable", "Snapshot", "Span", "table_uri"]
+__all__ = ["COMPACT_EVERY", "LakeTable", "Snapshot", "Span", "table_uri", "with_missing"]
 
 _T = TypeVar("_T")
 _log = get_logger(__name__)
@@ -344,6 +344,12 @@ def table_uri(lake: str, model_id: str, name: str) -> str:
     if "://" in lake:
         return f"{lake.rstrip('/')}/{model_id}.{name}"
     return str(Path(lake) / f"{model_id}.{name}")
+
+
+def with_missing(rows: pl.LazyFrame, schema: Mapping[str, Any]) -> pl.LazyFrame:
+    """The rows with every column of a schema: a table that an earlier release wrote lacks some, which are null."""
+    known = rows.collect_schema().names()
+    return rows.with_columns(pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in known)
 
 
 def _writing(schema: pl.Schema) -> WriterProperties:

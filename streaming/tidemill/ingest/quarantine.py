@@ -19,6 +19,7 @@ from tidemill.core.clock import Clock, to_ms
 from tidemill.core.errors import InvalidInput, NotFound, Unavailable
 from tidemill.events.cluster import MAX_MESSAGE_BYTES, Cluster, ensure_topics
 from tidemill.events.kafka import RecordReader
+from tidemill.events.lake import with_missing
 from tidemill.events.records import Quarantined, Replayed, Topics, encode
 from tidemill.events.replay import Outgoing, TransactionWriter, read_value
 from tidemill.events.sources import Source
@@ -150,11 +151,9 @@ class QuarantineStore:
 
     def _rows(self, wanted: Wanted) -> pl.LazyFrame:
         try:
-            rows = self._table.scan()
+            rows = with_missing(self._table.scan(), {ORIGIN: pl.String()})
         except NotFound:
             return pl.LazyFrame(schema=QUARANTINE_COLUMNS)
-        if ORIGIN not in rows.collect_schema():  # written before replays were known
-            rows = rows.with_columns(pl.lit(None, pl.String).alias(ORIGIN))
         return rows.select(*QUARANTINE_COLUMNS).filter(_condition(wanted))
 
     def _writer(self) -> TransactionWriter:

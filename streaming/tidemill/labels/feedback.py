@@ -5,7 +5,6 @@ knows who asks.
 """
 
 import signal
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +12,12 @@ import uvicorn
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
 from tidemill.core.clock import Clock
-from tidemill.core.errors import Unavailable
 from tidemill.core.telemetry import get_logger
 from tidemill.labels.api import LabelService, make_app
 from tidemill.spec.model import ContinualModel
+from tidemill.stack.ports import bound
 
-__all__ = ["bound", "make_server", "run"]
+__all__ = ["make_server", "run"]
 
 _GRACE_S = 12
 """For requests in flight at the end: longer than one waits for Kafka; the supervisor waits 15 s in all."""
@@ -70,15 +69,3 @@ def make_server(service: LabelService, host: str) -> uvicorn.Server:
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE_S, timeout_keep_alive=30
     )
     return uvicorn.Server(config)
-
-
-def bound(host: str, port: int) -> socket.socket:
-    """A socket that takes connections once a server listens on it; raises `Unavailable` where the port is taken."""
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise Unavailable(f"port {port} of {host} cannot be had: {error.strerror}") from error
-    return listening

@@ -15,12 +15,12 @@ import polars as pl
 
 from tidemill.core.clock import to_ms
 from tidemill.core.errors import NotFound
-from tidemill.events.lake import LakeTable, table_uri
+from tidemill.events.lake import LakeTable, table_uri, with_missing
 from tidemill.events.records import Label
 from tidemill.labels.words import item_of
 from tidemill.spec.model import ContinualModel, LabelField
 
-__all__ = ["MOST", "Round", "disputed", "read_round", "records_of"]
+__all__ = ["MOST", "Round", "answered", "disputed", "read_round", "records_of"]
 
 MOST = 100_000
 """Predictions that one round considers, the oldest first; the next round goes on from there."""
@@ -67,6 +67,16 @@ class Round:
         )
 
 
+def answered() -> list[pl.Expr]:
+    """Of rows of the lake's predictions: which thing each is about, and what was answered, how surely."""
+    return [
+        *(pl.col(name) for name in ("prediction_id", "entity", "event_id", "available_at")),
+        item_of("prediction_id", "entity", "event_id").alias("item"),
+        pl.col("output").str.json_path_match("$.class").alias("answer"),
+        pl.col("output").str.json_path_match("$.confidence").cast(pl.Float64, strict=False).alias("confidence"),
+    ]
+
+
 def read_round(lake: str, resource: ContinualModel, field: LabelField, now: datetime) -> Round:
     """What a round that begins now considers. Raises `NotFound` without predictions, or `Unavailable`."""
     labels = _labels(LakeTable(table_uri(lake, resource.id, "labels")), field, now - 2 * FIRST_ROUND)
@@ -77,16 +87,7 @@ def read_round(lake: str, resource: ContinualModel, field: LabelField, now: date
     after = begun if isinstance(begun, datetime) else now - FIRST_ROUND
     table = LakeTable(table_uri(lake, resource.id, "predictions"))
     rows = table.scan().filter(pl.col("available_at") > after, pl.col("available_at") <= through)
-    rows = rows.bottom_k(MOST + 1, by=["available_at", "prediction_id"]).select(
-        "prediction_id",
-        "entity",
-        "event_id",
-        "version",
-        item_of("prediction_id", "entity", "event_id").alias("item"),
-        pl.col("output").str.json_path_match("$.class").alias("answer"),
-        pl.col("output").str.json_path_match("$.confidence").cast(pl.Float64, strict=False).alias("confidence"),
-        "available_at",
-    )
+    rows = rows.bottom_k(MOST + 1, by=["available_at", "prediction_id"]).select(*answered(), "version")
     predictions = table.collect(rows).sort("available_at", "prediction_id")
     if predictions.height > MOST:  # predictions of one millisecond stay together: the next round is after that time
         end = predictions["available_at"][MOST]
@@ -126,14 +127,11 @@ def _labels(table: LakeTable, field: LabelField, since: datetime) -> pl.DataFram
     """Labels and picks, the newest first; a lake written before picks were kept has none."""
     columns = ["prediction_id", "entity", "event_id", "labeller", "value", "reasons", "event_time", "available_at"]
     try:
-        rows = table.scan()
-        names = rows.collect_schema().names()
+        rows = with_missing(table.scan(), {"reasons": pl.String()})
     except NotFound:
         schema: dict[str, Any] = dict.fromkeys([*columns, "text"], pl.String())
         schema |= dict.fromkeys(("event_time", "available_at"), pl.Datetime("us", "UTC"))
         return pl.DataFrame(schema=schema)
-    if "reasons" not in names:
-        rows = rows.with_columns(reasons=pl.lit(None, pl.String))
     rows = rows.filter(
         pl.col("refused").is_null(), pl.col("available_date") >= since.date(), pl.col("available_at") >= since
     )

@@ -14,8 +14,7 @@ from tidemill.core.errors import NotFound
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.pictures import DIGEST_COLUMN
 from tidemill.labels.queue import CONTROL, DISPUTE, coin
-from tidemill.labels.rounds import Round, disputed
-from tidemill.labels.words import item_of
+from tidemill.labels.rounds import Round, answered, disputed
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["Waiting", "waiting"]
@@ -72,19 +71,7 @@ def _open(
     """What was picked, now or before, and has no label: by thing."""
     table = LakeTable(table_uri(lake, resource.id, "predictions"))
     ids = found.asked["prediction_id"].drop_nulls()
-    known = (
-        table.scan()
-        .filter(pl.col("prediction_id").is_in(ids.implode()))
-        .select(
-            "prediction_id",
-            "entity",
-            "event_id",
-            item_of("prediction_id", "entity", "event_id").alias("item"),
-            pl.col("output").str.json_path_match("$.class").alias("answer"),
-            pl.col("output").str.json_path_match("$.confidence").cast(pl.Float64, strict=False).alias("confidence"),
-            "available_at",
-        )
-    )
+    known = table.scan().filter(pl.col("prediction_id").is_in(ids.implode())).select(answered())
     columns = ("item", "prediction_id", "entity", "event_id", "answer", "confidence", "available_at", "reasons")
     earlier = table.collect(known).unique("prediction_id").join(found.asked, on="prediction_id").select(columns)
     new = pl.DataFrame(

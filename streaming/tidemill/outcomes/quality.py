@@ -16,7 +16,7 @@ import polars as pl
 
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import InvalidInput
-from tidemill.events.lake import LakeTable, table_uri
+from tidemill.events.lake import LakeTable, table_uri, with_missing
 from tidemill.metrics.measures import Figures, Measures
 from tidemill.metrics.quality import Cell, Judged, QualityTable
 from tidemill.outcomes.tables import LABELS, OUTCOMES
@@ -24,7 +24,7 @@ from tidemill.spec.model import ContinualModel
 from tidemill.stats.confidence import Interval
 from tidemill.stats.sampling import Estimate, SampledMean
 
-__all__ = ["ENTITY", "MOST_CELLS", "CellQuality", "Cut", "quality_of", "with_missing"]
+__all__ = ["ENTITY", "MOST_CELLS", "CellQuality", "Cut", "quality_of"]
 
 ENTITY = "entity"
 """Slices by the entity; other names are features."""
@@ -37,10 +37,10 @@ _FEW = 12
 _LOOKED_AT = 50_000
 """Newest predictions whose values decide that."""
 MOST_CELLS = 2000
-"""Each takes some tens of kilobytes."""
+"""A line of a report each; more are a mistake, and their sums take memory."""
 _COLUMNS = [
     *("prediction_id", "revision", "version", "entity", "cohort", "predicted_at", "output", "label", "loss"),
-    *("assumed", "disputed", "probability", "lost", "maybe_lost"),
+    *("assumed", "disputed", "probability"),
 ]
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -142,12 +142,6 @@ def _days(outcomes: LakeTable, since: datetime | None) -> list[date]:
     if since is not None:
         days = days.filter(pl.col("event_date") >= since.date())
     return sorted(outcomes.collect(days)["event_date"].to_list())
-
-
-def with_missing(rows: pl.LazyFrame, schema: Mapping[str, Any]) -> pl.LazyFrame:
-    """The rows with every column of a schema: a table that an earlier release wrote lacks some."""
-    known = rows.collect_schema().names()
-    return rows.with_columns(pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in known)
 
 
 def _newest(rows: pl.LazyFrame, day: date, cut: Cut) -> pl.LazyFrame:
