@@ -226,7 +226,4 @@ def _close(kept: Value, expected: Value) -> bool:
 
 
 def _all(reader: RecordReader[R]) -> list[R]:
-    found: list[R] = []
-    while not reader.at_end():
-        found += [stamped.record for stamped in reader.poll(5000)]
-    return found
+    return [stamped.record for stamped in reader.rest()]

@@ -144,7 +144,4 @@ class Predictor:
 
 
 def _all(reader: RecordReader[R]) -> list[R]:
-    found: list[R] = []
-    while not reader.at_end():
-        found += [stamped.record for stamped in reader.poll(5000, 0.2)]
-    return found
+    return [stamped.record for stamped in reader.rest()]

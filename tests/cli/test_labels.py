@@ -44,9 +44,7 @@ class Site:
     def written(self) -> list[tuple[str | None, str | None, Any, str]]:
         """Prediction or event, value and labeller of each label in the topic."""
         with RecordReader(self.kafka, self.resource.labels_topic, Label) as reader:
-            found = []
-            while not reader.at_end():
-                found += [stamped.record for stamped in reader.poll()]
+            found = [stamped.record for stamped in reader.rest()]
         return [(one.prediction_id or one.entity, one.event_id, one.value, one.labeller) for one in found]
 
     def in_lake(self) -> int:

@@ -7,7 +7,8 @@ from tidemill.core.clock import SystemClock, to_ms
 from tidemill.core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from tidemill.events.cluster import MAX_MESSAGE_BYTES, Cluster
 from tidemill.events.kafka import RecordReader, RecordWriter, Stamped, ensure_topics
-from tidemill.events.records import Signal
+from tidemill.events.records import Signal, encode
+from tidemill.events.replay import Outgoing, TransactionWriter
 from tidemill.events.sources import Source
 from tidemill.stack.ports import free_ports
 from tidemill.testing import eventually
@@ -189,3 +190,15 @@ def test_a_broker_that_is_not_there_is_unavailable_at_once() -> None:
 def test_what_is_no_address_is_refused() -> None:
     with pytest.raises(InvalidInput, match="host:port"):
         Cluster("localhost")
+
+
+def test_the_rest_of_a_topic_holds_what_a_transaction_has_just_committed(kafka: str, topic: str) -> None:
+    with (
+        TransactionWriter(kafka, f"{topic}-rest", timeout_s=20) as writer,
+        RecordReader(kafka, topic, Signal) as reader,
+    ):
+        for number in range(20):
+            # The brokers call a transaction committed before its mark is in every partition.
+            writer.write_within([Outgoing(topic, encode(signal(number)), b"k")], 20)
+            assert [stamped.record.signal_id for stamped in reader.rest()] == [str(number)]
+        assert list(reader.rest()) == []

@@ -119,14 +119,11 @@ class Site:
 
     def read(self, name: str, kind: type[Any]) -> list[Any]:
         """All records of one of our own topics."""
-        found = []
         try:
             with RecordReader(self.kafka, getattr(self.topics, name), kind) as reader:
-                while not reader.at_end():
-                    found += [stamped.record for stamped in reader.poll(timeout_s=0.2)]
+                return [stamped.record for stamped in reader.rest()]
         except (NotFound, Unavailable):
             return []
-        return found
 
     def announced(self) -> int:
         """Votes on exposure in the sketches, by the reader's rule."""

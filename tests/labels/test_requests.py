@@ -57,10 +57,7 @@ class Site:
     def written(self) -> list[Label]:
         """The labels in the topic that were committed."""
         with RecordReader(self.kafka, self.resource.labels_topic, Label) as reader:
-            found = []
-            while not reader.at_end():
-                found += [stamped.record for stamped in reader.poll()]
-        return found
+            return [stamped.record for stamped in reader.rest()]
 
 
 @pytest.fixture

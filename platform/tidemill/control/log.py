@@ -94,9 +94,8 @@ class KafkaLog:
         """All decisions that are kept, oldest first."""
         with RecordReader(self._bootstrap, self._topics.decisions, Decision) as reader:
             found: dict[str, Decision] = {}
-            while not reader.at_end():
-                for stamped in reader.poll(_BATCH, 0.5):
-                    found.setdefault(stamped.record.decision_id, stamped.record)
+            for stamped in reader.rest():
+                found.setdefault(stamped.record.decision_id, stamped.record)
         return sorted(found.values(), key=lambda decision: decision.time)
 
     def publish(self, decisions: Sequence[Decision]) -> None:

@@ -102,6 +102,10 @@ class Cluster:
         """The offset after the last committed record of each partition (read_committed)."""
         return self._offsets(topic, partitions, OffsetSpec.LATEST)
 
+    def acknowledged(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """The offset after the last record of each partition, those of transactions included that are not over yet."""
+        return self._offsets(topic, partitions, OffsetSpec.LATEST, IsolationLevel.READ_UNCOMMITTED)
+
     def members(self, group: str) -> int:
         """How many members a consumer group has now; 0 for one that there is not, or that no broker looks after."""
         with kafka_failures(f"group {group} at {self.bootstrap}"):
@@ -110,12 +114,18 @@ class Cluster:
             except (kafka_errors.GroupIdNotFoundError, kafka_errors.CoordinatorNotAvailableError):
                 return 0
 
-    def _offsets(self, topic: str, partitions: Iterable[int], spec: OffsetSpec) -> dict[int, int]:
+    def _offsets(
+        self,
+        topic: str,
+        partitions: Iterable[int],
+        spec: OffsetSpec,
+        isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
+    ) -> dict[int, int]:
         wanted = {TopicPartition(topic, number): spec for number in partitions}
         if not wanted:
             return {}
         with kafka_failures(f"offsets of {topic} at {self.bootstrap}"):
-            found = self._admin.list_partition_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED)
+            found = self._admin.list_partition_offsets(wanted, isolation_level=isolation)
         return {tp.partition: at.offset for tp, at in found.items()}
 
     def create(self, topics: Mapping[str, int], config: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ through a consumer group have their own loop (`tidemill.ingest.worker`).
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -197,6 +197,17 @@ class RecordReader(Generic[R]):
             self._check_topic()
             self._heard = self._clock.monotonic()
         return [stamped for tp, raw in found.items() for stamped in self._decode(self.sources[tp.partition], raw)]
+
+    def rest(self) -> Iterator[Stamped[R]]:
+        """All that was acknowledged to its writer before this call, from here on; then it ends.
+
+        A committed transaction counts: the brokers say so before they mark it in each partition, so that for a moment
+        its records lie behind the end that `ends` tells. One that is open is waited for, until its time is up.
+        Raises as `poll`.
+        """
+        wanted = self._cluster.acknowledged(self.topic, self.sources)
+        while any(at < wanted[number] for number, at in self.offsets().items()):
+            yield from self.poll()
 
     def offsets(self) -> dict[int, int]:
         """The next offset to read by partition; hand it to a later reader to go on from here."""

@@ -116,9 +116,8 @@ class QuarantineStore:
         ensure_topics(self._kafka, {self._topics.replayed: 1})
         found: dict[Place, Replayed] = {}
         with RecordReader(self._kafka, self._topics.replayed, Replayed) as reader:
-            while not reader.at_end():
-                for one in reader.poll(timeout_s=0.2):
-                    found[one.record.source, one.record.offset] = one.record
+            for one in reader.rest():
+                found[one.record.source, one.record.offset] = one.record
         return found
 
     def replay(self, wanted: Wanted, *, by: str, again: bool = False, dry_run: bool = False) -> Replay:

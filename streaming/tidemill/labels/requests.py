@@ -153,9 +153,8 @@ class LabelDesk:
     def _read(self) -> Answers:
         answers = Answers()
         with RecordReader(self._kafka, self._notes, Answered, clock=self._clock) as reader:
-            while not reader.at_end():
-                for stamped in reader.poll():
-                    answers.add(stamped.record)
+            for stamped in reader.rest():
+                answers.add(stamped.record)
         return answers
 
     def _forget(self) -> None:
