@@ -409,3 +409,15 @@ def test_features_and_the_confidence_can_be_left_out_of_the_log() -> None:
 def test_what_is_needed_or_unknown_cannot_be_left_out_of_the_log(redact: str, reason: str) -> None:
     with pytest.raises(SpecError, match=reason):
         loads(with_log(f"{{redact: [{redact}]}}"), "m.yaml")
+
+
+@pytest.mark.parametrize(
+    ("slices", "told"),
+    [("[exposure_ms]", "exposure_ms is no group; there are station"), ("[station, station]", "station is there twice")],
+)
+def test_slices_are_groups_each_named_once(slices: str, told: str) -> None:
+    resource = loads(changed("every: 10s}", "every: 10s, slices: [station]}"), "m.yaml")
+    assert resource.spec.triggers.drift is not None
+    assert resource.spec.triggers.drift.slices == ("station",)
+    with pytest.raises(SpecError, match=told):
+        loads(changed("every: 10s}", f"every: 10s, slices: {slices}}}"), "m.yaml")

@@ -20,6 +20,7 @@ __all__ = [
     "Step",
     "Triggers",
     "VolumeTrigger",
+    "Watched",
 ]
 
 SHORTEST_TICK = timedelta(milliseconds=100)
@@ -38,8 +39,11 @@ class ModelCode(Part):
     """Start training from the champion's weights."""
 
 
+Watched = Literal["inputs", "predictions", "labels", "errors"]
+
+
 class DriftTrigger(Part):
-    """Retrain when the input has moved further than can be lived with."""
+    """Retrain when the world has moved further than can be lived with."""
 
     tolerance: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Largest change of any cumulative share P(x <= q) that is not drift."""
@@ -47,6 +51,12 @@ class DriftTrigger(Part):
     """Budget of false alarms over everything watched, on average."""
     every: Duration = timedelta(seconds=10)
     """Length of a window tick: each entity has one vote a tick."""
+    watch: Annotated[tuple[Watched, ...], Field(min_length=1)] = ("inputs", "predictions", "labels", "errors")
+    """What is watched; all of it shares the budget."""
+    rise: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Largest rise of the mean loss on matured outcomes above its level at the promotion that is not drift."""
+    slices: Annotated[tuple[Identifier, ...], Field(max_length=4)] = ()
+    """The entity's name or event fields, by whose values losses are watched apart and groups are compared."""
 
     @model_validator(mode="after")
     def _tick_is_long_enough(self) -> "DriftTrigger":

@@ -112,6 +112,19 @@ class Spec(Part):
         return self
 
     @model_validator(mode="after")
+    def _slices_are_groups(self) -> "Spec":
+        drift = self.triggers.drift
+        if drift is None:
+            return self
+        groups = [self.events.entity.name]
+        groups += [field.name for field in self.events.fields if field.type in {"string", "int", "bool"}]
+        refuse_repeated(drift.slices, "triggers.drift.slices: a name")
+        for name in drift.slices:
+            if name not in groups:
+                raise ValueError(f"triggers.drift.slices: {name} is no group; there are {', '.join(groups)}")
+        return self
+
+    @model_validator(mode="after")
     def _windows_have_their_source(self) -> "Spec":
         events = {field.name: field.type for field in self.events.fields if field.type != "image"}
         events |= dict.fromkeys(self.features.image, "float")

@@ -7,7 +7,7 @@ it reached the log. Ids are strings. Records are frozen; a changed fact is a new
     predictions                             Prediction; ServingCount, without a key        the predictor
     labels.resolved                         Resolved          outcomes
     outcomes                                Outcome; LabelAgreement, without a key    outcomes
-    sketches                                Sketch            ingest
+    sketches                                Sketch            ingest; outcomes, of predictions and labels
     signals                                 Signal            watch
     requests                                Request           pipeline steps, CLI
     decisions                               Decision          control
@@ -38,6 +38,7 @@ __all__ = [
     "Signal",
     "Sketch",
     "Topics",
+    "Votes",
     "decode",
     "encode",
 ]
@@ -222,19 +223,35 @@ class LabelAgreement(Record, frozen=True, kw_only=True):
 
 
 class FeatureSketch(Record, frozen=True, kw_only=True):
-    """One feature over the rows of one entity in one window tick."""
+    """One feature over the rows of one entity in one window tick: a number's sum, or a category's counts."""
 
     count: int
-    total: float
+    """Rows with a value."""
+    total: float = 0.0
+    """Sum of the values of a number."""
     missing: int = 0
+    """Rows without one."""
+    values: dict[str, int] = {}
+    """Of a category: rows by value, the commonest; the rest of `count` had others."""
+
+
+Votes = dict[int, dict[str, dict[str, FeatureSketch]]]
+"""By window tick, entity and feature."""
 
 
 class Sketch(Record, frozen=True, kw_only=True):
-    """What ingest saw in one offset range of one source, by window tick and entity.
+    """What ingest or outcomes saw in one offset range of one source, by window tick and entity.
 
     `votes[tick][entity][feature]`: a tick is `event_time // tick_ms`. Only events count that were taken in and
     arrived no later than `allowedLateness` after their event time. `max_event_time` is over all events of the range
-    that were taken in, 0 where there were none: a reader takes the maximum.
+    that were taken in, 0 where there were none: a reader takes the maximum. Of predictions and labels the time is when
+    they were made; the features are `prediction.class`, `prediction.confidence`, `label.<field>` and the like, and
+    predictions stand under the version that made them (`answers[version]` is as `votes`).
+
+    **Bounded.** Of a tick with very many entities those are kept whose hash, a number in [0, 1) that depends on the
+    entity and the tick, is below `kept[tick]`, whole; all where the tick is not named. Of two sketches of one tick the
+    lower bound holds for both, so that what is merged is the same in any order: a sample drawn without regard to what
+    was sent.
 
     **Once each.** A range is what one commit of the lake's events table took (`LakeTable.last_span`), or a part of it
     where its sketch would be too large for a record. Ranges and votes are a function of the rows it put there, so
@@ -255,17 +272,22 @@ class Sketch(Record, frozen=True, kw_only=True):
     last_offset: int
     max_event_time: int
     tick_ms: int
-    votes: dict[int, dict[str, dict[str, FeatureSketch]]]
+    of: Literal["events", "predictions", "labels"] = "events"
+    votes: Votes = {}
+    answers: dict[str, Votes] = {}
+    kept: dict[int, float] = {}
 
 
 class Signal(Record, frozen=True, kw_only=True):
-    """A measured statement. `kind` is `drift`, or `cannot-promise` / `reference-too-small` as a state.
+    """A measured statement: "brightness fell from 0.62 to 0.41, stations B and C".
 
-    Example: "brightness fell from 0.62 to 0.41, stations B and C".
+    `kind` is `drift` (of what `subject` says), `concept` (the loss on matured outcomes rose), or `state` (something
+    is not watched as declared, and why).
     """
 
     signal_id: str
-    kind: Literal["drift", "state"]
+    kind: Literal["drift", "concept", "state"]
+    subject: Literal["inputs", "predictions", "labels", "errors"] = "inputs"
     feature: str
     time: int
     """Event time at which the window tick that completed the evidence ended."""
@@ -280,6 +302,8 @@ class Signal(Record, frozen=True, kw_only=True):
     entities: list[str] = []
     also: list[str] = []
     """Further features, where they made the alarm together."""
+    slice: str | None = None
+    """The group it holds for, such as `station=B`; None: for all."""
     message: str
 
 

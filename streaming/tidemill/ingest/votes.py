@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tidemill.events.lake import Span
-from tidemill.events.records import FeatureSketch, Sketch, encode
+from tidemill.events.records import FeatureSketch, Sketch, Votes, encode
 from tidemill.events.sources import Source
 from tidemill.spec.model import ContinualModel, DriftTrigger
 
@@ -19,8 +19,6 @@ __all__ = ["MAX_SKETCH_BYTES", "Voting", "sketch", "sketches"]
 
 MAX_SKETCH_BYTES = 4 << 20
 """Largest sketch; one with many entities of long names, or many features, is written in parts."""
-
-Votes = dict[int, dict[str, dict[str, FeatureSketch]]]
 
 
 class Voting:
