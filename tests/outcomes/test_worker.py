@@ -70,10 +70,7 @@ class Factory:
 
     def outcomes(self) -> list[Outcome]:
         with RecordReader(self.kafka, self.topics.outcomes, Outcome) as reader:
-            found: list[Outcome] = []
-            while not reader.at_end():
-                found += [stamped.record for stamped in reader.poll(timeout_s=0.2)]
-        return found
+            return [stamped.record for stamped in reader.rest()]
 
     def history(self, prediction_id: str) -> list[tuple[int, Any, float | None]]:
         mine = [outcome for outcome in self.outcomes() if outcome.prediction_id == prediction_id]
