@@ -90,6 +90,7 @@ def test_the_network_is_exported_for_batches_of_any_size() -> None:
     assert all(spec.shape[0] is None for spec in (*exported.inputs, *exported.outputs))
 
 
+@pytest.mark.slow
 def test_it_learns_to_find_scratches(example: Path) -> None:
     import torch
 

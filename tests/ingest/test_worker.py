@@ -389,6 +389,7 @@ def test_a_worker_can_be_stopped_while_redis_does_not_answer(
 
 
 # kafka-python leaves the sockets of refused connections to the garbage collector.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_broker_that_was_killed_and_started_again_loses_nothing(
     redis_url: str, tmp_path: Path, resource: ContinualModel, event_json: EventJson

@@ -141,6 +141,7 @@ def ended(processes: dict[str, Process]) -> Iterator[None]:
             kill(process)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_and_doubles_nothing(
     kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
