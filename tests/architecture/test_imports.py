@@ -47,6 +47,7 @@ VENDORS = {
     "onnx": {"training.export"},
     "torch": {"training.export", "training.fit", "training.optimizer", "training.protocols", "training.weights"},
     "kubernetes": set[str](),
+    "apprise": {"alerts.apprise_child"},
 }
 
 # What the process of a role must not load. A role's image carries its own vendors alone (the extras of pyproject).
@@ -58,6 +59,7 @@ ROLES = {
     "tidemill.outcomes.worker": HEAVY | {"cleanlab", "sklearn"},
     "tidemill.labels.feedback": HEAVY,
     "tidemill.watch.worker": HEAVY,
+    "tidemill.alerts.worker": HEAVY | {"apprise", "requests"},
     "tidemill.serving.server": HEAVY - {"kserve", "onnxruntime", "kubernetes"},
     "tidemill.control.service": HEAVY - {"mlflow"},
 }
