@@ -1,9 +1,11 @@
 """Apprise behind the seam, in its child process, against a real HTTP server; and the laws of the seam, for both."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from tests.alerts.receiver import Receiver, receiver
@@ -117,6 +119,12 @@ def test_every_scheme_that_may_be_called_is_one_of_apprise() -> None:
     services = json.loads(run.stdout)
     known = {scheme for one in services for kind in ("protocols", "secure_protocols") for scheme in one[kind] or []}
     assert known >= SCHEMES
+
+
+def test_the_documents_list_every_scheme_that_may_be_called() -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "be-alerted.md"
+    listed = page.read_text().partition("<!-- schemes -->")[2]
+    assert set(re.findall(r"\w+", listed)) == SCHEMES
 
 
 @pytest.mark.parametrize(("status", "failure"), [(200, None), (500, Failure.REFUSED)])
