@@ -88,8 +88,6 @@ def test_runs_that_fail_one_after_the_other_are_one_alert_until_one_ends_well() 
     ("opens", "kind", "level", "ends"),
     [
         ("run-failed", "failed-run", "warning", "run-finished"),
-        ("run-finished", "refused-gate", "info", "start-rollout"),
-        ("roll-back", "roll-back", "critical", "promote"),
         ("hold", "held", "warning", "go-on"),
         ("hold", "held", "warning", "rolled-back"),
     ],
@@ -103,6 +101,36 @@ def test_what_control_decides_opens_and_ends(opens: str, kind: str, level: str, 
     (told,) = world.step(NOON + HOUR + MINUTE)
     assert told.level == "over"
     assert kind not in {one[0] for one in world.open()}
+
+
+@pytest.mark.parametrize(
+    ("opens", "kind", "level", "ends"),
+    [
+        ("run-finished", "refused-gate", "info", "start-rollout"),
+        ("roll-back", "roll-back", "critical", "promote"),
+    ],
+)
+def test_what_happened_is_told_once_and_open_until_something_better_happens(
+    opens: str, kind: str, level: str, ends: str
+) -> None:
+    world = started(route(kinds=[kind]))
+    world.step(NOON, decision(opens, "r5", NOON))
+    (told,) = world.step(NOON + MINUTE)
+    assert (told.level, {one[0] for one in world.open()}) == (level, {kind})
+    assert world.step(NOON + 30 * HOUR) == []
+    world.step(NOON + 31 * HOUR, decision(ends, "r6", NOON + 31 * HOUR))
+    assert world.step(NOON + 32 * HOUR) == []
+    assert world.open() == set()
+
+
+def test_what_happened_while_a_route_was_down_is_told_even_if_it_is_over() -> None:
+    world = started(route(kinds=["roll-back"]))
+    world.down = {"oncall"}
+    world.step(NOON, decision("roll-back", "r5", NOON))
+    world.step(NOON + HOUR, decision("promote", "r6", NOON + HOUR))
+    world.step(NOON + 50 * HOUR)
+    world.down = set()
+    assert [one.title for one in world.step(NOON + 51 * HOUR)] == ["default.phone: over: r5 was rolled back"]
 
 
 def test_each_version_that_is_rolled_back_is_told() -> None:
@@ -237,15 +265,15 @@ def test_what_ended_before_a_route_could_be_told_is_told_as_over() -> None:
 @pytest.mark.parametrize(
     ("filters", "titles"),
     [
-        ({"kinds": ["concept"]}, ["default.phone: the loss rose"]),
-        ({"severity": "critical"}, ["default.phone: the loss rose, r5 was rolled back"]),
+        ({"kinds": ["concept"]}, ["default.phone: the loss rose for station=B"]),
+        ({"severity": "critical"}, ["default.phone: the loss rose for station=B, r5 was rolled back"]),
         ({"subjects": ["inputs"]}, ["default.phone: brightness drifted, r5 was rolled back"]),
         ({"kinds": ["state"]}, []),
     ],
 )
 def test_a_route_is_told_what_it_asks_for(filters: dict[str, Any], titles: list[str]) -> None:
     world = started(route(**filters))
-    loss = signal("error", kind="concept", subject="errors", message="the loss rose from 0.1 to 0.3")
+    loss = signal("error", kind="concept", subject="errors", slice="station=B", message="the loss rose from 0.1 to 0.3")
     world.step(NOON, signal(), loss, decision("roll-back", "r5", NOON))
     assert [one.title for one in world.step(NOON + MINUTE)] == titles
 
@@ -270,10 +298,13 @@ def test_alerts_beyond_what_is_held_are_counted() -> None:
     assert len(told.body) < 5000
 
 
-def test_old_good_news_is_none() -> None:
+def test_what_happened_long_before_it_was_noticed_is_no_news() -> None:
     world = World(plan())
-    world.step(NOON, decision("promote", "r1", NOON - 25 * HOUR))
-    assert world.step(NOON + MINUTE) == []
+    rolled_back = decision("roll-back", "r2", NOON - 25 * HOUR)
+    not_watched = signal(at=NOON - 25 * HOUR, kind="state", message="brightness: reference too small")
+    world.step(NOON, decision("promote", "r1", NOON - 26 * HOUR), rolled_back, not_watched)
+    titles = [one.title for one in world.step(NOON + MINUTE)]
+    assert titles == ["default.phone: brightness is not watched as declared"]
 
 
 def test_what_fails_again_right_after_it_was_told_as_over_is_told_anew() -> None:

@@ -4,7 +4,8 @@
     again   one that stays open: `repeatAfter` after the last word
     over    one that ended: `groupFor` after it did, so that what ends together is told together
 
-What ended before the route took the first word is told as over, once, unless it was muted when it ended.
+What ended before the route took the first word is told as over, once, unless it was muted when it ended. What is told
+once (`state.ONCE`) is neither told again nor, to a route that knows it, as over.
 """
 
 from collections.abc import Iterable
@@ -12,14 +13,14 @@ from typing import Literal, NamedTuple
 
 from tidemill.alerts.muting import Muted, muted
 from tidemill.alerts.plan import AlertPlan, goes_to
-from tidemill.alerts.state import NOTICES
+from tidemill.alerts.state import EVENTS, GOOD_NEWS, ONCE
 from tidemill.events.records import Alert
 from tidemill.spec.alerts import AlertRoute
 
 __all__ = ["Word", "due", "is_settled", "waiting_since"]
 
 _OLD_NEWS_MS = 86_400_000
-"""A notice older than this is not told any more: alerts were switched on later, or nobody ran for long."""
+"""What happened longer ago than this when it was noticed is not told: alerts were switched on later, or did not run."""
 
 
 class Word(NamedTuple):
@@ -38,7 +39,7 @@ def due(alerts: Iterable[Alert], route: AlertRoute, plan: AlertPlan, now: int) -
 
     Once anything is due, all that is new or over goes with it; repetitions keep their time.
     """
-    words = [word for alert in alerts if (word := _word(alert, route, plan, now)) and not muted(alert, plan, now)]
+    words = [word for alert in alerts if (word := _word(alert, route, plan)) and not muted(alert, plan, now)]
     if not any(word.at <= now for word in words):
         return ()
     order = {"new": 0, "again": 1, "over": 2}
@@ -51,24 +52,26 @@ def waiting_since(alerts: Iterable[Alert], route: AlertRoute, plan: AlertPlan, n
     return min((word.at for word in due(alerts, route, plan, now)), default=None)
 
 
-def is_settled(alert: Alert, plan: AlertPlan, now: int) -> bool:
+def is_settled(alert: Alert, plan: AlertPlan) -> bool:
     """Whether nothing will ever be said of this alert again, unless it opens once more."""
     if alert.opened is not None and alert.resolved is None:
         return False
-    return all(_word(alert, route, plan, now) is None for route in plan.routes)
+    return all(_word(alert, route, plan) is None for route in plan.routes)
 
 
-def _word(alert: Alert, route: AlertRoute, plan: AlertPlan, now: int) -> Word | None:
-    if alert.opened is None or not goes_to(alert, route):
+def _word(alert: Alert, route: AlertRoute, plan: AlertPlan) -> Word | None:
+    if alert.opened is None or not goes_to(alert, route) or _is_old_news(alert):
         return None
-    told, notice = alert.told.get(route.name), alert.kind in NOTICES
+    told = alert.told.get(route.name)
     if alert.resolved is None:
         if told is None:
-            old = notice and now - alert.since > _OLD_NEWS_MS
-            return None if old else Word(alert, "new", alert.opened + plan.group_ms, muted(alert, plan, alert.opened))
-        return None if notice else Word(alert, "again", told.at + plan.repeat_ms)
-    if notice or (told is not None and told.over):
-        return None
-    if told is None and muted(alert, plan, alert.resolved):
-        return None
-    return Word(alert, "over", alert.resolved + plan.group_ms)
+            return Word(alert, "new", alert.opened + plan.group_ms, muted(alert, plan, alert.opened))
+        return None if alert.kind in ONCE else Word(alert, "again", told.at + plan.repeat_ms)
+    if told is None:
+        untold = alert.kind == GOOD_NEWS or muted(alert, plan, alert.resolved)
+        return None if untold else Word(alert, "over", alert.resolved + plan.group_ms)
+    return None if told.over or alert.kind in ONCE else Word(alert, "over", alert.resolved + plan.group_ms)
+
+
+def _is_old_news(alert: Alert) -> bool:
+    return alert.kind in EVENTS and alert.opened is not None and alert.opened - alert.since > _OLD_NEWS_MS

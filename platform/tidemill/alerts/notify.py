@@ -12,7 +12,7 @@ import msgspec
 from tidemill.alerts.due import due, is_settled
 from tidemill.alerts.intake import Arrived, fold
 from tidemill.alerts.plan import AlertPlan
-from tidemill.alerts.state import NOTICES, AlertsState, ending
+from tidemill.alerts.state import GOOD_NEWS, AlertsState, ending
 from tidemill.alerts.words import Message, message
 from tidemill.events.records import Alert, Told
 
@@ -36,7 +36,7 @@ def notify(
     within one call is not told: that is how a whole log is taken in on start without telling its history.
     """
     taken = list(inputs)
-    alerts = {key: alert for key, alert in state.alerts.items() if not _is_past(state, alert, plan, now)}
+    alerts = {key: alert for key, alert in state.alerts.items() if not _is_past(state, alert, plan)}
     state = msgspec.structs.replace(state, alerts=alerts)
     state = fold(state, (one for one in taken if isinstance(one, Arrived)))
     told = dict(state.alerts)
@@ -56,7 +56,7 @@ def restored(remembered: Iterable[Alert]) -> AlertsState:
 
 def open_alerts(state: AlertsState) -> tuple[Alert, ...]:
     """What is open, the oldest first; good news is none of it."""
-    found = [one for one in state.alerts.values() if one.kind not in NOTICES and ending(state, one) is None]
+    found = [one for one in state.alerts.values() if one.kind != GOOD_NEWS and ending(state, one) is None]
     return tuple(sorted(found, key=lambda alert: (alert.since, alert.alert_id)))
 
 
@@ -86,7 +86,7 @@ def _moved(state: AlertsState, alert: Alert, now: int) -> Alert:
     return alert
 
 
-def _is_past(state: AlertsState, alert: Alert, plan: AlertPlan, now: int) -> bool:
+def _is_past(state: AlertsState, alert: Alert, plan: AlertPlan) -> bool:
     """Whether it is over, and nothing is left to say of it.
 
     A signal about another version is kept while it may be the next one's: records may come out of order.
@@ -95,4 +95,4 @@ def _is_past(state: AlertsState, alert: Alert, plan: AlertPlan, now: int) -> boo
         return False
     if alert.opened is None and alert.kind in {"drift", "concept", "state"}:
         return state.champion is not None and alert.last < state.champion.arrived
-    return is_settled(alert, plan, now)
+    return is_settled(alert, plan)

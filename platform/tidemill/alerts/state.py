@@ -4,13 +4,19 @@ import msgspec
 
 from tidemill.events.records import Alert
 
-__all__ = ["MOST_ALERTS", "NOTICES", "AlertsState", "Champion", "Change", "Ending", "ending"]
+__all__ = ["EVENTS", "GOOD_NEWS", "MOST_ALERTS", "ONCE", "AlertsState", "Champion", "Change", "Ending", "ending"]
 
 MOST_ALERTS = 500
 """Alerts that are held at a time; beyond them, new ones are counted alone."""
 
-NOTICES = frozenset({"promotion"})
-"""Kinds that are told once, and are neither repeated nor resolved: good news."""
+GOOD_NEWS = "promotion"
+"""The kind that is nothing to be open."""
+
+EVENTS = frozenset({GOOD_NEWS, "roll-back", "refused-gate"})
+"""Kinds that happen rather than last: nobody need be reminded of a version that was taken back weeks ago."""
+
+ONCE = EVENTS | {"state"}
+"""Kinds that are told once, and of which the end is not told: each promotion says anew what is not watched."""
 
 ENDS: dict[str, frozenset[str]] = {
     "failed-run": frozenset({"run-finished", "start-rollout"}),
@@ -71,6 +77,6 @@ def ending(state: AlertsState, alert: Alert) -> Ending | None:
     champion = state.champion
     if champion is None:
         return None
-    if alert.version == champion.version and (alert.kind in NOTICES or alert.last >= champion.arrived):
+    if alert.version == champion.version and (alert.kind == GOOD_NEWS or alert.last >= champion.arrived):
         return None
     return Ending(champion.time, f"{champion.version} was promoted")

@@ -28,7 +28,7 @@ _AFTER_MS = 60_000
 
 _TITLES: dict[str, tuple[str, str]] = {
     "drift": ("{feature} drifted", "{n} features drifted"),
-    "concept": ("the loss rose", "the loss rose in {n} groups"),
+    "concept": ("the loss rose{slice}", "the loss rose in {n} groups"),
     "state": ("{feature} is not watched as declared", "{n} features are not watched as declared"),
     "failed-run": ("run {version} failed", "{n} runs failed"),
     "refused-gate": ("{version} was refused", "{n} versions were refused"),
@@ -107,14 +107,12 @@ def _summary(alerts: Sequence[Alert]) -> str:
     for alert in alerts:
         by_kind.setdefault(alert.kind, []).append(alert)
     found = []
-    for kind, group in by_kind.items():
+    for kind, (first, *others) in by_kind.items():
         one, many = _TITLES.get(kind, ("{feature} {kind}", "{n} of kind {kind}"))
-        names = {
-            "feature": plain(group[0].feature or ""),
-            "version": plain(group[0].version or ""),
-            "kind": plain(kind),
-        }
-        found.append((one if len(group) == 1 else many).format(**names, n=len(group)))
+        names = {name: plain(text or "") for name, text in (("feature", first.feature), ("version", first.version))}
+        where = f" for {plain(first.slice)}" if first.slice else ""
+        text = many if others else one
+        found.append(text.format(**names, slice=where, kind=plain(kind), n=1 + len(others)))
     return ", ".join(found)
 
 

@@ -33,6 +33,8 @@ _log = get_logger(__name__)
 
 POLL_S = 0.2
 """How long a step waits for signals; with it a decision, and what a route took, is seen late by as much."""
+_LOOK_MS = 1000
+"""How often it is asked what is due while nothing comes in."""
 
 
 def run(
@@ -78,7 +80,7 @@ class Alerting:
         self._routes = [RouteDelivery(plan.model, route, environ, notifier, clock) for route in plan.routes]
         ensure_topics(kafka, {topics.signals: 1, topics.decisions: 1})
         ensure_memory(kafka, topics)
-        self.state = restored(remembered(kafka, topics))
+        self.state, self._looked = restored(remembered(kafka, topics)), 0
         with ExitStack() as stack:
             for route in self._routes:
                 stack.callback(route.close)
@@ -100,6 +102,9 @@ class Alerting:
         new = [*arrived(self._decisions.poll(timeout_s=0)), *arrived(self._signals.poll(timeout_s=POLL_S))]
         taken = [message for route in self._routes if (message := route.taken()) is not None]
         now = self._now()
+        if not new and not taken and abs(now - self._looked) < _LOOK_MS:
+            return
+        self._looked = now
         messages = {one.route: one for one in self._take([*new, *(Delivered(message, now) for message in taken)])}
         for route in self._routes:
             if route.route.name in messages:
