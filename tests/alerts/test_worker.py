@@ -114,6 +114,7 @@ def test_signals_become_one_message_and_their_end_another(
         eventually(lambda: service.messages, 40)
         made.decide("promote", "r2", "all requests now go to r2")
         eventually(lambda: len(service.messages) == 2, 40)
+        eventually(lambda: DELIVERED.labels(made.resource.id, "oncall")._value.get() == 3, 40)
     finally:
         stop.set()
         thread.join(30)
@@ -126,7 +127,19 @@ def test_signals_become_one_message_and_their_end_another(
     assert "r2 was promoted" in over["message"]
     shown = "".join(capfd.readouterr())
     assert SECRET not in shown
-    assert DELIVERED.labels(made.resource.id, "oncall")._value.get() == 3
+
+
+def test_what_is_under_way_at_the_end_is_waited_for_and_remembered(world: Callable[..., World]) -> None:
+    made, notifier = world(), MemoryNotifier()
+    notifier.silent = {"json://x"}
+    made.signal("brightness")
+    with made.alerting(notifier, ONCALL_URL="json://x") as alerting:
+        step_until(alerting, lambda: notifier.tried)
+        timer = threading.Timer(0.5, notifier.silent.clear)
+        timer.start()
+        alerting.finish()
+        timer.join()
+    assert remembered_told(made) == 1
 
 
 def test_a_restart_repeats_nothing_and_forgets_nothing(world: Callable[..., World]) -> None:

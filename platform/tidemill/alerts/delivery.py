@@ -46,6 +46,11 @@ class RouteDelivery:
         self._not_before = self._told_at = float("-inf")
         self._failing_since: float | None = None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an attempt is under way."""
+        return self._under_way is not None
+
     def offer(self, message: Message) -> None:
         """Send the message, unless an attempt is under way or the pause after a failure is not over."""
         now = self._clock.monotonic()

@@ -33,6 +33,9 @@ _log = get_logger(__name__)
 
 POLL_S = 0.2
 """How long a step waits for signals; with it a decision, and what a route took, is seen late by as much."""
+FINISH_S = 5.0
+"""How long it is waited at the end for what is under way; the supervisor gives a process ten seconds."""
+_FINISH_LOOK_S = 0.05
 _LOOK_MS = 1000
 """How often it is asked what is due while nothing comes in."""
 
@@ -61,6 +64,7 @@ def run(
     with Alerting(plan, topics, kafka=kafka, notifier=notifier, clock=clock, environ=environ) as alerting:
         while not stop.is_set():
             alerting.step()
+        alerting.finish()
 
 
 class Alerting:
@@ -109,6 +113,16 @@ class Alerting:
         for route in self._routes:
             if route.route.name in messages:
                 route.offer(messages[route.route.name])
+
+    def finish(self) -> None:
+        """Wait a little for attempts that are under way: one that is cut off is made again by the next process."""
+        end = self._clock.monotonic() + FINISH_S
+        while any(route.is_busy for route in self._routes) and self._clock.monotonic() < end:
+            taken = [message for route in self._routes if (message := route.taken()) is not None]
+            if taken:
+                now = self._now()
+                self._take([Delivered(message, now) for message in taken])
+            self._clock.sleep(_FINISH_LOOK_S)
 
     def _take(self, inputs: Sequence[Arrived | Delivered]) -> tuple[Message, ...]:
         """The messages that are due after these inputs; what changed by them is remembered before any is sent."""
