@@ -267,7 +267,7 @@ def test_what_ended_before_a_route_could_be_told_is_told_as_over() -> None:
     [
         ({"kinds": ["concept"]}, ["default.phone: the loss rose for station=B"]),
         ({"severity": "critical"}, ["default.phone: the loss rose for station=B, r5 was rolled back"]),
-        ({"subjects": ["inputs"]}, ["default.phone: brightness drifted, r5 was rolled back"]),
+        ({"subjects": ["inputs"]}, ["default.phone: r5 was rolled back, brightness drifted"]),
         ({"kinds": ["state"]}, []),
     ],
 )

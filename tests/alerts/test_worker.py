@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from tests.alerts.receiver import Receiver, receiver
 
 from tidemill.alerts.apprise_process import AppriseNotifier
-from tidemill.alerts.memory import remembered
+from tidemill.alerts.memory import ensure_memory, remembered
 from tidemill.alerts.notifier import Failure, Notifier
 from tidemill.alerts.plan import alert_plan
 from tidemill.alerts.telemetry import DELIVERED, OPEN, WAITING
@@ -240,6 +241,19 @@ def test_a_service_that_fails_is_tried_again_and_the_wait_is_measured(
         service.status = 200
         step_until(alerting, lambda: service.messages and waiting._value.get() == 0)
     assert len(service.messages) == 1
+
+
+def test_of_each_alert_the_newest_record_is_kept_and_old_ones_age_out(world: Callable[..., World]) -> None:
+    made = world()
+    ensure_memory(made.kafka, made.topics)
+    admin = KafkaAdminClient(bootstrap_servers=made.kafka)
+    try:
+        found = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, made.topics.alerts)])
+    finally:
+        admin.close()
+    config = found["topic"][made.topics.alerts]
+    assert config["cleanup.policy"]["value"] == "compact,delete"
+    assert int(config["retention.ms"]["value"]) == 90 * 86_400_000
 
 
 def test_without_routes_nobody_is_told_and_nothing_is_asked_for(topic_prefix: str) -> None:

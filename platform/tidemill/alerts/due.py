@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from tidemill.alerts.muting import Muted, muted
-from tidemill.alerts.plan import AlertPlan, goes_to
+from tidemill.alerts.plan import AlertPlan, goes_to, rank
 from tidemill.alerts.state import EVENTS, GOOD_NEWS, ONCE
 from tidemill.events.records import Alert
 from tidemill.spec.alerts import AlertRoute
@@ -44,7 +44,7 @@ def due(alerts: Iterable[Alert], route: AlertRoute, plan: AlertPlan, now: int) -
         return ()
     order = {"new": 0, "again": 1, "over": 2}
     told = [word for word in words if word.how != "again" or word.at <= now]
-    return tuple(sorted(told, key=lambda word: (order[word.how], word.alert.since, word.alert.alert_id)))
+    return tuple(sorted(told, key=lambda word: (order[word.how], *_worst_first(word.alert))))
 
 
 def waiting_since(alerts: Iterable[Alert], route: AlertRoute, plan: AlertPlan, now: int) -> int | None:
@@ -71,6 +71,10 @@ def _word(alert: Alert, route: AlertRoute, plan: AlertPlan) -> Word | None:
         untold = alert.kind == GOOD_NEWS or muted(alert, plan, alert.resolved)
         return None if untold else Word(alert, "over", alert.resolved + plan.group_ms)
     return None if told.over or alert.kind in ONCE else Word(alert, "over", alert.resolved + plan.group_ms)
+
+
+def _worst_first(alert: Alert) -> tuple[int, int, str]:
+    return -rank(alert.severity), alert.since, alert.alert_id
 
 
 def _is_old_news(alert: Alert) -> bool:

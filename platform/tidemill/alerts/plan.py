@@ -6,7 +6,7 @@ from tidemill.events.records import Alert
 from tidemill.spec.alerts import SEVERITIES, AlertRoute, Mute
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["AlertPlan", "alert_plan", "goes_to"]
+__all__ = ["AlertPlan", "alert_plan", "goes_to", "rank"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,9 @@ def goes_to(alert: Alert, route: AlertRoute) -> bool:
         return False
     if route.subjects is not None and alert.subject is not None and alert.subject not in route.subjects:
         return False
-    return _rank(alert.severity) >= _rank(route.severity)
+    return rank(alert.severity) >= rank(route.severity)
 
 
-def _rank(severity: str) -> int:
-    """A severity that a newer version wrote counts as the most severe: it is told rather than lost."""
+def rank(severity: str) -> int:
+    """How severe it is, from 0. One that a newer version wrote counts as the most severe: told rather than lost."""
     return next((rank for rank, known in enumerate(SEVERITIES) if known == severity), len(SEVERITIES))
