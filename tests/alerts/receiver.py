@@ -1,6 +1,8 @@
 """A service as Apprise's json:// meets it: a real HTTP server that takes, refuses, redirects, hangs or trickles."""
 
 import json
+import select
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,12 @@ class Receiver:
         return f"json://127.0.0.1:{self.port}/{path}"
 
 
+def is_gone(connection: socket.socket) -> bool:
+    """Whether the client has hung up."""
+    readable, _, _ = select.select([connection], [], [], 0)
+    return bool(readable) and connection.recv(1, socket.MSG_PEEK) == b""
+
+
 @contextmanager
 def receiver() -> Iterator[Receiver]:
     """A receiver, until the block ends."""
@@ -36,8 +44,9 @@ def receiver() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             found.requests += 1
-            if found.hangs:
-                found.released.wait(60)
+            while found.hangs and not found.released.wait(0.05):
+                pass
+            if is_gone(self.connection):
                 return
             if found.status == 200:
                 found.messages.append(body)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -140,6 +141,16 @@ def test_nothing_of_the_url_is_in_what_the_child_says(status: int, failure: Fail
     assert found.failure is failure
     secrets = ("aUser", "aPassword", "aToken", "aHeader", "aParameter", str(service.port))
     assert not [secret for secret in secrets if secret in f"{found} {shown.stdout}"]
+
+
+def test_a_message_that_is_under_way_outlives_the_order_to_end(service: Receiver) -> None:
+    service.hangs = True
+    sending = AppriseNotifier(SystemClock()).send(service.url(), MESSAGE)
+    eventually(lambda: service.requests, 20)
+    assert sending._process is not None
+    sending._process.send_signal(signal.SIGTERM)
+    service.hangs = False
+    assert eventually(sending.answer, 40, every_s=0.05) == Answer("taken")
 
 
 def test_a_child_that_is_cancelled_is_gone(service: Receiver) -> None:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -25,11 +25,13 @@ def role(folder: Path, kafka: str, **environ: str) -> Iterator["subprocess.Popen
     settings = {"TIDEMILL_KAFKA": kafka, "TIDEMILL_LOG_LEVEL": "debug", "TIDEMILL_STATE": str(folder)}
     argv = (sys.executable, "-m", "tidemill.cli", "alerts", "run", "--resource", "model.yaml")
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(argv, cwd=folder, env={**os.environ, **settings, **environ}, stdout=log, stderr=log)
+        env = {**os.environ, **settings, **environ}
+        process = subprocess.Popen(argv, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
         yield process
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # as the supervisor does: what it started does not outlive it
         process.wait(20)
 
 
@@ -43,9 +45,8 @@ def test_a_role_that_is_killed_while_a_service_hangs_tells_the_next_time(
     world.writer.close()
     with receiver() as service:
         service.hangs = True
-        with role(tmp_path, kafka, ONCALL_URL=service.url(SECRET)) as process:
+        with role(tmp_path, kafka, ONCALL_URL=service.url(SECRET)):
             eventually(lambda: service.requests, 60)
-            process.kill()
         service.hangs = False
         with role(tmp_path, kafka, ONCALL_URL=service.url(SECRET)) as process:
             eventually(lambda: service.messages, 60)

@@ -43,11 +43,11 @@ VENDORS = {
     "uvicorn": {"serving.server", "labels.feedback"},
     "fastapi": {"serving.server", "labels.api", "labels.feedback"},
     "cleanlab": {"labels.likely_errors"},
+    "apprise": {"alerts.apprise_child"},
     "onnxruntime": {"training.session"},
     "onnx": {"training.export"},
     "torch": {"training.export", "training.fit", "training.optimizer", "training.protocols", "training.weights"},
     "kubernetes": set[str](),
-    "apprise": {"alerts.apprise_child"},
 }
 
 # What the process of a role must not load. A role's image carries its own vendors alone (the extras of pyproject).

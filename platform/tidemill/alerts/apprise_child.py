@@ -65,6 +65,9 @@ class Errand(msgspec.Struct, frozen=True, kw_only=True):
 def main() -> None:
     """Do the errand on stdin, and tell what became of it."""
     errand = msgspec.json.decode(sys.stdin.buffer.read(), type=Errand)
+    # The supervisor ends whole groups of processes; a message that is under way is to be told of first.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     # A last resort, beyond the parent's: an orphan ends, too, whatever it waits for.
     signal.alarm(max(1, round(errand.deadline_s) + 5))
     sys.stdout.buffer.write(msgspec.json.encode(deliver(errand)))
