@@ -19,6 +19,7 @@ from tidemill.core.clock import Clock, SystemClock
 from tidemill.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from tidemill.alerts.notifier import Notifier
     from tidemill.control.local_runner import LocalRunner
     from tidemill.control.protocols import StoredModel
     from tidemill.control.store import LocalResourceStore
@@ -64,6 +65,13 @@ class Local:
         from tidemill.registry.mlflow import MlflowRegistry
 
         return MlflowRegistry(self.settings.mlflow_uri)
+
+    @cached_property
+    def notifier(self) -> Notifier:
+        """Who carries messages to people."""
+        from tidemill.alerts.apprise_process import AppriseNotifier
+
+        return AppriseNotifier(self.clock)
 
     def runner(self, stored: StoredModel) -> LocalRunner:
         """Who runs the pipeline of a model."""
@@ -141,6 +149,18 @@ class Local:
             resource,
             kafka=self.settings.require_kafka(),
             lake=self.settings.lake_uri,
+            clock=self.clock,
+            stop=stop,
+        )
+
+    def alerts(self, resource: ContinualModel, stop: threading.Event) -> None:
+        """Tell people of a model until `stop`."""
+        from tidemill.alerts.worker import run
+
+        run(
+            resource,
+            kafka=self.settings.require_kafka(),
+            notifier=self.notifier,
             clock=self.clock,
             stop=stop,
         )

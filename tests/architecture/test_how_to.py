@@ -21,7 +21,7 @@ PAGES = sorted(FOLDER.glob("*.md"))
 OTHER_VARIABLES = {"RESOURCE", "FEAST_PROJECT"}
 """Variables that only feature_store.yaml and the roles read."""
 
-GROUPS = {"labels", "quarantine", "rebuild"}
+GROUPS = {"alerts", "labels", "quarantine", "rebuild"}
 """Commands that have commands of their own."""
 
 BASE: dict[str, Any] = {
@@ -63,6 +63,7 @@ def merged(base: Any, part: Any) -> Any:
 
 def test_there_is_a_page_for_each_thing_to_do() -> None:
     assert {page.stem for page in PAGES} >= {
+        "be-alerted",
         "declare-features",
         "judge-your-labels",
         "use-your-own-feast-repo",

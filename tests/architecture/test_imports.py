@@ -43,6 +43,7 @@ VENDORS = {
     "uvicorn": {"serving.server", "labels.feedback"},
     "fastapi": {"serving.server", "labels.api", "labels.feedback"},
     "cleanlab": {"labels.likely_errors"},
+    "apprise": {"alerts.apprise_child"},
     "onnxruntime": {"training.session"},
     "onnx": {"training.export"},
     "torch": {"training.export", "training.fit", "training.optimizer", "training.protocols", "training.weights"},
@@ -58,6 +59,7 @@ ROLES = {
     "tidemill.outcomes.worker": HEAVY | {"cleanlab", "sklearn"},
     "tidemill.labels.feedback": HEAVY,
     "tidemill.watch.worker": HEAVY,
+    "tidemill.alerts.worker": HEAVY | {"apprise", "requests"},
     "tidemill.serving.server": HEAVY - {"kserve", "onnxruntime", "kubernetes"},
     "tidemill.control.service": HEAVY - {"mlflow"},
 }

@@ -68,6 +68,15 @@ def test_a_role_runs_until_it_is_told_to_end(role: str, number: signal.Signals, 
     assert (process.returncode, out) == (0, "ended\n"), err
 
 
+def test_alerts_is_a_role_too(resource: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, "alerts", "run", "--resource", str(resource))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "alerts broker:9092 ['default.phone-inspection'] {}\n"
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, "ended\n"), err
+
+
 def test_serve_is_told_what_and_where(resource: Path, tmp_path: Path) -> None:
     arguments = ("--resource", str(resource), "--version", "v1", "--artifact", "/artifacts/v1", "--port", "8080")
     out, err = start(tmp_path, "serve", *arguments).communicate(timeout=20)

@@ -128,6 +128,19 @@ def test_an_applied_model_gets_topics_workers_and_turns(bench: Bench) -> None:
     )
 
 
+def test_people_are_told_only_where_there_is_a_way_to_them(bench: Bench) -> None:
+    routes = [{"name": "oncall", "urlEnv": "ONCALL_URL"}]
+    told, quiet = example_resource("a", alerts={"routes": routes}), example_resource("a")
+    bench.store.put(told)
+    bench.rounds()
+    assert "default.a-alerts" in bench.processes()
+    assert owner_of("default.a-alerts") == "default.a"
+    bench.store.put(quiet)
+    bench.rounds(2)
+    assert "default.a-alerts" not in bench.processes()
+    assert data_digest(told) == data_digest(quiet)  # the workers stay
+
+
 def test_workers_know_the_resource_and_the_users_code(bench: Bench, tmp_path: Path) -> None:
     wanted: list[ProcessWanted] = []
     bench.supervisor.want = wanted.append  # type: ignore[method-assign, assignment]

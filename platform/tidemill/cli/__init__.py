@@ -34,6 +34,7 @@ COMMANDS = {
     "labels": "labels",
     "quality": "quality",
     "quarantine": "quarantine",
+    "alerts": "alerts",
     "rebuild": "keeping",
     "skew": "keeping",
     "ingest": "roles",

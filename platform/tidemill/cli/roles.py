@@ -14,13 +14,13 @@ from tidemill.spec.load import load
 from tidemill.spec.model import ContinualModel
 from tidemill.wiring import Local, local
 
-__all__ = ["register"]
+__all__ = ["alerts", "register"]
 
 ResourceFile = Annotated[Path, typer.Option("--resource", help="YAML file of the ContinualModel.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
+    """Add the commands of this module. The role `alerts` is `tidemill alerts run` (`tidemill.cli.alerts`)."""
     for command in (ingest, outcomes, watch, serve, feedback, control):
         app.command()(command)
 
@@ -41,6 +41,12 @@ def watch(resource: ResourceFile) -> None:
     """Role: watch the input for drift."""
     machine, model = _begin("watch", resource)
     machine.watch(model, _stop_event())
+
+
+def alerts(resource: ResourceFile) -> None:
+    """Role: tell people what the watch signals and control decides."""
+    machine, model = _begin("alerts", resource)
+    machine.alerts(model, _stop_event())
 
 
 def serve(

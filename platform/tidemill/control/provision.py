@@ -19,6 +19,7 @@ WORKERS = ("ingest", "outcomes", "watch")
 """The stages that have a worker for each model; each is the command of that name."""
 
 _FEAST = "feast"
+_ALERTS = "alerts"
 
 DIGEST = "TIDEMILL_RESOURCE_DIGEST"
 """Environment variable that changes with what a worker depends on, so that the worker is replaced then."""
@@ -45,7 +46,7 @@ def owner_of(process: str) -> str | None:
     name, dot, _ = rest.partition(".")
     if dot:  # a run: <model>.<run>
         return f"{namespace}.{name}"
-    for role in (*WORKERS, _FEAST):
+    for role in (*WORKERS, _FEAST, _ALERTS):
         if rest.endswith(f"-{role}"):
             return f"{namespace}.{rest.removesuffix(f'-{role}')}"
     name, found, _ = rest.rpartition("-serve-")
@@ -92,6 +93,7 @@ class Provisioner:
         for worker in WORKERS:
             argv = (sys.executable, "-m", "tidemill.cli", worker, *file)
             self._supervisor.want(ProcessWanted(name=f"{resource.id}-{worker}", argv=argv, env=env))
+        self._provide_alerts(resource)
 
     def withdraw(self, models: Collection[str]) -> None:
         """End every process of a model that is not among `models`; topics, tables and versions stay."""
@@ -99,6 +101,17 @@ class Provisioner:
             owner = owner_of(process.name)
             if owner is not None and owner not in models:
                 self._supervisor.unwant(process.name)
+
+    def _provide_alerts(self, resource: ContinualModel) -> None:
+        """A process that tells people, only where the resource names ways to them."""
+        name, alerts = f"{resource.id}-{_ALERTS}", resource.spec.alerts
+        if not alerts.routes:
+            self._supervisor.unwant(name)
+            return
+        file = ("--resource", str(self._file(resource.id)))
+        env = {DIGEST: hashlib.sha256(alerts.model_dump_json().encode()).hexdigest()[:16]}
+        argv = (sys.executable, "-m", "tidemill.cli", _ALERTS, "run", *file)
+        self._supervisor.want(ProcessWanted(name=name, argv=argv, env=env))
 
     def _provide_topics(self, resource: ContinualModel) -> None:
         for retention_ms, names in _retention(resource).items():

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from tidemill.core.ids import model_id
+from tidemill.spec.alerts import Alerts
 from tidemill.spec.answers import LabelField, Labels, Maturity, Prediction, Value
 from tidemill.spec.inputs import (
     AGGREGATIONS,
@@ -42,6 +43,7 @@ __all__ = [
     "IMAGE_STATISTICS",
     "PATTERNS",
     "Aggregation",
+    "Alerts",
     "Analysis",
     "ContinualModel",
     "DriftTrigger",
@@ -97,6 +99,7 @@ class Spec(Part):
     gates: Gates = Gates()
     rollout: Rollout = Rollout()
     serving: Serving = Serving()
+    alerts: Alerts = Alerts()
     artifact_root: str | None = None
     """Where versions are kept; default: a folder of this installation."""
 

@@ -15,6 +15,7 @@ __all__ = [
     "Part",
     "Share",
     "TopicName",
+    "Variable",
     "Windowed",
     "refuse_repeated",
 ]
@@ -24,6 +25,7 @@ _IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 _WINDOWED = r"^(label\.)?[A-Za-z_][A-Za-z0-9_]{0,62}$"
 _TOPIC = r"^[A-Za-z0-9._-]{1,200}$"
 URI_PREFIX = r"^(file|s3|gs|gcs|abfs|abfss|hdfs)://.*/$"
+_VARIABLE = r"^[A-Z_][A-Z0-9_]{0,62}$"
 _IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 PATTERNS = {
@@ -32,6 +34,7 @@ PATTERNS = {
     _WINDOWED: "a field name (letters, digits and _, not starting with a digit), or label. and a label's field",
     _TOPIC: "a topic name: letters, digits, dots, dashes and _",
     URI_PREFIX: "the beginning of a URI that ends with a slash, such as s3://pictures/",
+    _VARIABLE: "an environment variable: capital letters, digits and _, not starting with a digit",
     _IMPORT_PATH: "module:Class, such as inspection.model:Codec",
 }
 """Each pattern that text must match, in words."""
@@ -40,6 +43,7 @@ Name = Annotated[str, Field(pattern=_NAME, max_length=63)]
 Identifier = Annotated[str, Field(pattern=_IDENTIFIER)]
 Windowed = Annotated[str, Field(pattern=_WINDOWED)]
 TopicName = Annotated[str, Field(pattern=_TOPIC)]
+Variable = Annotated[str, Field(pattern=_VARIABLE)]
 ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH, examples=["inspection.model:Codec"])]
 Share = Annotated[float, Field(ge=0, le=1)]
 

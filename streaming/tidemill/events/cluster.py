@@ -144,7 +144,12 @@ class Cluster:
 
 
 def ensure_topics(
-    bootstrap: str, topics: Mapping[str, int], *, log_append_time: bool = True, retention_ms: int | None = None
+    bootstrap: str,
+    topics: Mapping[str, int],
+    *,
+    log_append_time: bool = True,
+    retention_ms: int | None = None,
+    compacted: bool = False,
 ) -> None:
     """Make the topics (name to number of partitions) that do not exist yet, and wait until they can be used.
 
@@ -153,6 +158,7 @@ def ensure_topics(
         topics: name to number of partitions. A topic that exists keeps its partitions and its configuration.
         log_append_time: the broker stamps each record on arrival; False keeps the producer's timestamp.
         retention_ms: how long records are kept; -1 for ever, None for the broker's default.
+        compacted: whether of each key only the newest record is kept, for as long.
 
     Raises:
         Unavailable: the brokers do not answer.
@@ -164,6 +170,8 @@ def ensure_topics(
     }
     if retention_ms is not None:
         config["retention.ms"] = str(retention_ms)
+    if compacted:
+        config["cleanup.policy"] = "compact,delete"
     with Cluster(bootstrap) as cluster:
         cluster.create(topics, config)
 

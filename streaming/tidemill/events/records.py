@@ -13,6 +13,7 @@ it reached the log. Ids are strings. Records are frozen; a changed fact is a new
     decisions                               Decision          control
     quarantine                              Quarantined       ingest
     quarantine.replayed                     Replayed          CLI
+    alerts                                  Alert             alerts; compacted by key
 
 Events and labels come from the user's systems: a `Label` is what theirs is parsed into.
 """
@@ -22,6 +23,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 __all__ = [
+    "Alert",
     "Decision",
     "FeatureSketch",
     "Label",
@@ -37,6 +39,7 @@ __all__ = [
     "ServingCount",
     "Signal",
     "Sketch",
+    "Told",
     "Topics",
     "Votes",
     "decode",
@@ -341,6 +344,43 @@ class Decision(Record, frozen=True, kw_only=True):
     """The request this answers, so that who asked can wait for it."""
 
 
+class Told(Record, frozen=True, kw_only=True):
+    """That a route has taken a message about an alert: when, and whether it said that the alert is over."""
+
+    at: int
+    over: bool = False
+
+
+class Alert(Record, frozen=True, kw_only=True):
+    """Something that people are told, and what they were told of it. The newest record of an `alert_id` counts.
+
+    It is written when the alert opens, after each message that a route took, and when it is over: so what was told is
+    known after a crash. `alert_id`, the record's key, is the same for the same kind, subject, feature, slice and
+    version.
+    """
+
+    alert_id: str
+    kind: str
+    severity: str
+    subject: str | None = None
+    feature: str | None = None
+    slice: str | None = None
+    version: str | None = None
+    """The version that it is about; of a failed run or a refused gate, the run."""
+    since: int
+    """When it began, as far as is known: a signal's `since`, else when it was decided."""
+    last: int
+    """Of the newest record that says so: when a signal reached the log, or when control decided."""
+    message: str
+    opened: int | None = None
+    """When people were to be told; None where it was over before, or is not about the version that serves."""
+    resolved: int | None = None
+    resolution: str = ""
+    """Why it is over."""
+    told: dict[str, Told] = {}
+    """The last word to each route, by name."""
+
+
 class Quarantined(Record, frozen=True, kw_only=True):
     """A record that could not be taken in: why, from where, and its original bytes (base64).
 
@@ -425,6 +465,11 @@ class Topics(msgspec.Struct, frozen=True):
     def replayed(self) -> str:
         """Which of it was produced again."""
         return f"{self.model}.quarantine.replayed"
+
+    @property
+    def alerts(self) -> str:
+        """What people are told, and were."""
+        return f"{self.model}.alerts"
 
 
 def encode(record: Record) -> bytes:
