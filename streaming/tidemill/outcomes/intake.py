@@ -34,10 +34,10 @@ from tidemill.spec.model import Spec
 __all__ = ["Intake", "Missing"]
 
 _log = get_logger(__name__)
-_labels = Counter("tidemill_labels_total", "Labels read, by whether they were accepted", ["result"], registry=REGISTRY)
-_answered = Gauge("tidemill_predictions_answered", "Rows that servers say they have answered", registry=REGISTRY)
-_lost = Gauge("tidemill_predictions_lost", "Predictions known to be missing from the log", registry=REGISTRY)
-_maybe_lost = Gauge("tidemill_predictions_maybe_lost", "More that may be missing, at most", registry=REGISTRY)
+_labels = Counter("tidemill_labels_total", "Labels read, by whether they were accepted.", ["result"], registry=REGISTRY)
+_answered = Gauge("tidemill_predictions_answered", "Rows that servers say they have answered.", registry=REGISTRY)
+_lost = Gauge("tidemill_predictions_lost", "Predictions known to be missing from the log.", registry=REGISTRY)
+_maybe_lost = Gauge("tidemill_predictions_maybe_lost", "More that may be missing, at most.", registry=REGISTRY)
 
 
 class Missing(NamedTuple):
