@@ -33,6 +33,7 @@ COMMANDS = {
     "delete": "models",
     "labels": "labels",
     "quality": "quality",
+    "health": "health",
     "quarantine": "quarantine",
     "rebuild": "keeping",
     "skew": "keeping",

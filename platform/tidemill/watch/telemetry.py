@@ -6,6 +6,7 @@ from prometheus_client import Counter, Gauge
 
 from tidemill.core.telemetry import MOST, REGISTRY, REST
 from tidemill.events.records import Signal
+from tidemill.watch.plan import WatchPlan
 from tidemill.watch.state import WatchState
 
 __all__ = ["begin", "tell", "tell_signals"]
@@ -49,10 +50,19 @@ _SIGNALS = Counter(
 )
 
 
-def begin(model: str) -> None:
-    """Tell zeros from the start."""
+_LATENESS = Gauge(
+    "tidemill_watch_lateness_seconds",
+    "How far ticks are behind events when all is well: events.allowedLateness, and the length of a tick.",
+    ["model"],
+    registry=REGISTRY,
+)
+
+
+def begin(plan: WatchPlan) -> None:
+    """Tell zeros from the start, and how far behind ticks may be."""
     for kind in KINDS:
-        _SIGNALS.labels(model, kind)
+        _SIGNALS.labels(plan.model, kind)
+    _LATENESS.labels(plan.model).set((plan.lateness_ms + plan.tick_ms) / 1000)
 
 
 def tell(model: str, state: WatchState, evidence: Mapping[str, float]) -> None:

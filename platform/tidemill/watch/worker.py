@@ -66,7 +66,7 @@ class Watch:
         self._committed = self._store.last() or Committed(sequence=0, state=first_state(plan), offsets={})
         self._state, self._signals = self._committed.state, list[Signal]()
         self._committed_at = clock.monotonic()
-        begin(plan.model)
+        begin(plan)
         tell(plan.model, self._state, evidence_of(self._state, plan))
         with ExitStack() as stack:
             self._writer = stack.enter_context(RecordWriter(kafka, client_id=f"{plan.model}-watch"))

@@ -68,6 +68,8 @@ class Intake:
         self._stated = msgspec.json.encode(self._terms).decode()
         self._max_future_ms = round(spec.events.max_future.total_seconds() * 1000)
         self._words: dict[str, ServingCount] = {}
+        for result in ("accepted", "refused"):
+            _labels.labels(result)
         self.upto: Offsets = {}
         """The offset after the last prediction taken in, by partition."""
 

@@ -36,7 +36,7 @@ from tidemill.outcomes.marks import EVERY_S, Marks
 from tidemill.outcomes.start import judged_positions, known_gaps, outcome_starts, resolved_starts, starts_of
 from tidemill.outcomes.state import OutcomeState
 from tidemill.outcomes.tables import Tables
-from tidemill.outcomes.telemetry import LABEL_DELAY, LABELLED, LABELS_SEARCHED, LAG, WAITING
+from tidemill.outcomes.telemetry import LABEL_DELAY, LABELLED, LABELS_SEARCHED, LAG, WAITING, begin
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["Session", "truth_of"]
@@ -79,6 +79,9 @@ class Session:
         hot: Hot | None = None,
         rows: LabelRows | None = None,
     ) -> None:
+        begin(resource.spec.labels)
+        for kind in ("first", "correction"):
+            _outcomes.labels(kind)
         self._log, self._state, self._tables, self._clock, self._rows = log, state, tables, clock, rows
         self._emitted = judged_positions(log)
         self._committed: dict[Channel, Offsets] = {

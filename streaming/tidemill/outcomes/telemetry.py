@@ -3,13 +3,18 @@
 from prometheus_client import Counter, Gauge
 
 from tidemill.core.telemetry import REGISTRY, Spread
+from tidemill.spec.model import Labels
 
-__all__ = ["LABELLED", "LABELS_SEARCHED", "LABEL_DELAY", "LAG", "WAITING"]
+__all__ = ["DELAYS", "LABELLED", "LABELS_SEARCHED", "LABEL_DELAY", "LAG", "WAITING", "begin"]
+
+_DAY = 86_400
+DELAYS = (10, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, _DAY, 2 * _DAY, 4 * _DAY, 7 * _DAY, 14 * _DAY, 28 * _DAY)
+"""Bounds of the buckets of label delays, in seconds."""
 
 LABEL_DELAY = Spread(
     "tidemill_label_delay_seconds",
     "From a prediction to the arrival of the label that its outcome carries; corrections count again.",
-    (10, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400, 2 * 86400, 4 * 86400, 7 * 86400, 14 * 86400),
+    DELAYS,
 )
 LABELLED = Counter(
     "tidemill_outcomes_labelled_total",
@@ -33,5 +38,15 @@ LAG = Gauge(
     ["topic"],
     registry=REGISTRY,
 )
-for _kind in ("first", "correction"):
-    LABELLED.labels(_kind)
+_MATURITY = Gauge(
+    "tidemill_labels_maturity_seconds", "What the resource says: labels.maturity.after.", registry=REGISTRY
+)
+_CONTROL = Gauge("tidemill_labels_control_ratio", "What the resource says: labels.control.", registry=REGISTRY)
+
+
+def begin(labels: Labels) -> None:
+    """Tell zeros from the start, and what is asked of labels: alerts hold figures against it."""
+    for kind in ("first", "correction"):
+        LABELLED.labels(kind)
+    _MATURITY.set(labels.maturity.after.total_seconds())
+    _CONTROL.set(labels.control)
