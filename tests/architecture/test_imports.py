@@ -47,6 +47,7 @@ VENDORS = {
     "onnx": {"training.export"},
     "torch": {"training.export", "training.fit", "training.optimizer", "training.protocols", "training.weights"},
     "kubernetes": set[str](),
+    "psutil": {"stack.children"},
 }
 
 # What the process of a role must not load. A role's image carries its own vendors alone (the extras of pyproject).

@@ -64,16 +64,19 @@ def shown(value: float | None, unit: str) -> str:
     if unit == "bytes":
         return f"{value / 2**20:,.0f} MiB"
     if unit in {"up", "1 if so", "1 if not"}:
-        no = value == 0
-        return ("no" if no else "yes") if unit != "1 if not" else ("yes" if no else "no")
-    digits = ",.0f" if value == round(value) and abs(value) < 1e15 else ",.3g"
+        return "yes" if (value == 0) == (unit == "1 if not") else "no"
+    digits = ",.0f" if float(value).is_integer() else ",.3g"
     return f"{value:{digits}} {unit}"
 
 
 def _scrape(machine: "Local", model: str) -> "Scrape":
+    from tidemill.stack.running import what_runs
     from tidemill.watch.scraping import scrape
 
-    return scrape(machine.settings.state, model, machine.supervisor.observe(), machine.clock)
+    state = machine.settings.state
+    # Without a stack nobody holds processes, whatever is wanted; they may have been started by hand.
+    seen = () if what_runs(state) is None else machine.supervisor.observe()
+    return scrape(state, model, seen, machine.clock)
 
 
 def _show(model: str, lines: Sequence["Line"], output: Output, *, again: bool) -> None:

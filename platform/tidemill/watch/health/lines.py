@@ -22,7 +22,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     why: str
     do: str = ""
-    """What helps; empty where all is well."""
+    """What helps; empty where all is well, or nothing is known: a process that does not answer has its own line."""
     about: str
     """Heading of docs/how-to/watch-the-system.md that says more."""
 
@@ -102,8 +102,7 @@ def graded(
     """A line about a value; `missing` says why there is none."""
     state = grading.of(value)
     if state == "unknown":
-        do = "look whether the process runs: `tidemill status`"
-        return Line(what=what, value=None, unit=unit, state=state, why=missing, do=do, about=about)
+        return Line(what=what, value=None, unit=unit, state=state, why=missing, about=about)
     return Line(what=what, value=value, unit=unit, state=state, why=why, do=do if state != "ok" else "", about=about)
 
 
