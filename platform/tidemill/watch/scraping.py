@@ -41,7 +41,7 @@ def scrape(state: Path, model: str, seen: Sequence[ProcessSeen], clock: Clock) -
 
 
 def _process(name: str, model: str, told: Told | None, seen: ProcessSeen | None, metrics: Metrics | None) -> Process:
-    role = told.role if told is not None else _role(name, model)
+    role = (told.role if told is not None else "") or _role(name, model)
     return Process(name, role, metrics, seen.state if seen else "", seen.restarts if seen else 0)
 
 

@@ -122,7 +122,7 @@ class Look:
         """Why a role cannot have told anything; None where it answers."""
         found = self._of(role)
         if not found:
-            return f"there is no {role}"
+            return f"no process of the role {role} is there"
         return None if any(one.metrics is not None for one in found) else f"{role} does not answer"
 
     def _of(self, role: str) -> list[Process]:
