@@ -22,7 +22,8 @@ def processes(look: Look, limits: Limits, expected: tuple[str, ...]) -> Iterator
     roles = {one.role for one in look.now.processes}
     for role in expected:
         if role not in roles:
-            why, do = f"no process of the role {role} is there", "`tidemill up` starts it; `tidemill status` says what runs"
+            why = f"no process of the role {role} is there"
+            do = "`tidemill up` starts it; `tidemill status` says what runs"
             yield Line(what=role, value=0, unit="up", state="bad", why=why, do=do, about="processes")
     for one in look.now.processes:
         yield _presence(one.name, one.metrics is not None, one.state, one.restarts)
