@@ -72,8 +72,8 @@ HEALTHY: dict[str, Told] = {
         ("tidemill_watch_features", f"model={M},state=ok"): (3, 3),
         ("tidemill_watch_features", f"model={M},state=cannot-promise"): (0, 0),
         ("tidemill_watch_evidence_ratio", f"model={M},feature=brightness"): (0.1, 0.1),
-        ("tidemill_watch_closed_timestamp_seconds", f"model={M}"): (BEGAN - 600, NOW - 600),
-        ("tidemill_watch_lateness_seconds", f"model={M}"): (601, 601),
+        ("tidemill_watch_closed_timestamp_seconds", f"model={M},stream=inputs"): (BEGAN - 600, NOW - 600),
+        ("tidemill_watch_lateness_seconds", f"model={M},stream=inputs"): (601, 601),
     },
 }
 

@@ -52,7 +52,7 @@ def test_a_model_that_is_well_has_only_lines_that_are_ok() -> None:
         ("watch", "watch_reference", f"model={M}", (0.0,), "drift is watched", "bad"),
         ("watch", "watch_features", f"model={M},state=cannot-promise", (1.0,), "not promised", "warn"),
         ("watch", "watch_evidence_ratio", f"model={M},feature=brightness", (0.8,), "evidence of drift", "warn"),
-        ("watch", "watch_closed_timestamp_seconds", f"model={M}", (NOW - 700.0,), "watch behind", "warn"),
+        ("watch", "watch_closed_timestamp_seconds", f"model={M},stream=inputs", (NOW - 700.0,), "watch behind", "warn"),
         ("control", "control_failures", f"model={M}", (3.0,), "turns failed", "bad"),
         ("control", "control_turn_timestamp_seconds", f"model={M}", (NOW - 100.0,), "the loop's last turn", "bad"),
         ("control", "control_champion_share_ratio", f"model={M}", (0.4,), "champion's traffic", "bad"),
@@ -152,6 +152,11 @@ def test_thresholds_are_the_resources_where_it_has_them() -> None:
 def test_the_rest_of_many_features_is_no_evidence() -> None:
     found = lines(changed("watch", "tidemill_watch_evidence_ratio", f"model={M},feature={REST}", 7.0))
     assert found["evidence of drift"].value == 0.1
+
+
+def test_without_a_count_of_bad_records_their_share_is_not_known() -> None:
+    told = {key: value for key, value in HEALTHY["ingest"].items() if "quarantined" not in key[0]}
+    assert lines({**HEALTHY, "ingest": told})["quarantined"].state == "unknown"
 
 
 def test_a_lag_that_was_measured_long_ago_is_not_known() -> None:

@@ -38,7 +38,7 @@ TELLING = (
 CHILD = {f"tidemill_child_{name}" for name in ("ready", "restarts", "cpu_seconds", "resident_memory_bytes")}
 LABELS = {
     *("model", "version", "partition", "view", "field", "feature", "status", "result", "kind", "state", "phase"),
-    *("worker", "topic", "process", "le", "python"),
+    *("worker", "topic", "stream", "process", "le", "python"),
 }
 """Labels that a metric of ours may have: each with values that are few and known beforehand."""
 

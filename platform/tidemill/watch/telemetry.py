@@ -9,28 +9,28 @@ from tidemill.events.records import Signal
 from tidemill.watch.plan import WatchPlan
 from tidemill.watch.state import WatchState
 
-__all__ = ["begin", "tell", "tell_signals"]
+__all__ = ["tell"]
 
 STATES = ("ok", "reference-too-small", "cannot-promise")
 KINDS = ("drift", "concept", "state")
 
 _EVIDENCE = Gauge(
     "tidemill_watch_evidence_ratio",
-    f"Evidence for drift of what is watched, as a share of what an alarm needs: 1 is an alarm. The first {MOST} by "
-    "name; all others together.",
+    f"Evidence for drift of what is watched, as a share of what an alarm needs: 1 is an alarm. The first {MOST}, "
+    "of slices the most; all others together.",
     ["model", "feature"],
     registry=REGISTRY,
 )
 _CLOSED = Gauge(
     "tidemill_watch_closed_timestamp_seconds",
-    "End of the last window tick that is over, in seconds since 1970 (event time).",
-    ["model"],
+    "End of the last window tick of a stream that is over, in seconds since 1970 (event time).",
+    ["model", "stream"],
     registry=REGISTRY,
 )
 _LATE = Gauge(
     "tidemill_watch_late_rows",
     "Rows that came after their window tick was over, one for each of their features.",
-    ["model"],
+    ["model", "stream"],
     registry=REGISTRY,
 )
 _WATCHED = Gauge(
@@ -52,39 +52,48 @@ _SIGNALS = Counter(
 
 _LATENESS = Gauge(
     "tidemill_watch_lateness_seconds",
-    "How far ticks are behind events when all is well: events.allowedLateness, and the length of a tick.",
-    ["model"],
+    "How far ticks are behind when all is well: events.allowedLateness, and the length of a tick.",
+    ["model", "stream"],
     registry=REGISTRY,
 )
 
 
-def begin(plan: WatchPlan) -> None:
-    """Tell zeros from the start, and how far behind ticks may be."""
+def tell(plan: WatchPlan, state: WatchState, evidence: Mapping[str, float], signals: Iterable[Signal]) -> None:
+    """How the watch stands after a commit, or at its start, and what was said with it.
+
+    Args:
+        plan: what the resource says.
+        state: the reducer's.
+        evidence: by quantity; one of a slice has the slice behind a comma, which never becomes a label.
+        signals: those produced now.
+    """
+    model = plan.model
     for kind in KINDS:
-        _SIGNALS.labels(plan.model, kind)
-    _LATENESS.labels(plan.model).set((plan.lateness_ms + plan.tick_ms) / 1000)
-
-
-def tell(model: str, state: WatchState, evidence: Mapping[str, float]) -> None:
-    """How the watch stands after a commit."""
-    _CLOSED.labels(model).set(state.ticks.closed / 1000)
-    _LATE.labels(model).set(state.ticks.late)
+        _SIGNALS.labels(model, kind)
+    for signal in signals:
+        _SIGNALS.labels(model, signal.kind).inc()
+    for stream, ticks in {"inputs": state.ticks}.items():
+        _CLOSED.labels(model, stream).set(ticks.closed / 1000)
+        _LATE.labels(model, stream).set(ticks.late)
+        _LATENESS.labels(model, stream).set((plan.lateness_ms + plan.tick_ms) / 1000)
     _REFERENCE.labels(model).set(state.reference is not None)
     features = state.reference.features if state.reference is not None else ()
     for name in STATES:
         _WATCHED.labels(model, name).set(sum(feature.state == name for feature in features))
-    names = list(evidence)
-    shown = {name: evidence[name] for name in names[:MOST]}
+    _tell_evidence(model, evidence)
+
+
+def _tell_evidence(model: str, evidence: Mapping[str, float]) -> None:
+    most: dict[str, float] = {}
+    for quantity, part in evidence.items():
+        name = quantity.partition(", ")[0]
+        most[name] = max(part, most.get(name, 0.0))
+    names = list(most)
+    shown = {name: most[name] for name in names[:MOST]}
     if names[MOST:]:
-        shown[REST] = sum(evidence[name] for name in names[MOST:])
+        shown[REST] = sum(most[name] for name in names[MOST:])
     for sample in next(iter(_EVIDENCE.collect())).samples:  # what another version's reference had
         if sample.labels["model"] == model and sample.labels["feature"] not in shown:
             _EVIDENCE.remove(model, sample.labels["feature"])
     for name, part in shown.items():
         _EVIDENCE.labels(model, name).set(part)
-
-
-def tell_signals(model: str, signals: Iterable[Signal]) -> None:
-    """Signals were produced."""
-    for signal in signals:
-        _SIGNALS.labels(model, signal.kind).inc()

@@ -23,7 +23,7 @@ from tidemill.watch.reducer import evidence_of, first_state, reduce
 from tidemill.watch.reference import FILE, Reference, decode_reference
 from tidemill.watch.state import Promotion
 from tidemill.watch.store import Committed, WatchStore
-from tidemill.watch.telemetry import begin, tell, tell_signals
+from tidemill.watch.telemetry import tell
 from tidemill.watch.ticks import Arrived
 
 __all__ = ["Watch", "run"]
@@ -66,8 +66,6 @@ class Watch:
         self._committed = self._store.last() or Committed(sequence=0, state=first_state(plan), offsets={})
         self._state, self._signals = self._committed.state, list[Signal]()
         self._committed_at = clock.monotonic()
-        begin(plan)
-        tell(plan.model, self._state, evidence_of(self._state, plan))
         with ExitStack() as stack:
             self._writer = stack.enter_context(RecordWriter(kafka, client_id=f"{plan.model}-watch"))
             self._decisions = stack.enter_context(_reader(kafka, topics.decisions, Decision, self._committed.offsets))
@@ -105,9 +103,7 @@ class Watch:
         new = Committed(
             sequence=self._committed.sequence + 1, state=self._state, offsets=offsets, signals=tuple(self._signals)
         )
-        evidence = evidence_of(self._state, self._plan)
-        self._store.commit(new, self._committed.offsets, evidence)
-        tell(self._plan.model, self._state, evidence)
+        self._store.commit(new, self._committed.offsets, evidence_of(self._state, self._plan))
         self._committed, self._signals, self._committed_at = new, [], self._clock.monotonic()
         self._produce(new.signals)
 
@@ -116,12 +112,12 @@ class Watch:
             self._state, said = reduce(self._state, inputs, self._plan)
             self._signals += said
 
-    def _produce(self, signals: Sequence[Signal]) -> None:
+    def _produce(self, signals: Iterable[Signal]) -> None:
         for signal in signals:
             _log.info("signal", kind=signal.kind, message=signal.message, evidence=round(signal.evidence, 2))
             self._writer.send(self._topics.signals, signal, key=signal.feature)
         self._writer.flush()
-        tell_signals(self._plan.model, signals)
+        tell(self._plan, self._state, evidence_of(self._state, self._plan), signals)
 
 
 def _reader(kafka: str, topic: str, kind: type[R], offsets: Mapping[str, int]) -> RecordReader[R]:

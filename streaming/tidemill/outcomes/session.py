@@ -24,6 +24,7 @@ from tidemill.core.clock import Clock
 from tidemill.core.errors import InvalidInput
 from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.events.records import Outcome
+from tidemill.events.waiting import WAITING as WAITS
 from tidemill.metrics.losses import error
 from tidemill.outcomes.archive import Archive
 from tidemill.outcomes.intake import Intake
@@ -105,6 +106,7 @@ class Session:
         self._seek()
         self._marks = Marks(log, clock)
         self._flushed = self._renewed = self._looked = self._measured = clock.monotonic()
+        WAITS.labels(f"{resource.id}.outcomes").set(0)
 
     def step(self, wait_s: float = 0.05) -> None:
         """Take in what there is, waiting up to `wait_s` for it, and do all that follows from it."""

@@ -119,7 +119,6 @@ def _live(
             try:
                 session = Session(resource, log, state, tables, clock, rows=rows)
                 _log.info("taking in predictions and labels", model=resource.id)
-                WAITING.labels(f"{resource.id}.outcomes").set(0)
                 while not stop.is_set():
                     session.step()
                     upkeep.begin_if_due()

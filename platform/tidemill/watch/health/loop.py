@@ -48,8 +48,8 @@ def _watched(look: Look, limits: Limits, missing: str) -> Iterator[Line]:
     why = f"the most of anything watched: {name}"
     grading = Grading(warn=limits.evidence_warn)
     yield line("evidence of drift", parts.get(name), "of an alarm", grading, why=why, do=do, about="drift")
-    closed = look.value("watch", "tidemill_watch_closed_timestamp_seconds")
-    lateness = look.value("watch", "tidemill_watch_lateness_seconds")
+    closed = look.value("watch", "tidemill_watch_closed_timestamp_seconds", stream="inputs")
+    lateness = look.value("watch", "tidemill_watch_lateness_seconds", stream="inputs")
     behind = look.now.at - closed - lateness if closed and lateness is not None else None
     flows = look.added("ingest", "tidemill_ingest_events_total")
     grading = Grading(warn=limits.watch_behind_warn_s, bad=limits.watch_behind_bad_s)
