@@ -36,6 +36,7 @@ VENDORS = {
         "features.service_views",
         "features.spark",
     },
+    "psutil": {"stack.children"},
     "pyspark": {"features.spark"},
     "mlflow": {"registry.mlflow", "registry.mlflow_client"},
     "kfp": {"retrain.pipeline", "retrain.local", "retrain.components"},
@@ -47,7 +48,6 @@ VENDORS = {
     "onnx": {"training.export"},
     "torch": {"training.export", "training.fit", "training.optimizer", "training.protocols", "training.weights"},
     "kubernetes": set[str](),
-    "psutil": {"stack.children"},
 }
 
 # What the process of a role must not load. A role's image carries its own vendors alone (the extras of pyproject).
