@@ -313,13 +313,24 @@ def test_how_each_loop_stands_is_told_until_its_model_is_gone(bench: Bench) -> N
     assert told("phase", model, phase="Bootstrapping") is told("failures", model) is None
 
 
+def proxied(name: str, *versions: str) -> list[float | None]:
+    of = [{"model": "default.share", "version": version} for version in versions]
+    return [REGISTRY.get_sample_value(f"tidemill_proxy_{name}", labels) for labels in of]
+
+
 def test_the_champions_share_is_the_proxys(bench: Bench) -> None:
     champion = Version(version="v1", artifact="a", since=1)
     seen = TrafficSeen(
-        (RevisionSeen(version="v1", share=75, ready=True), RevisionSeen(version="v2", share=25, ready=True))
+        tuple(
+            RevisionSeen(version=version, share=share, ready=True, requests=40, errors=2)
+            for version, share in (("v1", 75), ("v2", 25))
+        )
     )
     telemetry.tell("default.share", LoopStatus(created_at=1, champion=champion, seen=Seen(traffic=seen)))
     assert told("champion_share_ratio", "default.share") == 0.75
+    assert proxied("requests", "v1", "v2") == [40, 40]
+    assert proxied("errors", "v1", "v2") == [2, 2]
     telemetry.tell("default.share", LoopStatus(created_at=1, champion=champion))
     assert told("champion_share_ratio", "default.share") == 0
+    assert proxied("requests", "v1", "v2") == [None, None], "of servers that are gone nothing is told"
     telemetry.forget("default.share")

@@ -28,6 +28,8 @@ HEALTHY: dict[str, Told] = {
         ("tidemill_control_failures", "model=default.other"): (9, 9),
         ("tidemill_control_troubles", f"model={M}"): (0, 0),
         ("tidemill_control_champion_share_ratio", f"model={M}"): (1, 1),
+        ("tidemill_proxy_requests", f"model={M},version=v1"): (100, 140),
+        ("tidemill_proxy_errors", f"model={M},version=v1"): (0, 0),
     },
     "ingest": {
         ("tidemill_ingest_events_total", f"model={M}"): (1000, 1200),

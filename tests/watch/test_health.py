@@ -41,6 +41,7 @@ def test_a_model_that_is_well_has_only_lines_that_are_ok() -> None:
         ("serve", "feature_null_values_total", "feature=n_1h", (0.0, 30.0), "null features", "warn"),
         ("serve", "predict_requests_total", "version=v1,result=failed", (0.0, 5.0), "requests failed", "bad"),
         ("serve", "predict_requests_total", "version=v1,result=refused", (0.0, 5.0), "requests refused", "warn"),
+        ("control", "proxy_errors", f"model={M},version=v1", (0.0, 5.0), "requests failed at the proxy", "bad"),
         ("serve", "predict_seconds_bucket", "version=v1,le=0.01", (100.0, 130.0), "latency", "bad"),
         ("serve", "predictions_dropped_total", "", (1.0,), "predictions dropped", "bad"),
         ("outcomes", "predictions_lost", "", (1.0,), "loss of the log", "warn"),

@@ -89,6 +89,7 @@ SHARED: dict[str, tuple[float, ...]] = {
     "TidemillFeatureNulls": (LIMITS.nulls_warn,),
     "TidemillSkewUnknown": (LIMITS.skew_age_s,),
     "TidemillRequestsFail": (LIMITS.failed_bad,),
+    "TidemillProxyErrors": (LIMITS.failed_bad,),
     "TidemillRequestsRefused": (LIMITS.refused_warn,),
     "TidemillSlow": (LIMITS.latency_bad_s,),
     "TidemillLogLoss": (LIMITS.log_loss_bad,),

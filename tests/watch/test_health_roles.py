@@ -177,6 +177,8 @@ def test_what_alerts_name_is_told_by_the_roles(roles: Roles) -> None:
         "tidemill_waiting",
         "tidemill_ingest_stopped",
         "tidemill_control_champion_share_ratio",
+        "tidemill_proxy_errors",
+        "tidemill_proxy_requests",
         "tidemill_feature_skew_predictions",
         "tidemill_feature_skew_timestamp_seconds",
         "tidemill_feature_freshness_slo_ok",

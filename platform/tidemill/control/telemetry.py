@@ -5,7 +5,7 @@ from typing import get_args
 from prometheus_client import Counter, Gauge
 
 from tidemill.control.state import LoopStatus, Phase
-from tidemill.core.telemetry import REGISTRY
+from tidemill.core.telemetry import REGISTRY, set_all
 
 __all__ = ["DECISIONS", "forget", "tell", "tell_failures", "tell_turn"]
 
@@ -17,6 +17,15 @@ _CHAMPION = Gauge(
     "The champion's share of the requests, as the proxy shows it; nothing while there is no champion.",
     ["model"],
     registry=REGISTRY,
+)
+_REQUESTS = Gauge(
+    "tidemill_proxy_requests",
+    "Requests that the proxy sent to a version since its server began; those without an answer among them.",
+    ["model", "version"],
+    registry=REGISTRY,
+)
+_ERRORS = Gauge(
+    "tidemill_proxy_errors", "Of them, those that failed, as the proxy saw it.", ["model", "version"], registry=REGISTRY
 )
 _TURN = Gauge("tidemill_control_turn_seconds", "How long the last turn took.", ["model"], registry=REGISTRY)
 _TURNED = Gauge(
@@ -30,7 +39,7 @@ _TROUBLES = Gauge(
     "tidemill_control_troubles", "What could not be seen or done at the last turn.", ["model"], registry=REGISTRY
 )
 DECISIONS = Counter("tidemill_control_decisions_total", "Decisions, by kind.", ["model", "kind"], registry=REGISTRY)
-_BY_MODEL = (_CHAMPION, _TURN, _TURNED, _FAILURES, _TROUBLES)
+_BY_MODEL = (_REQUESTS, _ERRORS, _CHAMPION, _TURN, _TURNED, _FAILURES, _TROUBLES)
 
 
 def tell(model: str, status: LoopStatus) -> None:
@@ -38,6 +47,9 @@ def tell(model: str, status: LoopStatus) -> None:
     for phase in get_args(Phase):
         _PHASE.labels(model, phase).set(phase == status.phase)
     _TROUBLES.labels(model).set(len(status.seen.troubles))
+    revisions = status.seen.traffic.revisions
+    set_all(_REQUESTS, model, "version", {one.version: one.requests for one in revisions})
+    set_all(_ERRORS, model, "version", {one.version: one.errors for one in revisions})
     if status.champion is None:
         _CHAMPION.remove_by_labels({"model": model})
         return

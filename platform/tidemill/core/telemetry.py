@@ -9,19 +9,19 @@ import logging
 import platform
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import cast
 
 import structlog
-from prometheus_client import CollectorRegistry, Metric, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, Gauge, Metric, ProcessCollector, disable_created_metrics
 from prometheus_client.core import HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from tidemill.core.settings import Settings
 
-__all__ = ["MOST", "REGISTRY", "REST", "Spread", "bounded", "get_logger", "setup_logging"]
+__all__ = ["MOST", "REGISTRY", "REST", "Spread", "bounded", "get_logger", "set_all", "setup_logging"]
 
 MOST = 50
 """Names of a resource that have a series of their own, in one metric."""
@@ -82,6 +82,15 @@ def bounded(names: Iterable[str], most: int = MOST) -> Callable[[str], str]:
     """A label's value for each name: itself for the first `most` of the names, `REST` for all others."""
     own = frozenset(list(dict.fromkeys(names))[:most])
     return lambda name: name if name in own else REST
+
+
+def set_all(gauge: Gauge, model: str, label: str, values: Mapping[str, float]) -> None:
+    """Set a gauge of the labels `model` and `label`: these series of the model, and no others any more."""
+    for sample in next(iter(gauge.collect())).samples:
+        if sample.labels["model"] == model and sample.labels[label] not in values:
+            gauge.remove_by_labels({"model": model, label: sample.labels[label]})
+    for name, value in values.items():
+        gauge.labels(**{"model": model, label: name}).set(value)
 
 
 def setup_logging(settings: Settings, role: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client import Counter, Gauge
 
-from tidemill.core.telemetry import MOST, REGISTRY, REST
+from tidemill.core.telemetry import MOST, REGISTRY, REST, set_all
 from tidemill.events.records import Signal
 from tidemill.watch.plan import WatchPlan
 from tidemill.watch.state import WatchState
@@ -92,8 +92,4 @@ def _tell_evidence(model: str, evidence: Mapping[str, float]) -> None:
     shown = {name: most[name] for name in names[:MOST]}
     if names[MOST:]:
         shown[REST] = sum(most[name] for name in names[MOST:])
-    for sample in next(iter(_EVIDENCE.collect())).samples:  # what another version's reference had
-        if sample.labels["model"] == model and sample.labels["feature"] not in shown:
-            _EVIDENCE.remove(model, sample.labels["feature"])
-    for name, part in shown.items():
-        _EVIDENCE.labels(model, name).set(part)
+    set_all(_EVIDENCE, model, "feature", shown)

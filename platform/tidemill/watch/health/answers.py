@@ -118,6 +118,18 @@ def serving(resource: ContinualModel, look: Look, limits: Limits) -> Iterator[Li
         why = "" if share is None else f"of {share.of:,.0f} requests {share.when}"
         value = None if share is None else share.value
         yield graded(f"requests {result}", value, "share", grading, why=why, do=words, about="errors", missing=missing)
+    # A server that hangs or is gone counts nothing: the proxy does.
+    share = look.share("control", ("tidemill_proxy_errors", {}), "tidemill_proxy_requests")
+    yield graded(
+        "requests failed at the proxy",
+        None if share is None else share.value,
+        "share",
+        Grading(warn=limits.failed_warn, bad=limits.failed_bad),
+        why="" if share is None else f"of {share.of:,.0f} requests {share.when}",
+        do="see whether the model's servers are up and answer: `tidemill status`",
+        about="errors",
+        missing=look.silent("control") or _NO_CASES,
+    )
     p99 = look.quantile("serve", "tidemill_predict_seconds", 0.99)
     yield graded(
         "latency",
