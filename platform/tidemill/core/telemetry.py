@@ -10,6 +10,7 @@ import platform
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import cast
@@ -30,15 +31,19 @@ REST = "(rest)"
 
 
 class _Build(Collector):
-    """`tidemill_build_info`: which version runs. Looked up when it is read: few processes are ever asked."""
+    """`tidemill_build_info`: which version runs. Looked up when it is first read: few processes are ever asked."""
 
     def collect(self) -> Iterator[Metric]:
-        try:
-            ours = version("tidemill")
-        except PackageNotFoundError:  # run from its sources
-            ours = "unknown"
-        of = {"version": ours, "python": platform.python_version()}
-        yield InfoMetricFamily("tidemill_build", "Which version of Tidemill runs, and on which Python.", value=of)
+        yield InfoMetricFamily("tidemill_build", "Which version of Tidemill runs, and on which Python.", value=_build())
+
+
+@cache
+def _build() -> dict[str, str]:
+    try:
+        ours = version("tidemill")
+    except PackageNotFoundError:  # run from its sources
+        ours = "unknown"
+    return {"version": ours, "python": platform.python_version()}
 
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # else each counter has a second series for nobody
