@@ -58,8 +58,8 @@ def test_signals_are_counted_by_kind_from_zero(model: str, plan: WatchPlan) -> N
 
 def test_ticks_are_told_with_how_far_behind_they_may_be(model: str, plan: WatchPlan) -> None:
     told(model, plan, {})
-    assert series("tidemill_watch_lateness_seconds", model) == {"inputs": 1.5}
-    assert series("tidemill_watch_closed_timestamp_seconds", model) == {"inputs": 0}
+    assert series("tidemill_watch_lateness_seconds", model)["inputs"] == 1.5
+    assert series("tidemill_watch_closed_timestamp_seconds", model)["inputs"] == 0
 
 
 def test_a_slice_is_no_label(model: str, plan: WatchPlan) -> None:
