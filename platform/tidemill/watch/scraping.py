@@ -13,7 +13,7 @@ from tidemill.watch.health import Process, Scrape
 __all__ = ["scrape"]
 
 _SHARED = ("up", "control", "feedback")
-_WORKERS = ("ingest", "outcomes", "watch")
+_WORKERS = ("ingest", "outcomes", "watch", "alerts")
 
 
 def scrape(state: Path, model: str, seen: Sequence[ProcessSeen], clock: Clock) -> Scrape:
