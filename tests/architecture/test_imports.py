@@ -36,6 +36,7 @@ VENDORS = {
         "features.service_views",
         "features.spark",
     },
+    "psutil": {"stack.children"},
     "pyspark": {"features.spark"},
     "mlflow": {"registry.mlflow", "registry.mlflow_client"},
     "kfp": {"retrain.pipeline", "retrain.local", "retrain.components"},

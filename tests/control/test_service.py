@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from tidemill.control import telemetry
 from tidemill.control.protocols import StoredModel
 from tidemill.control.provision import Provisioner, data_digest, owner_of
 from tidemill.control.service import Service
-from tidemill.control.state import decode_status
+from tidemill.control.state import LoopStatus, Seen, Version, decode_status
 from tidemill.control.store import LocalResourceStore
 from tidemill.control.tick import Loop, Parts
 from tidemill.core.errors import Unavailable
+from tidemill.core.telemetry import REGISTRY
+from tidemill.rollout.driver import RevisionSeen, TrafficSeen
 from tidemill.spec.model import ContinualModel
 from tidemill.stack.supervisor import ProcessWanted
 from tidemill.stack.wanted import FileSupervisor
@@ -298,3 +301,49 @@ def declared(**spec: object) -> ContinualModel:
 )
 def test_workers_are_replaced_only_by_changes_that_concern_them(changed: ContinualModel, replaced: bool) -> None:
     assert (data_digest(changed) != data_digest(declared())) is replaced
+
+
+def told(name: str, model: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(f"tidemill_control_{name}", {"model": model, **labels})
+
+
+def test_how_each_loop_stands_is_told_until_its_model_is_gone(bench: Bench) -> None:
+    bench.store.put(example_resource("told"))
+    bench.rounds()
+    model = "default.told"
+    assert told("phase", model, phase="Bootstrapping") == 1
+    assert told("phase", model, phase="Serving") == 0
+    assert (told("failures", model), told("troubles", model)) == (0, 0)
+    assert told("turn_seconds", model) is not None
+    assert told("champion_share_ratio", model) is None, "there is no champion"
+    began = told("turn_timestamp_seconds", model)
+    bench.logs[model].unavailable = True
+    bench.rounds(40)
+    assert (told("failures", model) or 0) >= 3
+    assert told("turn_timestamp_seconds", model) == began, "a turn that failed is none"
+    bench.store.delete(model)
+    bench.rounds(20)
+    assert told("phase", model, phase="Bootstrapping") is told("failures", model) is None
+
+
+def proxied(name: str, *versions: str) -> list[float | None]:
+    of = [{"model": "default.share", "version": version} for version in versions]
+    return [REGISTRY.get_sample_value(f"tidemill_proxy_{name}", labels) for labels in of]
+
+
+def test_the_champions_share_is_the_proxys(bench: Bench) -> None:
+    champion = Version(version="v1", artifact="a", since=1)
+    seen = TrafficSeen(
+        tuple(
+            RevisionSeen(version=version, share=share, ready=True, requests=40, errors=2)
+            for version, share in (("v1", 75), ("v2", 25))
+        )
+    )
+    telemetry.tell("default.share", LoopStatus(created_at=1, champion=champion, seen=Seen(traffic=seen)))
+    assert told("champion_share_ratio", "default.share") == 0.75
+    assert proxied("requests", "v1", "v2") == [40, 40]
+    assert proxied("errors", "v1", "v2") == [2, 2]
+    telemetry.tell("default.share", LoopStatus(created_at=1, champion=champion))
+    assert told("champion_share_ratio", "default.share") == 0
+    assert proxied("requests", "v1", "v2") == [None, None], "of servers that are gone nothing is told"
+    telemetry.forget("default.share")

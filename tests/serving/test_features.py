@@ -11,6 +11,7 @@ import pytest
 
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import InvalidInput, Unavailable
+from tidemill.core.telemetry import REGISTRY
 from tidemill.events.records import Prediction
 from tidemill.features.images import statistics
 from tidemill.features.layout import layout_of
@@ -269,3 +270,13 @@ def _frame(events: list[dict[str, Any]]) -> pl.DataFrame:
     }
     fields = {"exposure_ms": pl.Float64(), "shift": pl.Int64(), "note": pl.String(), "flash": pl.Boolean()}
     return pl.DataFrame(events, schema=kinds | fields)
+
+
+def test_features_that_an_answer_goes_without_are_counted_by_name(clock: HandClock) -> None:
+    def nulls(name: str) -> float:
+        return REGISTRY.get_sample_value("tidemill_feature_null_values_total", {"feature": name}) or 0.0
+
+    rows = {"A": PRESENT, "B": OnlineRow(Status.PRESENT, {"seen_10m": 0, "mean_1h": None}, 1, {})}
+    before = nulls("seen_10m"), nulls("mean_1h")
+    OnlineFeatures(Source(rows), ("seen_10m", "mean_1h"), clock=clock).of(["A", "B", "C"], NOW)
+    assert (nulls("seen_10m") - before[0], nulls("mean_1h") - before[1]) == (1, 2)

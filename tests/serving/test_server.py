@@ -277,6 +277,9 @@ def test_metrics_tell_ours_and_kserves(alone: Server) -> None:
         "tidemill_predict_seconds_bucket",
         'tidemill_feature_reads_total{status="UNAVAILABLE"}',
         "tidemill_predictions_queued",
+        'tidemill_predict_requests_total{result="answered",version="v1"}',
+        'tidemill_feature_null_values_total{feature="seen_10m"}',
+        "tidemill_build_info",
         "request_predict_seconds_bucket",
     ):
         assert name in told

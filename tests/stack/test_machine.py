@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tidemill.core.exposition import read_metrics
 from tidemill.stack.running import what_runs
 from tidemill.stack.supervisor import ProcessSeen, ProcessWanted
 from tidemill.stack.wanted import FileSupervisor
@@ -108,6 +109,7 @@ def test_everything_starts_is_shown_survives_a_kill_and_ends(whole: Machine) -> 
     status = json.loads(whole.run("status", "--output", "json").stdout)
     assert (status["running"], [one["name"] for one in status["processes"]]) == (True, list(PARTS))
     cluster = (whole.state / "kafka/data/meta.properties").read_text()
+    parts_are_told_of(whole)
 
     os.kill(stack["pid"], signal.SIGKILL)
     whole.nothing_is_left()
@@ -121,6 +123,17 @@ def test_everything_starts_is_shown_survives_a_kill_and_ends(whole: Machine) -> 
     assert whole.left() == []
     assert not (whole.state / "stack.json").exists()
     assert whole.run("down").stdout.strip() == "nothing runs"
+
+
+def parts_are_told_of(whole: Machine) -> None:
+    """What each part costs, and where Prometheus hears of it."""
+    file = whole.state / "prometheus" / "targets.json"
+    eventually(lambda: file.exists() and "up" in file.read_text(), deadline_s=10)
+    ((address,), labels) = next((one["targets"], one["labels"]) for one in json.loads(file.read_text()))
+    assert labels == {"process": "up", "role": "up", "model": ""}
+    told = read_metrics(address)
+    assert {of["process"] for of, ready in told["tidemill_child_ready"] if ready} == set(PARTS)
+    assert all(size > 1e6 for _, size in told["tidemill_child_resident_memory_bytes"])
 
 
 def only_loopback(shown: Mapping[str, ProcessSeen]) -> None:

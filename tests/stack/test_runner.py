@@ -1,6 +1,7 @@
 """The holder of child processes, with real ones: how soon it reacts, what it survives, what it leaves behind."""
 
 import http.server
+import json
 import os
 import signal
 import socket
@@ -16,14 +17,16 @@ import pytest
 
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import Corrupt
+from tidemill.core.exposition import metrics_told, note_metrics
 from tidemill.stack.guard import Guard
 from tidemill.stack.launch import signal_group, spawn
 from tidemill.stack.logs import bound, last_lines
 from tidemill.stack.readiness import is_ready
-from tidemill.stack.runner import Runner
+from tidemill.stack.runner import LOGS_EVERY_S, Runner
 from tidemill.stack.supervisor import ProcessWanted
 from tidemill.stack.wanted import FileSupervisor
 from tidemill.testing import eventually
+from tidemill.testing.clock import ManualClock
 
 SLEEPER = (sys.executable, "-S", "-c", "import time; time.sleep(600)")
 STUBBORN = (
@@ -219,3 +222,32 @@ def test_a_guard_ends_only_what_is_left_when_its_owner_goes(tmp_path: Path) -> N
         signal_group(kept.pid, signal.SIGKILL)
         kept.wait(5)
     assert not signal_group(kept.pid, signal.SIGTERM)
+
+
+def test_prometheus_is_told_of_processes_as_they_come_and_go(tmp_path: Path, supervisor: FileSupervisor) -> None:
+    clock = ManualClock()
+    runner = Runner(tmp_path, env={}, folder=tmp_path, clock=clock)
+    runner.follow_files(True)
+    file = tmp_path / "prometheus" / "targets.json"
+
+    def targets() -> list[str]:
+        clock.advance(LOGS_EVERY_S)
+        runner.step()
+        return [one["labels"]["process"] for one in json.loads(file.read_text())]
+
+    try:
+        note_metrics(tmp_path, "stranger", "127.0.0.1:7", role="ingest")
+        assert targets() == []
+        supervisor.want(ProcessWanted(name="a", argv=SLEEPER))
+        note_metrics(tmp_path, "a", "127.0.0.1:8", role="ingest", model="default.m")
+        runner.step()
+        assert targets() == ["a"]
+        pid = runner.observe()["a"].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: targets() == ["a"] and runner.observe()["a"].pid != pid, 10)  # dead, and wanted still
+        supervisor.unwant("a")
+        eventually(lambda: targets() == [], 10)
+        assert [one.process for one in metrics_told(tmp_path)] == ["stranger"]
+    finally:
+        runner.close()

@@ -23,6 +23,7 @@ COMMANDS = {
     "status": "machine",
     "config": "machine",
     "doctor": "machine",
+    "health": "health",
     "validate": "models",
     "apply": "models",
     "get": "models",

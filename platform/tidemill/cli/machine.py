@@ -11,7 +11,7 @@ from rich.text import Text
 from tidemill.cli.output import Output, OutputOption, emit, say, table
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import Conflict
-from tidemill.core.exposition import metrics_addresses
+from tidemill.core.exposition import metrics_addresses, serve_metrics
 from tidemill.core.settings import Settings, load_settings, masked
 from tidemill.stack.running import StackFile, start_detached, stop, wait_for_other, what_runs
 from tidemill.stack.wanted import FileSupervisor
@@ -50,8 +50,10 @@ def up(
 
 def _hold(settings: Settings, level: str, *, control: bool, output: Output) -> StackFile | None:
     """Run the stack until a signal; or, where another process was first, what that one runs."""
-    from tidemill.core.telemetry import setup_logging
+    from tidemill.core.telemetry import REGISTRY, setup_logging
+    from tidemill.stack.children import ChildrenMetrics
     from tidemill.stack.machine import Machine
+    from tidemill.stack.runner import OWNER
 
     setup_logging(settings.model_copy(update={"log_level": level}), "up")
     clock, signals = SystemClock(), _Signals()
@@ -61,7 +63,9 @@ def _hold(settings: Settings, level: str, *, control: bool, output: Output) -> S
         other = wait_for_other(settings.state, clock=clock)
         say(f"another `tidemill up` was first (pid {other.pid})")
         return other
+    REGISTRY.register(ChildrenMetrics(machine.children))
     try:
+        serve_metrics(settings, OWNER, REGISTRY)
         started = machine.start()
         if started is not None:
             _show_stack(started, settings, output)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tidemill.core.exposition import serve_metrics
+from tidemill.core.exposition import note_metrics, serve_metrics
 from tidemill.core.settings import load_settings
 from tidemill.core.telemetry import REGISTRY, setup_logging
 from tidemill.spec.load import load
@@ -57,6 +57,9 @@ def serve(
 ) -> None:
     """Role: serve one version of a model."""
     machine, model = _begin("serve", resource)
+    # KServe tells them with its own, where it answers requests.
+    process = f"{model.id}-serve-{version}"
+    note_metrics(machine.settings.state, process, f"127.0.0.1:{port}", role="serve", model=model.id)
     machine.serve(model, version=version, artifact=artifact, port=port)
 
 
@@ -82,8 +85,8 @@ def _begin(role: str, file: Path) -> tuple[Local, ContinualModel]:
     settings, _ = load_settings()
     setup_logging(settings, role)
     model = load(file)
-    if role != "serve":  # KServe tells them with its own
-        serve_metrics(settings, f"{model.id}-{role}", REGISTRY)
+    if role != "serve":
+        serve_metrics(settings, f"{model.id}-{role}", REGISTRY, role=role, model=model.id)
     return local(settings), model
 
 

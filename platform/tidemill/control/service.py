@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from tidemill.control import telemetry
 from tidemill.control.protocols import ResourceStore, StoredModel
 from tidemill.control.provision import Provisioner
 from tidemill.control.tick import Loop
@@ -91,17 +92,19 @@ class Service:
             if self._clock.monotonic() >= model.provide_at:
                 self._provisioner.provide(stored)
                 model.provide_at = self._clock.monotonic() + _PROVIDE_EVERY_S
-            loop.tick()
+            began = self._clock.monotonic()
+            telemetry.tell(name, loop.tick())
+            telemetry.tell_turn(name, self._clock.monotonic() - began)
             model.failures = 0
         except Conflict as error:
             _log.info("someone else wrote first; again", model=name, reason=error.message)
         except TidemillError as error:
-            self._pause(model)
+            self._pause(name, model)
             # A broker that restarts is no news; an error that lasts is.
             tell = _log.info if isinstance(error, Transient) and model.failures < 3 else _log.error
             tell("a turn failed", model=name, error=error.message, failures=model.failures)
         except Exception:
-            self._pause(model)
+            self._pause(name, model)
             _log.exception("a turn failed in a way that nobody foresaw", model=name, failures=model.failures)
 
     def _loop_of(self, model: _Model, stored: StoredModel) -> Loop:
@@ -112,9 +115,10 @@ class Service:
             model.loop, model.declared, model.provide_at = self._loop(stored), declared, 0.0
         return model.loop
 
-    def _pause(self, model: _Model) -> None:
+    def _pause(self, name: str, model: _Model) -> None:
         pause = min(_LONGEST_PAUSE_S, TICK_S * 2**model.failures)
         model.failures += 1
+        telemetry.tell_failures(name, model.failures)
         model.due = self._clock.monotonic() + pause
 
     def _withdraw(self) -> None:
@@ -123,6 +127,7 @@ class Service:
         for name in self._models.keys() - ids:
             _log.info("the model was deleted: its processes end, its data stay", model=name)
             model = self._models.pop(name)
+            telemetry.forget(name)
             try:
                 if model.loop is not None:
                     model.loop.withdraw()

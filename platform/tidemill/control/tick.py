@@ -18,6 +18,7 @@ from tidemill.control.outcomes import OutcomeFollower
 from tidemill.control.protocols import PipelineRunner, ResourceStore, StoredModel
 from tidemill.control.rebuild import Traces, rebuild
 from tidemill.control.state import LoopStatus, Offsets, Seen, decode_status, encode_status
+from tidemill.control.telemetry import DECISIONS
 from tidemill.control.turn import Observed
 from tidemill.core.clock import Clock, to_ms
 from tidemill.core.errors import Corrupt, TidemillError
@@ -159,6 +160,7 @@ class Loop:
         if missing:
             self.parts.log.publish(missing)
             for one in missing:
+                DECISIONS.labels(self.model, one.kind).inc()
                 _log.info(one.kind, model=self.model, subject=one.subject, reason=one.reason)
         self._published = {one.decision_id for one in status.outbox}
 

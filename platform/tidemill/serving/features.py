@@ -13,7 +13,7 @@ from prometheus_client import Counter
 
 from tidemill.core.clock import Clock
 from tidemill.core.errors import InvalidInput, TidemillError
-from tidemill.core.telemetry import REGISTRY, get_logger
+from tidemill.core.telemetry import REGISTRY, bounded, get_logger
 from tidemill.features.images import statistics
 from tidemill.features.reader import OnlineRow, Status
 from tidemill.features.rows import Value
@@ -28,6 +28,12 @@ _PAUSE_S = 1.0
 """After a failed read, none is tried for this long: requests must not queue up behind a store that hangs."""
 
 _READS = Counter("tidemill_feature_reads_total", "Online rows read, by status.", ["status"], registry=REGISTRY)
+_NULLS = Counter(
+    "tidemill_feature_null_values_total",
+    "Windows' features that a prediction went without, whatever the row's status; of all tidemill_feature_reads_total.",
+    ["feature"],
+    registry=REGISTRY,
+)
 
 _log = get_logger(__name__)
 
@@ -100,6 +106,8 @@ class OnlineFeatures:
         self._source, self._names, self._clock = source if names else None, tuple(names), clock
         self._not_before = 0.0
         """While the store is out, when it is tried again; 0 while it answers."""
+        label = bounded(self._names)
+        self._nulls = [(name, _NULLS.labels(label(name))) for name in self._names]
 
     def of(self, entities: Sequence[str], now_ms: int) -> list[FeatureRow]:
         """One row of features per entity at a time, in order. Never raises for a store that does not answer."""
@@ -128,6 +136,9 @@ class OnlineFeatures:
 
     def _counted(self, row: FeatureRow) -> FeatureRow:
         _READS.labels(row.status).inc()
+        for name, nulls in self._nulls:
+            if row.values[name] is None:
+                nulls.inc()
         return row
 
 

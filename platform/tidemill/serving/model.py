@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
+from prometheus_client import Counter
 
 from tidemill.core.clock import Clock
 from tidemill.core.errors import InvalidInput, TidemillError
 from tidemill.core.ids import new_id
-from tidemill.core.telemetry import get_logger
+from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.serving.predictor import Answered, Predictor
 from tidemill.serving.rows import RequestRow, RowReader
 
@@ -20,6 +21,12 @@ NO_BOX = (-1.0, -1.0, -1.0, -1.0)
 """In V2, where a tensor has no null: nothing was found."""
 
 _log = get_logger(__name__)
+_REQUESTS = Counter(
+    "tidemill_predict_requests_total",
+    "Requests, by what became of them: answered, refused (the request's fault) or failed (ours).",
+    ["version", "result"],
+    registry=REGISTRY,
+)
 
 
 class Requests:
@@ -37,6 +44,8 @@ class Requests:
         self.parts, self.name, self.reader = parts, name, reader
         self._predictor, self._clock = predictor, clock
         self._thread = ThreadPoolExecutor(1, "predict")
+        results = ("answered", "refused", "failed")
+        self._counted = {result: _REQUESTS.labels(predictor.version, result) for result in results}
 
     async def answer(self, payload: Any, headers: Mapping[str, str] | None) -> Any:
         """The response of one request; raises KServe's `InvalidInput` (400) and `InferenceError` (500)."""
@@ -54,10 +63,13 @@ class Requests:
             rows = await asyncio.to_thread(read) if self.reader.fetches else None  # others are not to wait for it
             answered = await asyncio.get_running_loop().run_in_executor(self._thread, work, rows)
         except InvalidInput as error:
+            self._counted["refused"].inc()
             raise self.parts.InvalidInput(error.message) from error
         except Exception as error:
+            self._counted["failed"].inc()
             _tell(error, request_id)
             raise self.parts.InferenceError("the model could not answer; its log says why") from error
+        self._counted["answered"].inc()
         return _v2(self.parts, self.name, payload, answered, request_id) if is_v2 else _v1(answered)
 
     def stop(self) -> None:

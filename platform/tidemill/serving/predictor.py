@@ -23,6 +23,7 @@ _PREDICTIONS = Counter("tidemill_predictions_total", "Rows answered.", ["version
 _SECONDS = Histogram(
     "tidemill_predict_seconds",
     "Features, model and record of one request, without HTTP.",
+    ["version"],
     registry=REGISTRY,
     buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5),
 )
@@ -67,6 +68,7 @@ class Predictor:
         service: RowFeatures | None = None,
     ) -> None:
         self.version = version
+        self._seconds, self._answered = _SECONDS.labels(version), _PREDICTIONS.labels(version)
         self._has_box = resource.spec.prediction.type == "detection"
         self._model, self._features, self._log, self._service = model, features, log, service
         self._pictures = PictureStatistics(resource)
@@ -78,7 +80,7 @@ class Predictor:
         `now` is when the request arrived: all rows of a request carry it, and the rollout counts them by it.
         Raises `InvalidInput`, `UserCodeError`.
         """
-        with _SECONDS.time():
+        with self._seconds.time():
             measured = self._pictures.of([row.values for row in rows])
             found = self._features_of(rows, to_ms(now))
             used = [one | other.values for one, other in zip(measured, found, strict=True)]
@@ -89,7 +91,7 @@ class Predictor:
             ]
             records = zip(rows, used, found, answered, strict=True)
             self._log.put([self._record(*one, request_id=request_id, now=now) for one in records])
-        _PREDICTIONS.labels(self.version).inc(len(answered))
+        self._answered.inc(len(answered))
         return answered
 
     def _features_of(self, rows: Sequence[RequestRow], now_ms: int) -> list[FeatureRow]:

@@ -23,7 +23,7 @@ from tidemill.stack.logs import last_lines
 from tidemill.stack.ports import HOST, kept_ports
 from tidemill.stack.runner import Runner
 from tidemill.stack.running import FILE, READY_S, StackFile, make_folder
-from tidemill.stack.supervisor import ProcessWanted
+from tidemill.stack.supervisor import ProcessSeen, ProcessWanted
 
 __all__ = ["Machine"]
 
@@ -58,6 +58,10 @@ class Machine:
         self._report, self._stopping = report, stopping
         folder = settings.state.parent
         self._runner = Runner(settings.state, env=environment(settings), folder=folder, clock=clock)
+
+    def children(self) -> Mapping[str, ProcessSeen]:
+        """The processes by name, as they were a moment ago; for any thread."""
+        return self._runner.told()
 
     def start(self) -> StackFile | None:
         """Bring everything up; returns once it answers, or None if asked to stop before.

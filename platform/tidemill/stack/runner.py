@@ -11,6 +11,7 @@ import msgspec
 
 from tidemill.core.clock import Clock
 from tidemill.core.errors import Corrupt, Unavailable
+from tidemill.core.exposition import forget_metrics, write_targets
 from tidemill.core.files import write_atomically
 from tidemill.core.telemetry import get_logger
 from tidemill.stack.guard import Guard
@@ -21,11 +22,13 @@ from tidemill.stack.readiness import is_ready
 from tidemill.stack.supervisor import ProcessSeen, ProcessWanted
 from tidemill.stack.wanted import WantedFiles
 
-__all__ = ["Runner"]
+__all__ = ["OWNER", "Runner"]
 
 STEP_S = 0.05
 """Pause between two steps: how soon a wanted file or the end of a process is noticed."""
 LOGS_EVERY_S = 2.0
+OWNER = "up"
+"""The name under which the process that holds the children tells its own metrics."""
 
 _log = get_logger(__name__)
 
@@ -51,7 +54,7 @@ class Runner:
         """Processes wanted by the owner of this runner, besides those wanted by files."""
         self._follow = False
         self._env, self._folder, self._clock = dict(env), folder, clock
-        self._logs = state / "logs"
+        self._state, self._logs = state, state / "logs"
         self._seen, self._tasks = state / "processes" / "seen", state / "processes" / "tasks"
         wanted = state / "processes" / "wanted"
         for one in (self._logs, self._seen, self._tasks, wanted):
@@ -82,6 +85,10 @@ class Runner:
         """All children, by name."""
         return {name: as_seen(child, str(self.log(name))) for name, child in sorted(self._children.items())}
 
+    def told(self) -> Mapping[str, ProcessSeen]:
+        """All children as they were told last: for other threads, too."""
+        return self._told
+
     def log(self, name: str) -> Path:
         """The log file of a process."""
         return self._logs / f"{name}.log"
@@ -107,6 +114,7 @@ class Runner:
             self._logs_at = now + LOGS_EVERY_S
             for name in self._children:
                 bound(self.log(name))
+            write_targets(self._state, {OWNER, *self._children})
 
     def sleep(self) -> None:
         """The pause between two steps."""
@@ -120,6 +128,7 @@ class Runner:
                 self._processes[name].wait()
         self._children.clear()
         self._tell()
+        write_targets(self._state, ())
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._guard.close()
 
@@ -148,6 +157,7 @@ class Runner:
 
     def _forget(self, name: str) -> None:
         child = self._children.pop(name)
+        forget_metrics(self._state, name)
         if child.wanted.kind == "task" and self._follow:
             (self._tasks / f"{name}.json").unlink(missing_ok=True)
 

@@ -23,6 +23,7 @@ from tidemill.watch.reducer import evidence_of, first_state, reduce
 from tidemill.watch.reference import FILE, Reference, decode_reference
 from tidemill.watch.state import Promotion
 from tidemill.watch.store import Committed, WatchStore
+from tidemill.watch.telemetry import tell
 from tidemill.watch.ticks import Arrived
 
 __all__ = ["Watch", "run"]
@@ -116,6 +117,7 @@ class Watch:
             _log.info("signal", kind=signal.kind, message=signal.message, evidence=round(signal.evidence, 2))
             self._writer.send(self._topics.signals, signal, key=signal.feature)
         self._writer.flush()
+        tell(self._plan, self._state, evidence_of(self._state, self._plan), signals)
 
 
 def _reader(kafka: str, topic: str, kind: type[R], offsets: Mapping[str, int]) -> RecordReader[R]:

@@ -9,17 +9,18 @@ from prometheus_client import Gauge
 from tidemill.core.errors import Transient
 from tidemill.core.telemetry import REGISTRY, get_logger
 
-__all__ = ["Stopped", "Waiting"]
+__all__ = ["WAITING", "Stopped", "Waiting"]
 
 _T = TypeVar("_T")
 _log = get_logger(__name__)
 
-_WAITING = Gauge(
+WAITING = Gauge(
     "tidemill_waiting",
     "1 while a worker waits for a broker or store that does not answer.",
     ["worker"],
     registry=REGISTRY,
 )
+"""Set by `Waiting`, and by workers that begin anew instead of waiting."""
 _FIRST_S, _LONGEST_S = 0.1, 5.0
 
 
@@ -52,7 +53,7 @@ class Waiting:
                 except patient_with as error:
                     if not waited:
                         _log.error("waiting", worker=self._worker, reason=str(error))
-                        _WAITING.labels(self._worker).set(1)
+                        WAITING.labels(self._worker).set(1)
                         waited = True
                     if self.stop.wait(pause):
                         raise Stopped(str(error)) from error
@@ -60,4 +61,4 @@ class Waiting:
         finally:
             if waited:
                 _log.info("waited no longer", worker=self._worker)
-                _WAITING.labels(self._worker).set(0)
+                WAITING.labels(self._worker).set(0)

@@ -25,7 +25,7 @@ from tidemill.features.online import Filling, OnlineRows, RowsLost
 from tidemill.ingest.batch import Batch
 from tidemill.ingest.skew import SkewCheck
 from tidemill.ingest.tables import events_table, picture_store, quarantine_table
-from tidemill.ingest.telemetry import EVENTS, QUARANTINED, REBUILDS, REFUSALS, REPEATED
+from tidemill.ingest.telemetry import EVENTS, QUARANTINED, REBUILDS, REFUSALS, REPEATED, begin
 from tidemill.ingest.votes import Voting, sketches
 from tidemill.spec.model import ContinualModel
 
@@ -91,6 +91,7 @@ class Effects:
         self._freshness = freshness
         self._gone = gone
         self._announced: dict[Source, int] = {}
+        self._field_label = begin(resource)
 
     def take(self, batch: Batch) -> None:
         """All effects of a batch, in the order that makes each safe to repeat."""
@@ -222,7 +223,7 @@ class Effects:
             EVENTS.labels(self._model).inc(batch.events.filter(_within(source, span.after + 1, span.upto)).height)
             for record in batch.quarantined:
                 if record.source == str(source) and record.offset > span.after:
-                    QUARANTINED.labels(self._model, record.field or "").inc()
+                    QUARANTINED.labels(self._model, self._field_label(record.field)).inc()
 
 
 def _taken(rows: pl.LazyFrame, origins: pl.Series) -> pl.LazyFrame:

@@ -7,7 +7,7 @@ from types import TracebackType
 from tidemill.core.errors import TidemillError
 from tidemill.core.telemetry import get_logger
 from tidemill.events.cluster import Cluster
-from tidemill.ingest.telemetry import LAG
+from tidemill.ingest.telemetry import LAG, LAG_MEASURED
 
 __all__ = ["LagMeter"]
 
@@ -52,6 +52,7 @@ class LagMeter:
         positions = self._positions()
         ends = self._cluster.ends(self._topic, positions)
         self._show({number: max(0, ends[number] - at) for number, at in positions.items() if number in ends})
+        LAG_MEASURED.labels(self._model).set_to_current_time()
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -23,6 +23,13 @@ _PREDICTIONS = Gauge(
     registry=REGISTRY,
 )
 
+_CHECKED = Gauge(
+    "tidemill_feature_skew_timestamp_seconds",
+    "When served features were last compared with the lake, in seconds since 1970.",
+    ["model"],
+    registry=REGISTRY,
+)
+
 
 class SkewCheck:
     """Compares what was served with the lake (`tidemill.features.skew`).
@@ -59,6 +66,7 @@ class SkewCheck:
         left = sum(count for why, count in found.not_comparable.items() if not why.startswith("feature "))
         for result, count in (("equal", found.equal), ("differing", found.differing), ("not comparable", left)):
             _PREDICTIONS.labels(self._resource.id, result).set(count)
+        _CHECKED.labels(self._resource.id).set_to_current_time()
         if found.differing:
             first = found.differences[0]
             _log.error(

@@ -34,10 +34,11 @@ from tidemill.spec.model import Spec
 __all__ = ["Intake", "Missing"]
 
 _log = get_logger(__name__)
-_labels = Counter("tidemill_labels_total", "Labels read, by whether they were accepted", ["result"], registry=REGISTRY)
-_answered = Gauge("tidemill_predictions_answered", "Rows that servers say they have answered", registry=REGISTRY)
-_lost = Gauge("tidemill_predictions_lost", "Predictions known to be missing from the log", registry=REGISTRY)
-_maybe_lost = Gauge("tidemill_predictions_maybe_lost", "More that may be missing, at most", registry=REGISTRY)
+_labels = Counter("tidemill_labels_total", "Labels read, by whether they were accepted.", ["result"], registry=REGISTRY)
+_accepted, _refused = _labels.labels("accepted"), _labels.labels("refused")
+_answered = Gauge("tidemill_predictions_answered", "Rows that servers say they have answered.", registry=REGISTRY)
+_lost = Gauge("tidemill_predictions_lost", "Predictions known to be missing from the log.", registry=REGISTRY)
+_maybe_lost = Gauge("tidemill_predictions_maybe_lost", "More that may be missing, at most.", registry=REGISTRY)
 
 
 class Missing(NamedTuple):
@@ -119,8 +120,8 @@ class Intake:
         if refused:  # one line, however many: each has its reason in the lake
             table.add(source, upto, [one.record.offset for one in refused], refused_columns(refused))
             _log.warning("labels refused", count=len(refused), first=refused[0].label_id, reason=refused[0].reason)
-        _labels.labels("accepted").inc(len(taken))
-        _labels.labels("refused").inc(len(refused))
+        _accepted.inc(len(taken))
+        _refused.inc(len(refused))
 
     def resolved(self, partition: int, heard: Sequence[tuple[str, Heard]], upto: int, through: int) -> None:
         """Resolved labels of one partition by prediction, up to an offset and the newest mark by then."""

@@ -147,6 +147,11 @@ class Late:
             for prediction, partition in found.get(late.event, [])
         ]
 
+    @property
+    def searched(self) -> int:
+        """Labels that are still to be searched for."""
+        return len(self._gathered)
+
     def unsettled(self) -> Offsets:
         """The offset of the first label of each partition that is still to be searched for."""
         first: Offsets = {}

@@ -24,6 +24,7 @@ from tidemill.core.clock import Clock
 from tidemill.core.errors import InvalidInput
 from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.events.records import Outcome
+from tidemill.events.waiting import WAITING as WAITS
 from tidemill.metrics.losses import error
 from tidemill.outcomes.archive import Archive
 from tidemill.outcomes.intake import Intake
@@ -36,6 +37,7 @@ from tidemill.outcomes.marks import EVERY_S, Marks
 from tidemill.outcomes.start import judged_positions, known_gaps, outcome_starts, resolved_starts, starts_of
 from tidemill.outcomes.state import OutcomeState
 from tidemill.outcomes.tables import Tables
+from tidemill.outcomes.telemetry import LABEL_DELAY, LABELLED, LABELS_SEARCHED, LAG, WAITING, begin
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["Session", "truth_of"]
@@ -49,12 +51,15 @@ FLUSH_ROWS = 20_000
 RENEW_S = 600.0
 """Kafka forgets the commits of a group after a quiet week; they are repeated long before."""
 
+_LAG_S = 10.0
+"""Time between two measurements of how much is to be read: each asks the brokers."""
+
 _HORIZON_S = 60.0
 """Longest time between marks while predictions wait for their horizon: it is days away."""
 
 _log = get_logger(__name__)
 _outcomes = Counter(
-    "tidemill_outcomes_total", "Outcomes written, first ones and corrections", ["kind"], registry=REGISTRY
+    "tidemill_outcomes_total", "Outcomes written, first ones and corrections.", ["kind"], registry=REGISTRY
 )
 
 
@@ -75,6 +80,9 @@ class Session:
         hot: Hot | None = None,
         rows: LabelRows | None = None,
     ) -> None:
+        begin(resource.spec.labels)
+        for kind in ("first", "correction"):
+            _outcomes.labels(kind)
         self._log, self._state, self._tables, self._clock, self._rows = log, state, tables, clock, rows
         self._emitted = judged_positions(log)
         self._committed: dict[Channel, Offsets] = {
@@ -97,7 +105,8 @@ class Session:
         self._through: dict[int, int] = {}
         self._seek()
         self._marks = Marks(log, clock)
-        self._flushed = self._renewed = self._looked = clock.monotonic()
+        self._flushed = self._renewed = self._looked = self._measured = clock.monotonic()
+        WAITS.labels(f"{resource.id}.outcomes").set(0)
 
     def step(self, wait_s: float = 0.05) -> None:
         """Take in what there is, waiting up to `wait_s` for it, and do all that follows from it."""
@@ -140,6 +149,18 @@ class Session:
             self._emit([])
         self._flushed = self._clock.monotonic()
         self._renewed = self._flushed if renew else self._renewed
+        self._tell()
+
+    def _tell(self) -> None:
+        """What waits, and how much is to be read."""
+        WAITING.set(sum(max(0, upto - self._judge.positions[part].written) for part, upto in self._intake.upto.items()))
+        LABELS_SEARCHED.set(self._late.searched)
+        if self._clock.monotonic() - self._measured >= _LAG_S:
+            self._measured = self._clock.monotonic()
+            ends = self._log.ends(*self._committed)
+            for channel in self._committed:
+                at = self._log.positions(channel)
+                LAG.labels(channel.value).set(sum(max(0, ends[channel, part] - offset) for part, offset in at.items()))
 
     def _write(self) -> None:
         self._log.flush()
@@ -183,6 +204,11 @@ class Session:
         first = sum(outcome.revision == 0 for outcome in outcomes)
         _outcomes.labels("first").inc(first)
         _outcomes.labels("correction").inc(len(outcomes) - first)
+        given = [one for one in outcomes if one.label is not None and not one.assumed]
+        first = sum(one.revision == 0 for one in given)
+        LABELLED.labels("first").inc(first)
+        LABELLED.labels("correction").inc(len(given) - first)
+        LABEL_DELAY.add(one.label_age_ms / 1000 for one in given if one.label_age_ms is not None)
 
     def _seek(self) -> None:
         for channel, offsets in self._committed.items():

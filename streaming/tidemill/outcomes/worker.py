@@ -22,6 +22,7 @@ from tidemill.core.errors import Transient
 from tidemill.core.telemetry import get_logger
 from tidemill.events.records import Topics
 from tidemill.events.upkeep import Policy, Upkeep
+from tidemill.events.waiting import WAITING
 from tidemill.outcomes.agreement import AgreementTeller
 from tidemill.outcomes.kafka import KafkaLog
 from tidemill.outcomes.label_rows import LabelRows
@@ -79,6 +80,7 @@ def run(
         except Transient as error:
             if clock.monotonic() - began > _LONGEST_S:
                 pause = _FIRST_S
+            WAITING.labels(f"{resource.id}.outcomes").set(1)
             _log.warning("begins again", model=resource.id, reason=error.message, hint=error.hint, pause_s=pause)
             stop.wait(pause)
             pause = min(2 * pause, _LONGEST_S)
