@@ -33,6 +33,7 @@ COMMANDS = {
     "delete": "models",
     "labels": "labels",
     "quality": "quality",
+    "slices": "slices",
     "quarantine": "quarantine",
     "rebuild": "keeping",
     "skew": "keeping",
