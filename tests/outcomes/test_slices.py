@@ -10,11 +10,12 @@ import polars as pl
 import pytest
 from tests.outcomes.test_quality import NOON, kept, outcome, picked
 
-from tidemill.cli.slices import report_of
-from tidemill.core.errors import NotFound
+from tidemill.cli.slices import fairness_story, report_of
+from tidemill.core.errors import InvalidInput, NotFound
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.sources import Source
 from tidemill.ingest.tables import events_schema
+from tidemill.outcomes.fairness import fairness_of
 from tidemill.outcomes.known import Cut
 from tidemill.outcomes.matured import matured
 from tidemill.outcomes.slices import SliceReport, slices_of
@@ -198,3 +199,35 @@ def test_json_has_the_whole_report(tmp_path: Path) -> None:
 def test_before_there_are_outcomes_that_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         slices_of(str(tmp_path), resource_of(), Cut())
+
+
+def test_fairness_is_told_by_the_groups_of_the_resource(tmp_path: Path) -> None:
+    resource = resource_of(slices=("station",))
+    rng = random.Random(3)
+    rows = []
+    for number in range(800):
+        site, truth = SITES[number % 2], ("ok", "scratch")[rng.random() < 0.5]
+        seen = truth == "scratch" and rng.random() < (0.9 if site == "north" else 0.5)
+        rows.append(outcome(number, "scratch" if seen else "ok", truth, entity=site))
+    (found,) = fairness_of(kept(tmp_path, resource, *rows), resource, Cut())
+    assert (found.by, found.positive, found.units, found.outcomes) == ("station", "not ok", "time", 800)
+    gap = found.rates.equal_opportunity.gap
+    assert gap is not None
+    assert (gap.largest, gap.smallest) == ("north", "south")
+    assert gap.interval.low < 0.4 < gap.interval.high
+    assert gap.interval.low > 0
+    text = "\n".join(str(part) for part in fairness_story(found))
+    assert "equal opportunity: gap from south to north: 0." in text
+    (other,) = fairness_of(str(tmp_path), resource, Cut(), positive="ok")
+    assert other.rates.demographic_parity.gap != found.rates.demographic_parity.gap
+
+
+def test_fairness_without_groups_or_classes_says_so(tmp_path: Path) -> None:
+    lake = kept(tmp_path, resource_of(), outcome(0, "ok", "ok"))
+    with pytest.raises(InvalidInput, match="no groups"):
+        fairness_of(lake, resource_of(slices=()), Cut())
+    with pytest.raises(InvalidInput, match="dent is no class"):
+        fairness_of(lake, resource_of(), Cut(), positive="dent")
+    found = fairness_of(lake, resource_of(), Cut())
+    assert [one.by for one in found] == ["station", "shift"]
+    assert found[0].rates.demographic_parity.gap is None

@@ -1,8 +1,7 @@
 """`tidemill slices`: where a model is worse."""
 
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import RenderableType
@@ -12,16 +11,14 @@ from tidemill.cli.output import Output, OutputOption, emit, table
 
 if TYPE_CHECKING:
     from tidemill.metrics.gaps import Gap, Group
+    from tidemill.outcomes.fairness import FairnessReport
     from tidemill.outcomes.slices import GroupGap, SliceReport
 
-__all__ = ["register", "report_of"]
+__all__ = ["fairness_story", "register", "report_of"]
 
 
-class Unit(StrEnum):
-    """What one witness is."""
-
-    ENTITIES = "entities"
-    TIME = "time"
+_LABELLED_ONLY = "of the labelled answers alone (labels.control: 0): it may be far from that of all"
+_NOTHING = "no prediction has come of age yet"
 
 
 def register(app: typer.Typer) -> None:
@@ -34,12 +31,18 @@ def slices(
     version: Annotated[str | None, typer.Option(help="The version; else the one that answered last.")] = None,
     since: Annotated[datetime | None, typer.Option(help="Only predictions from this time (UTC) on.")] = None,
     units: Annotated[
-        Unit | None, typer.Option(help="What counts as one witness; else entities, where there are 40 or more.")
+        Literal["entities", "time"] | None,
+        typer.Option(help="What counts as one witness; else entities, where there are 40 or more."),
     ] = None,
+    fairness: Annotated[
+        bool, typer.Option("--fairness", help="Instead: whether the groups get the same answers, and as right ones.")
+    ] = False,
+    positive: Annotated[str | None, typer.Option(help="With --fairness: the class; else all but the first.")] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Where answers are worse: gaps between the groups of the resource, and the worst slices that a search finds."""
     from tidemill.cli.models import find
+    from tidemill.outcomes.fairness import fairness_of
     from tidemill.outcomes.known import Cut
     from tidemill.outcomes.slices import slices_of
     from tidemill.wiring import local
@@ -48,9 +51,15 @@ def slices(
     resource = find(machine, name).resource
     from_time = None if since is None else since.replace(tzinfo=since.tzinfo or UTC)
     cut = Cut(version=version, since=from_time)
-    found = slices_of(machine.settings.lake_uri, resource, cut, units=None if units is None else units.value)
+    lake = machine.settings.lake_uri
+    if fairness:
+        rates = fairness_of(lake, resource, cut, positive=positive, units=units)
+        told = [part for one in rates for part in fairness_story(one)] or [_NOTHING]
+        emit({"model": resource.id, "fairness": rates}, output, *told)
+        return
+    found = slices_of(lake, resource, cut, units=units)
     data = {"model": resource.id, "slices": found}
-    emit(data, output, *(["no prediction has come of age yet"] if found is None else report_of(found)))
+    emit(data, output, *([_NOTHING] if found is None else report_of(found)))
 
 
 def report_of(found: "SliceReport") -> list[RenderableType]:
@@ -88,6 +97,31 @@ def _gap(gap: "Gap | None") -> str:
     return f"gap {names}: {gap.difference:.4f}, surely {low:.4f} to {high:.4f} between best and worst"
 
 
+def fairness_story(one: "FairnessReport") -> list[RenderableType]:
+    """The rates of the groups of one name, and their gaps, for people."""
+    rates = one.rates
+    shown = (rates.demographic_parity, rates.equal_opportunity, rates.false_positives, rates.predictive_parity)
+    head = [one.by, "outcomes", *(rate.of for rate in shown)]
+    rows = [
+        [groups[0].name, f"{groups[0].outcomes:,}", *(_share(group) for group in groups)]
+        for groups in zip(*(rate.groups for rate in shown), strict=True)
+    ]
+    gaps = {rate.name: rate.gap for rate in (*shown[:2], shown[3])} | {"equalised odds": rates.equalised_odds}
+    told: list[RenderableType] = [escape(f"{one.version}, by {one.by}, answer: {one.positive}")]
+    told += [table(head, rows), *(f"{name}: {_gap(gap)}" for name, gap in gaps.items()), ""]
+    if one.kind == "labelled only":
+        told.insert(1, _LABELLED_ONLY)
+    if one.waiting:
+        told.insert(1, f"{one.waiting:,} labels are still to come; the intervals allow for anything that they may say")
+    return told
+
+
+def _share(group: "Group") -> str:
+    if not group.is_judged or group.mean is None:
+        return "too few"
+    return f"{group.mean:.3f} [{group.interval.low:.3f}, {group.interval.high:.3f}]"
+
+
 def _worst(found: "SliceReport") -> list[RenderableType]:
     of = "entities" if found.units == "entities" else "stretches of time"
     told: list[RenderableType] = [
@@ -106,7 +140,7 @@ def _worst(found: "SliceReport") -> list[RenderableType]:
 def _notes(found: "SliceReport") -> list[RenderableType]:
     notes: list[RenderableType] = []
     if found.kind == "labelled only":
-        notes.append("of the labelled answers alone (labels.control: 0): it may be far from that of all")
+        notes.append(_LABELLED_ONLY)
     if found.waiting:
         notes.append(
             f"{found.waiting:,} labels are still to come: right in a slice, wrong elsewhere, until they are there"
