@@ -67,7 +67,7 @@ def fairness_of(
     classes = Classes(resource.spec.prediction, resource.spec.labels.fields)
     if positive is not None and positive not in classes.names:
         raise InvalidInput(f"{positive} is no class", hint=f"there are {', '.join(classes.names)}")
-    found = matured(lake, resource, cut, features=False)
+    found = matured(lake, resource, cut, values="groups")
     return [] if found is None else [_report(found, resource, classes, name, positive, units, risk) for name in names]
 
 

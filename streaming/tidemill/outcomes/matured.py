@@ -8,7 +8,7 @@ read, so that a million outcomes of 20 features take some hundred megabytes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -21,7 +21,7 @@ from tidemill.outcomes.known import Cut, Kind, Known, days, missing, newest
 from tidemill.outcomes.tables import OUTCOMES
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["ANSWER", "MOST_OUTCOMES", "Matured", "matured"]
+__all__ = ["ANSWER", "MOST_OUTCOMES", "Matured", "Values", "matured"]
 
 MOST_OUTCOMES = 1_000_000
 """Outcomes that are looked at: the newest."""
@@ -33,10 +33,14 @@ _MOST_WORDS = 10_000
 _LOOKED_AT = 2000
 """Rows of a day that say which features there are."""
 _NUMBERS = {"float", "int"}
-_OUTCOME = ["prediction_id", "revision", "version", "entity", "event_id", "predicted_at", "output", "label", "loss"]
-_SAMPLED = ["assumed", "disputed", "probability"]
+_OUTCOME = [
+    *("prediction_id", "revision", "version", "entity", "event_id", "predicted_at", "available_at", "output", "label"),
+    *("loss", "assumed", "probability"),
+]
+_KEPT = ["entity", "predicted_at", "available_at", "output", "label", "asked", "low", "high", "chance"]
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
+Values = Literal["all", "groups", "none"]
 Floats = npt.NDArray[np.float64]
 
 
@@ -49,7 +53,8 @@ class Matured:
     least: float
     """The smallest probability that a label can have."""
     rows: pl.DataFrame
-    """`entity`, `predicted_at`, `output` and `label` (JSON), `asked`, `low`, `high`, `chance` (`Known.bounds`)."""
+    """`entity`, `predicted_at`, `available_at` (of this revision), `output` and `label` (JSON), `asked`, `low`, `high`
+    and `chance` (`Known.bounds`)."""
     values: pl.DataFrame
     """What was known of each, by feature or field: numbers, or strings."""
     is_cut: bool
@@ -79,7 +84,7 @@ class Matured:
 
 
 def matured(
-    lake: str, resource: ContinualModel, cut: Cut, *, features: bool = True, most: int = MOST_OUTCOMES
+    lake: str, resource: ContinualModel, cut: Cut, *, values: Values = "all", most: int = MOST_OUTCOMES
 ) -> Matured | None:
     """The newest outcomes of `cut.version`, or of the version that answered last; None where there is none.
 
@@ -87,7 +92,7 @@ def matured(
         lake: where the tables are.
         resource: the model.
         cut: `version` and `since` are looked at.
-        features: whether logged features are read; the event's fields always are, where groups are of them.
+        values: what is read of what was known: all, the groups of the resource alone, or nothing.
         most: outcomes to stop at.
 
     Raises `NotFound` before there are outcomes, `Unavailable`.
@@ -96,27 +101,26 @@ def matured(
     rows = with_missing(outcomes.scan(), OUTCOMES)
     version = cut.version or _last_version(outcomes, rows)
     known = Known.of(lake, resource, outcomes, rows)
-    reader = _Reader(lake, resource, features)
+    reader = _Reader(lake, resource, values)
     parts: list[tuple[pl.DataFrame, pl.DataFrame]] = []
     count, left = 0, sorted(days(outcomes, cut.since), reverse=True)
     while left and count < most:
         day = left.pop(0)
-        of_day = newest(rows, day, Cut(since=cut.since, version=version), [*_OUTCOME, *_SAMPLED])
+        of_day = newest(rows, day, Cut(since=cut.since, version=version), _OUTCOME)
         found = known.bounds(outcomes.collect(of_day)).tail(most - count)
         if found.height:
-            kept = found.select("entity", "predicted_at", "output", "label", "asked", "low", "high", "chance")
-            parts.append((kept, reader.values(found, day)))
+            parts.append((found.select(_KEPT), reader.values(found, day)))
             count += found.height
     if version is None or not parts:
         return None
     parts.reverse()
-    values = pl.concat([one for _, one in parts], how="diagonal_relaxed")
+    known_of = pl.concat([one for _, one in parts], how="diagonal_relaxed")
     return Matured(
         version=version,
         kind=known.kind,
         least=known.least,
         rows=pl.concat([one for one, _ in parts]),
-        values=values,
+        values=known_of,
         is_cut=count >= most,
         lost=sum(missing(outcomes, rows)),
     )
@@ -130,13 +134,14 @@ def _last_version(outcomes: LakeTable, rows: pl.LazyFrame) -> str | None:
 class _Reader:
     """What was known of the predictions of a day."""
 
-    def __init__(self, lake: str, resource: ContinualModel, features: bool) -> None:
+    def __init__(self, lake: str, resource: ContinualModel, values: Values) -> None:
         spec = resource.spec
         self._entity = spec.events.entity.name
-        self._predictions = LakeTable(table_uri(lake, resource.id, "predictions")) if features else None
-        self._events = LakeTable(table_uri(lake, resource.id, "events")) if spec.events.id else None
+        self._wanted, has_all = values != "none", values == "all"
+        self._predictions = LakeTable(table_uri(lake, resource.id, "predictions")) if has_all else None
+        self._events = LakeTable(table_uri(lake, resource.id, "events")) if spec.events.id and self._wanted else None
         groups = spec.triggers.drift.slices if spec.triggers.drift else ()
-        fields = [field for field in spec.events.fields if field.type != "image" and (features or field.name in groups)]
+        fields = [field for field in spec.events.fields if field.type != "image" and (has_all or field.name in groups)]
         self._words = [field.name for field in fields if field.type not in _NUMBERS or field.name in groups]
         self._fields = [field.name for field in fields]
         if self._predictions is not None and not self._predictions.exists:
@@ -146,6 +151,8 @@ class _Reader:
 
     def values(self, rows: pl.DataFrame, day: date) -> pl.DataFrame:
         """A column for each thing that was known, in the order of `rows`."""
+        if not self._wanted:
+            return pl.DataFrame()
         answers = pl.Series(ANSWER, [_decode(text).get("class") for text in rows["output"]], pl.String, strict=False)
         found = pl.DataFrame({self._entity: rows["entity"], ANSWER: answers})
         if self._events is not None:
