@@ -130,6 +130,17 @@ def test_a_label_still_to_come_counts_for_the_slice_and_never_makes_a_finding(tm
     assert "labels are still to come" in text_of(found)
 
 
+def test_what_is_worse_by_its_labels_is_not_shown_while_the_rest_may_turn_out_as_bad(tmp_path: Path) -> None:
+    resource = resource_of()
+    rows = worse_in_the_dark(3000)
+    for row in rows[1:]:
+        if not (row["is_dark"] and row["entity"] == "north") and int(row["prediction_id"][1:]) % 2:
+            row |= {"label": None, "loss": None}
+    found = report(with_features(tmp_path, resource, rows), resource)
+    assert found.tested
+    assert found.found == []
+
+
 def test_labels_of_known_probability_alone_count_and_each_by_it(tmp_path: Path) -> None:
     resource = resource_of(control=0.25)
     rows = [outcome(n, "ok", "ok" if n % 3 else None, probability=0.5, entity="north") for n in range(9)]
@@ -149,6 +160,8 @@ def test_the_version_that_answered_last_is_looked_at_unless_another_is_asked_for
     assert (report(lake, resource).version, report(lake, resource).outcomes) == ("v1", 4)
     assert report(lake, resource, version="v0").outcomes == 6
     assert report(lake, resource, since=NOON + timedelta(minutes=8)).outcomes == 2
+    until = report(lake, resource, until=NOON + timedelta(minutes=6))
+    assert (until.version, until.outcomes) == ("v0", 6)
     assert slices_of(lake, resource, Cut(version="v7")) is None
 
 

@@ -30,6 +30,7 @@ def slices(
     name: Annotated[str, typer.Argument(help="The model.")],
     version: Annotated[str | None, typer.Option(help="The version; else the one that answered last.")] = None,
     since: Annotated[datetime | None, typer.Option(help="Only predictions from this time (UTC) on.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only predictions before this time (UTC).")] = None,
     units: Annotated[
         Literal["entities", "time"] | None,
         typer.Option(help="What counts as one witness; else entities, where there are 40 or more."),
@@ -49,8 +50,8 @@ def slices(
 
     machine = local()
     resource = find(machine, name).resource
-    from_time = None if since is None else since.replace(tzinfo=since.tzinfo or UTC)
-    cut = Cut(version=version, since=from_time)
+    first, last = (None if one is None else one.replace(tzinfo=one.tzinfo or UTC) for one in (since, until))
+    cut = Cut(version=version, since=first, until=last)
     lake = machine.settings.lake_uri
     if fairness:
         rates = fairness_of(lake, resource, cut, positive=positive, units=units)

@@ -59,10 +59,14 @@ class Estimated(msgspec.Struct, frozen=True, kw_only=True):
 def estimate_of(
     lake: str, resource: ContinualModel, *, version: str | None = None, window_ms: int | None = None
 ) -> Estimated | None:
-    """The estimate of a version, or of the one that answered last; None where it has no outcome or no prediction.
+    """The estimate of a version, or of the one that answered last.
+
+    None where it has no outcome or no prediction, and for numbers, which come without a confidence.
 
     Raises `NotFound` before there are outcomes, `Unavailable`.
     """
+    if resource.spec.prediction.type == "regression":
+        return None
     found = matured(lake, resource, Cut(version=version), values="none", most=_MOST)
     table = LakeTable(table_uri(lake, resource.id, "predictions"))
     if found is None or not table.exists:

@@ -51,7 +51,7 @@ def fairness_of(
     Args:
         lake: where the tables are.
         resource: the model.
-        cut: `version` and `since` are looked at.
+        cut: `version`, `since` and `until` are looked at.
         positive: the class whose answers are compared; None: any but the first, something found.
         units: what the clusters are; None: entities, where there are many.
         risk: of each gap's interval.

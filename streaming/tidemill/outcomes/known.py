@@ -37,6 +37,8 @@ class Cut:
     window_ms: int | None = None
     since: datetime | None = None
     version: str | None = None
+    until: datetime | None = None
+    """Only predictions before this time."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,13 @@ class Known:
         )
 
 
-def days(outcomes: LakeTable, since: datetime | None) -> list[date]:
-    """The days that have outcomes, from `since` on."""
+def days(outcomes: LakeTable, cut: Cut) -> list[date]:
+    """The days that have outcomes, oldest first."""
     found = outcomes.scan().select(pl.col("event_date").unique())
-    if since is not None:
-        found = found.filter(pl.col("event_date") >= since.date())
+    if cut.since is not None:
+        found = found.filter(pl.col("event_date") >= cut.since.date())
+    if cut.until is not None:
+        found = found.filter(pl.col("event_date") <= cut.until.date())
     return sorted(outcomes.collect(found)["event_date"].to_list())
 
 
@@ -116,6 +120,8 @@ def newest(rows: pl.LazyFrame, day: date, cut: Cut, columns: Sequence[str]) -> p
         rows = rows.filter(pl.col("version") == cut.version)
     if cut.since is not None:
         rows = rows.filter(pl.col("predicted_at") >= cut.since)
+    if cut.until is not None:
+        rows = rows.filter(pl.col("predicted_at") < cut.until)
     last = rows.select(columns).sort("revision").unique("prediction_id", keep="last")
     return last.sort("predicted_at", "prediction_id")
 

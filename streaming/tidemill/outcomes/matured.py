@@ -91,7 +91,7 @@ def matured(
     Args:
         lake: where the tables are.
         resource: the model.
-        cut: `version` and `since` are looked at.
+        cut: `version`, `since` and `until` are looked at.
         values: what is read of what was known: all, the groups of the resource alone, or nothing.
         most: outcomes to stop at.
 
@@ -99,14 +99,14 @@ def matured(
     """
     outcomes = LakeTable(table_uri(lake, resource.id, "outcomes"))
     rows = with_missing(outcomes.scan(), OUTCOMES)
-    version = cut.version or _last_version(outcomes, rows)
+    version = cut.version or _last_version(outcomes, rows, cut)
     known = Known.of(lake, resource, outcomes, rows)
     reader = _Reader(lake, resource, values)
     parts: list[tuple[pl.DataFrame, pl.DataFrame]] = []
-    count, left = 0, sorted(days(outcomes, cut.since), reverse=True)
+    count, left = 0, sorted(days(outcomes, cut), reverse=True)
     while left and count < most:
         day = left.pop(0)
-        of_day = newest(rows, day, Cut(since=cut.since, version=version), _OUTCOME)
+        of_day = newest(rows, day, Cut(since=cut.since, until=cut.until, version=version), _OUTCOME)
         found = known.bounds(outcomes.collect(of_day)).tail(most - count)
         if found.height:
             parts.append((found.select(_KEPT), reader.values(found, day)))
@@ -126,7 +126,9 @@ def matured(
     )
 
 
-def _last_version(outcomes: LakeTable, rows: pl.LazyFrame) -> str | None:
+def _last_version(outcomes: LakeTable, rows: pl.LazyFrame, cut: Cut) -> str | None:
+    if cut.until is not None:
+        rows = rows.filter(pl.col("predicted_at") < cut.until)
     last = outcomes.collect(rows.select("version", "predicted_at").top_k(1, by="predicted_at"))
     return str(last["version"][0]) if last.height else None
 

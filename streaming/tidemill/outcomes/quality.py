@@ -76,7 +76,7 @@ def quality_of(lake: str, resource: ContinualModel, cut: Cut, *, risk: float = 0
     slices = _Slices(lake, resource, cut.by)
     known = Known.of(lake, resource, outcomes, rows)
     report = _Report(resource, known, risk)
-    for day in days(outcomes, cut.since):
+    for day in days(outcomes, cut):
         found = known.bounds(outcomes.collect(newest(rows, day, cut, _COLUMNS)))
         for row, name in zip(found.iter_rows(named=True), slices.of(found, day), strict=True):
             at = round(row["predicted_at"].timestamp() * 1000)

@@ -78,7 +78,7 @@ def slices_of(
     Args:
         lake: where the tables are.
         resource: the model.
-        cut: `version` and `since` are looked at.
+        cut: `version`, `since` and `until` are looked at.
         units: what the clusters are; None: entities, where there are many.
         risk: of each gap's interval, and of all slices together.
 
