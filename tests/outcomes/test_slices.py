@@ -194,7 +194,7 @@ def test_features_of_mixed_kinds_are_read_as_their_first_value_says(tmp_path: Pa
     )
     found = matured(lake, resource, Cut())
     assert found is not None
-    assert found.values["a"].to_list() == [1.0, 2.5, None, None, None]
+    assert found.values["a"].to_list() == [1.0, 2.5, None, None, 1.0]
     assert found.values["late"].to_list() == [None, "x", "x", "x", "x"]
     assert [one.name for one in found.features()] == ["station", "prediction.class", "a", "late"]
 

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats as reference  # type: ignore[import-untyped]
 
-from tidemill.stats.clustered import Clustered, clustered_mean, contrast
+from tidemill.stats.clustered import Clustered, cluster_sums, clustered_mean, contrast
 
 
 def mean_of(values: list[float], clusters: list[int] | None = None, weights: list[float] | None = None) -> Clustered:
@@ -60,6 +62,20 @@ def test_a_difference_over_shared_clusters_knows_what_they_share() -> None:
     found = contrast(parts[0], parts[1])
     apart = (parts[0].variance + parts[1].variance) ** 0.5
     assert found.error < apart / 2
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1), st.floats(0.1, 20), st.integers(0, 5)), min_size=2))
+def test_the_rest_is_all_without_a_part(rows: list[tuple[bool, float, float, int]]) -> None:
+    inside, values, weights, clusters = (np.array(column) for column in zip(*rows, strict=True))
+    if inside.all() or not inside.any():
+        return
+    whole = cluster_sums(values, weights, clusters, 6)
+    part = cluster_sums(values[inside], weights[inside], clusters[inside], 6)
+    rest, own = (whole - part).mean(), clustered_mean(values[~inside], weights[~inside], clusters[~inside], 6)
+    assert (rest.count, rest.mean) == pytest.approx((own.count, own.mean))
+    assert (rest.effective, rest.units) == pytest.approx((own.effective, own.units))
+    assert rest.influence == pytest.approx(own.influence, abs=1e-9)
+    assert rest.spread == pytest.approx(own.spread, abs=1e-9)
 
 
 def test_few_clusters_are_never_sure() -> None:

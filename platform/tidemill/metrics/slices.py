@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tidemill.metrics.conditions import Coded, Condition
-from tidemill.stats.clustered import Clustered, clustered_mean, contrast
+from tidemill.stats.clustered import Clustered, ClusterSums, cluster_sums, contrast
 from tidemill.stats.confidence import Interval
 
 __all__ = ["LEAST", "LEAST_UNITS", "MOST", "Finding", "Losses", "Search", "find", "holm"]
@@ -180,8 +180,14 @@ def _against(
 
 
 def _mean(losses: Losses, rows: Mask, waiting: float = 0.0) -> Clustered:
-    values = np.where(np.isnan(losses.values[rows]), waiting, losses.values[rows])
-    return clustered_mean(values, losses.weights[rows], losses.clusters[rows], losses.count)
+    return _sums(losses, rows, waiting).mean()
+
+
+def _sums(losses: Losses, rows: Mask, waiting: float = 0.0) -> ClusterSums:
+    places = np.flatnonzero(rows)
+    values = losses.values[places]
+    known = np.where(np.isnan(values), waiting, values)
+    return cluster_sums(known, losses.weights[places], losses.clusters[places], losses.count)
 
 
 def _holds(features: Sequence[Coded], place: Place) -> Mask:
@@ -206,25 +212,24 @@ class _Searcher:
 
     def next(self) -> Place | None:
         """The worst slice of what is left, which is taken out; None where nothing is worth a test."""
-        best, best_rank, best_rows = None, -np.inf, self._left
+        best, best_rank = None, -np.inf
+        whole = _sums(self._losses, self._left)
         for place in self._ranked():
-            inside = self._left & _holds(self._features, place)
-            outside = self._left & ~inside
-            seen = contrast(_mean(self._losses, inside), _mean(self._losses, outside))
+            sums = _sums(self._losses, self._left & _holds(self._features, place))
+            seen = contrast(sums.mean(), (whole - sums).mean())
             if min(seen.inside.units, seen.outside.units) < LEAST_UNITS or seen.t < _WORTH_A_TEST:
                 continue
-            if len(place) > 1 and not all(self._says_more(seen.inside, inside, part) for part in place):
-                continue
             rank = float(_rank(np.float64(seen.difference), np.float64(seen.error), self._z))
-            if rank > best_rank:
-                best, best_rank, best_rows = place, rank, outside
-        self._left = best_rows
+            if rank > best_rank and all(self._says_more(sums, part) for part in place if len(place) > 1):
+                best, best_rank = place, rank
+        if best is not None:
+            self._left = self._left & ~_holds(self._features, best)
         return best
 
-    def _says_more(self, pair: Clustered, rows: Mask, part: tuple[int, int]) -> bool:
+    def _says_more(self, pair: ClusterSums, part: tuple[int, int]) -> bool:
         """Whether a pair is worse than what it leaves of one of its parts, by the clusters."""
-        rest = self._left & ~rows & _holds(self._features, (part,))
-        return bool(rest.any()) and contrast(pair, _mean(self._losses, rest)).t >= self._beyond
+        rest = _sums(self._losses, self._left & _holds(self._features, (part,))) - pair
+        return rest.count > 0 and contrast(pair.mean(), rest.mean()).t >= self._beyond
 
     def _ranked(self) -> list[Place]:
         """The slices that rank best as if outcomes were independent, the best first."""

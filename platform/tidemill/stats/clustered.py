@@ -26,7 +26,7 @@ import numpy.typing as npt
 from tidemill.stats.confidence import Interval
 from tidemill.stats.student import beta_quantile, student_quantile, student_tail
 
-__all__ = ["Clustered", "Contrast", "clustered_mean", "contrast"]
+__all__ = ["ClusterSums", "Clustered", "Contrast", "cluster_sums", "clustered_mean", "contrast"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -88,34 +88,73 @@ class Contrast:
         return student_tail(self.t, units - 1) if units > 1 + 1e-9 and self.error > 0 else 1.0
 
 
-def clustered_mean(values: Floats, weights: Floats, clusters: Ints, count: int) -> Clustered:
-    """The mean of one group.
+@dataclass(frozen=True)
+class ClusterSums:
+    """What a mean and its variance follow from, so that those of a group and of the rest are had at one go."""
+
+    weights: Floats
+    """Σ w of each cluster (G,)."""
+    totals: Floats
+    """Σ w y of each (G,)."""
+    squared_weights: float
+    """Σ w² over all."""
+    squares: float
+    """Σ w y² over all."""
+    count: int
+    """Outcomes with a weight."""
+
+    def __sub__(self, part: "ClusterSums") -> "ClusterSums":
+        """What is left without a part of it."""
+        return ClusterSums(
+            np.maximum(self.weights - part.weights, 0.0),
+            self.totals - part.totals,
+            self.squared_weights - part.squared_weights,
+            self.squares - part.squares,
+            self.count - part.count,
+        )
+
+    def mean(self) -> Clustered:
+        """The mean. Raises ValueError where no outcome has a weight."""
+        total = float(self.weights.sum())
+        if not self.count or not total > 0:
+            raise ValueError("a mean needs an outcome with a weight")
+        mean = float(self.totals.sum()) / total
+        influence = (self.totals - mean * self.weights) / total
+        groups = int((self.weights > 0).sum())
+        scale = groups / (groups - 1) if groups > 1 else 1.0
+        return Clustered(
+            mean=min(1.0, max(0.0, mean)),
+            variance=scale * float(influence @ influence),
+            count=self.count,
+            effective=total**2 / self.squared_weights,
+            units=total**2 / float(self.weights @ self.weights),
+            spread=max(0.0, self.squares / total - mean**2),
+            influence=influence,
+        )
+
+
+def cluster_sums(values: Floats, weights: Floats, clusters: Ints, count: int) -> ClusterSums:
+    """The sums of one group.
 
     Args:
         values: in [0, 1] (N,).
         weights: one over the probability of being here (N,); 0 counts for nothing.
-        clusters: the cluster of each, 0 … count − 1 (N,).
+        clusters: the cluster of each, 0 … count - 1 (N,).
         count: how many clusters there are.
-
-    Raises ValueError where no outcome has a weight.
     """
-    total = float(weights.sum())
-    if not total > 0:
-        raise ValueError("a mean needs an outcome with a weight")
-    mean = float(weights @ values) / total
-    sizes = np.bincount(clusters, weights, minlength=count)
-    influence = np.bincount(clusters, weights * (values - mean), minlength=count) / total
-    groups = int((sizes > 0).sum())
-    scale = groups / (groups - 1) if groups > 1 else 1.0
-    return Clustered(
-        mean=min(1.0, max(0.0, mean)),
-        variance=scale * float(influence @ influence),
-        count=int((weights > 0).sum()),
-        effective=total**2 / float(weights @ weights),
-        units=total**2 / float(sizes @ sizes),
-        spread=float(weights @ (values - mean) ** 2) / total,
-        influence=influence,
+    weighted = weights * values
+    return ClusterSums(
+        np.bincount(clusters, weights, minlength=count).astype(np.float64),
+        np.bincount(clusters, weighted, minlength=count).astype(np.float64),
+        float(weights @ weights),
+        float(weighted @ values),
+        int(np.count_nonzero(weights)),
     )
+
+
+def clustered_mean(values: Floats, weights: Floats, clusters: Ints, count: int) -> Clustered:
+    """The mean of one group; arguments as for `cluster_sums`. Raises ValueError where no outcome has a weight."""
+    return cluster_sums(values, weights, clusters, count).mean()
 
 
 def contrast(inside: Clustered, outside: Clustered) -> Contrast:

@@ -197,7 +197,11 @@ def _series(name: str, values: Sequence[Any]) -> pl.Series:
     first = next((value for value in values if value is not None), None)
     if isinstance(first, bool | str):
         return pl.Series(name, [None if one is None else str(one) for one in values], pl.String)
-    numbers = [one if isinstance(one, int | float) and not isinstance(one, bool) else None for one in values]
+    try:
+        return pl.Series(name, values, pl.Float64, strict=True)
+    except (TypeError, OverflowError):  # something else is among them
+        pass
+    numbers = [one if isinstance(one, int | float) else None for one in values]
     return pl.Series(name, numbers, pl.Float64, strict=False)
 
 
