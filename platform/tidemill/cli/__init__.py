@@ -34,6 +34,7 @@ COMMANDS = {
     "delete": "models",
     "labels": "labels",
     "quality": "quality",
+    "slices": "slices",
     "quarantine": "quarantine",
     "alerts": "alerts",
     "rebuild": "keeping",

@@ -10,9 +10,10 @@ from tidemill.cli.output import Output, OutputOption, emit, table
 from tidemill.core.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from tidemill.outcomes.estimated import Estimated
     from tidemill.outcomes.quality import CellQuality
 
-__all__ = ["register"]
+__all__ = ["estimate_story", "register"]
 
 _MEANING = {
     "all labelled": "every answer is to be labelled (labels.control: 1.0)",
@@ -37,6 +38,7 @@ def quality(
 ) -> None:
     """How right answers turned out to be: by version, slice, cohort and time, with the interval of the error."""
     from tidemill.cli.models import find
+    from tidemill.outcomes.estimated import estimate_of
     from tidemill.outcomes.quality import Cut, quality_of
     from tidemill.wiring import local
 
@@ -50,11 +52,12 @@ def quality(
         version=version,
     )
     found = quality_of(machine.settings.lake_uri, resource, cut)
-    data = {"model": resource.id, "by": by, "quality": found}
+    estimated = estimate_of(machine.settings.lake_uri, resource, version=version, window_ms=cut.window_ms)
+    data = {"model": resource.id, "by": by, "quality": found, "estimated": estimated}
     columns = ["version", *([by] if by else []), *(["cohort"] if cohorts else []), *(["from"] if window else [])]
     head = [*columns, "outcomes", "labelled", "error", "95 % interval", *_names(found)]
     rows = [[*_place(one, cut), *_figures(one)] for one in found]
-    emit(data, output, table(head, rows), *_notes(found))
+    emit(data, output, table(head, rows), *_notes(found), *estimate_story(estimated))
 
 
 def _window_ms(text: str) -> int:
@@ -121,4 +124,21 @@ def _notes(found: Sequence["CellQuality"]) -> list[str]:
         notes.append(f"{waiting:,} labels are still to come; the intervals allow for anything that they may say")
     if last.lost or last.maybe_lost:
         notes.append(f"missing from the prediction log: {lost}, which the intervals allow for")
+    return notes
+
+
+def estimate_story(one: "Estimated | None") -> list[str]:
+    """What is estimated of the newest answers, or why nothing is, for people."""
+    if one is None:
+        return []
+    of = f"{one.version}, {one.answers:,} answers from {one.since:%Y-%m-%d %H:%M} to {one.through:%Y-%m-%d %H:%M}"
+    if one.error is None:
+        return [f"\nestimated (no labels yet): {of}: cannot estimate: {one.reason}"]
+    low, high = max(0.0, one.error - one.within), min(1.0, one.error + one.within)
+    notes = [f"\nestimated (no labels yet): {of}: error about {one.error:.4f}, {low:.4f} to {high:.4f}"]
+    held = f"on {one.windows} past windows it was off by {one.typical:.4f}, at most {one.within:.4f}"
+    notes.append(f'  {held} (saying "as so far": by {one.typical_unchanged:.4f})')
+    notes.append("  if an answer of the same class and confidence is right as often as before; nothing decides by it")
+    if one.kind == "labelled only":
+        notes.append("  and if answers without label are like those with one (labels.control: 0)")
     return notes
