@@ -44,8 +44,8 @@ def detection(version: str | None, reference: Reference | None, plan: WatchPlan)
 def begin(version: str, reference: Reference | None, at: int, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
     """Start anew for a version that serves from `at`; says which features are not watched as declared, and why."""
     begun = detection(version, reference, plan)
-    reasons = {feature.name: _reason(feature, reference, plan) for feature in begun.features}
-    return begun, [_state_signal(name, reason, version, at, plan) for name, reason in reasons.items() if reason]
+    reasons = [(feature, _reason(feature, reference, plan)) for feature in begun.features]
+    return begun, [_state_signal(feature, reason, version, at, plan) for feature, reason in reasons if reason]
 
 
 def judge(state: Detection, tick: ClosedTick, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
@@ -86,21 +86,25 @@ def _reason(feature: FeatureReference, reference: Reference | None, plan: WatchP
     if reference is not None and reference.tick_ms != plan.tick_ms:
         lengths = f"the reference's votes are of {reference.tick_ms} ms, now they are of {plan.tick_ms} ms"
         return f"cannot promise: {lengths}; the next version's reference will fit"
-    if feature.raised:
-        declared = reference.tolerance if reference is not None else plan.tolerance
-        return f"tolerance raised from {declared:g} to {feature.tolerance:.2g}: the reference's older half alarms below"
-    return feature.reason
+    if feature.state != "ok" or not feature.raised:
+        return feature.reason
+    declared = reference.tolerance if reference is not None else plan.tolerance
+    before = "" if feature.kind == "loss" else f" from {declared:g}"
+    raised = f"tolerance raised{before} to {feature.tolerance:.2g}: the reference's older half alarms below"
+    return f"{raised}; {feature.reason}" if feature.reason else raised
 
 
-def _state_signal(feature: str, reason: str, version: str, at: int, plan: WatchPlan) -> Signal:
+def _state_signal(feature: FeatureReference, reason: str, version: str, at: int, plan: WatchPlan) -> Signal:
     return Signal(
-        signal_id=deterministic_id("state", plan.model, version, feature, at),
+        signal_id=deterministic_id("state", plan.model, version, feature.name, at),
         kind="state",
-        feature=feature,
+        subject=feature.subject,
+        feature=feature.name,
         time=at,
         version=version,
         evidence=0.0,
-        message=f"{feature}: {reason}",
+        slice=feature.slice,
+        message=f"{feature.name}: {reason}",
     )
 
 

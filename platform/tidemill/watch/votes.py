@@ -15,8 +15,9 @@ import numpy.typing as npt
 import polars as pl
 
 from tidemill.core.errors import InvalidInput
+from tidemill.events import tallies
 from tidemill.events.records import FeatureSketch
-from tidemill.events.tallies import LISTED, LONGEST, MOST_ENTITIES, bound_of, clipped, commonest, place, shortened
+from tidemill.events.tallies import LISTED, LONGEST, bound_of, clipped, listed, place, shortened
 
 __all__ = ["FeatureVotes", "Gaps", "Kind", "TickVotes", "category_votes", "merged", "votes_of"]
 
@@ -45,7 +46,7 @@ def merged(tick: int, one: TickVotes, other: TickVotes) -> TickVotes:
     votes = dict(one.votes)
     for entity, features in other.votes.items():
         votes[entity] = _together(votes[entity], features) if entity in votes else features
-    if kept < 1.0 or len(votes) > MOST_ENTITIES:
+    if kept < 1.0 or len(votes) > tallies.MOST_ENTITIES:
         places = {entity: place(entity, tick) for entity in votes}
         places = {entity: at for entity, at in places.items() if at < kept}
         kept = min(kept, bound_of(places.values()))
@@ -216,18 +217,15 @@ def _number_votes(frame: pl.DataFrame, name: str, tick_ms: int, kind: Kind) -> F
 
 
 def _category_votes(frame: pl.DataFrame, name: str, tick_ms: int) -> FeatureVotes:
-    rows = _cells(frame, tick_ms, frame[name].cast(pl.String))
+    rows = _cells(frame, tick_ms, _short(frame[name].cast(pl.String)))
     there = rows.drop_nulls("value")
     counted = there.group_by("tick", "entity", "value").len("rows")
     cells = counted.group_by("tick", "entity").agg(pl.col("rows").sum().alias("all")).sort("tick", "entity")
     cells = cells.with_row_index("vote")
-    counted = counted.join(cells, on=["tick", "entity"]).with_columns(_short(counted["value"]))
+    counted = counted.join(cells, on=["tick", "entity"])
     labels, others = _told_apart(counted, cells)
     shares = _shares(counted, labels, cells.height)
-    listed = commonest(counted, "vote")
-    cut = 0.0
-    if listed.height < counted.height:
-        cut = float(np.abs(shares.mean(axis=0) - _shares(listed, labels, cells.height).mean(axis=0)).max())
+    live = _shares(_as_sketched(counted), labels, cells.height)
     return FeatureVotes(
         name=name,
         ticks=cells["tick"].to_numpy().astype(np.int64),
@@ -239,17 +237,20 @@ def _category_votes(frame: pl.DataFrame, name: str, tick_ms: int) -> FeatureVote
         kind="category",
         labels=labels,
         others=others,
-        cut=cut,
+        cut=float(np.abs(shares.mean(axis=0) - live.mean(axis=0)).max()) if len(live) else 0.0,
     )
 
 
 def _short(values: pl.Series) -> pl.Series:
     long = values.filter(values.str.len_chars() > LONGEST).unique()
-    return (
-        values.replace(long, pl.Series([shortened(value) for value in long], dtype=pl.String()))
-        if len(long)
-        else values
-    )
+    return values.replace(long, pl.Series([shortened(value) for value in long], dtype=pl.String()))
+
+
+def _as_sketched(counted: pl.DataFrame) -> pl.DataFrame:
+    """What a sketch lists of it."""
+    counted = counted.sort("vote").with_columns(pl.col("value").rank("dense").alias("code"))
+    cells, codes, rows = (counted[name].cast(pl.Int64).to_numpy() for name in ("vote", "code", "rows"))
+    return counted.filter(listed(cells, codes, rows))
 
 
 def _told_apart(counted: pl.DataFrame, cells: pl.DataFrame) -> tuple[tuple[str, ...], int]:
@@ -268,9 +269,8 @@ def _told_apart(counted: pl.DataFrame, cells: pl.DataFrame) -> tuple[tuple[str, 
 def _shares(counted: pl.DataFrame, labels: Sequence[str], votes: int) -> Floats:
     """Share of each value's rows in each vote, and of all other values (n, R)."""
     shares = np.zeros((votes, len(labels) + 1))
-    told = counted.join(
-        pl.DataFrame({"value": labels}, schema={"value": pl.String()}).with_row_index("row"), on="value"
-    )
+    rows = pl.DataFrame({"value": labels}, schema={"value": pl.String()}).with_row_index("row")
+    told = counted.join(rows, on="value")
     shares[told["vote"].to_numpy(), told["row"].to_numpy()] = (told["rows"] / told["all"]).to_numpy()
     shares[:, -1] = np.maximum(1.0 - shares[:, :-1].sum(axis=1), 0.0)
     shares[:, -1][shares[:, -1] < _ROUNDING] = 0.0
