@@ -1,6 +1,7 @@
 """Categories, missing rates and losses: their references, and what is said when they move."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,14 +11,16 @@ import polars as pl
 import pytest
 from tests.watch.conftest import START, make_rows
 
+from tidemill.core.clock import to_ms
 from tidemill.core.errors import Corrupt
-from tidemill.events.records import Signal, Sketch
+from tidemill.events.records import Outcome, Signal, Sketch
 from tidemill.events.tallies import tally
 from tidemill.spec.model import DriftTrigger
 from tidemill.stats.radius import mean_radius
+from tidemill.watch.losses import Judged
 from tidemill.watch.measure import measure
 from tidemill.watch.plan import WatchPlan
-from tidemill.watch.reducer import first_state, reduce
+from tidemill.watch.reducer import Input, first_state, reduce
 from tidemill.watch.reference import Reference, build_reference, decode_reference, encode_reference
 from tidemill.watch.state import Promotion
 from tidemill.watch.ticks import Arrived
@@ -210,26 +213,47 @@ def losses(seconds: int, seed: int, level: float, *, start: Any = START) -> pl.D
     return frame.select("entity", "event_time", error=pl.Series(draw.astype(np.float64)))
 
 
+def judged(frame: pl.DataFrame) -> list[Judged]:
+    """An outcome a row."""
+    found = []
+    for number, (entity, time, error) in enumerate(frame.iter_rows()):
+        at = to_ms(time)
+        outcome = Outcome(
+            prediction_id=f"p{number}",
+            version="r1",
+            entity=entity,
+            predicted_at=at,
+            eligible_at=at,
+            output={"class": "ok"},
+            label={"defect": "none"},
+            loss=error,
+            probability=1.0,
+        )
+        found.append(Judged(outcome, "c/o/0", number, AT + number))
+    return found
+
+
 def test_a_loss_is_measured_against_its_mean_and_only_its_rise_is_signalled(plan: WatchPlan) -> None:
     (error,) = measure(votes_of(losses(400, 1, 0.1), ["error"], 1_000, kind="loss"), LOSS, quantities=1)
-    error = msgspec.structs.replace(error, subject="errors", slice="station=B")
+    error = msgspec.structs.replace(error, subject="errors")
     assert (error.kind, error.state, error.tolerance, len(error.shares)) == ("loss", "ok", 0.2, 1)
     assert error.mean == pytest.approx(0.1, abs=0.03)
     assert error.c_ref < 0.06
     assert error.finds_in is not None
     reference = Reference(tick_ms=1_000, tolerance=0.2, features=(error,))
+    plan = replace(plan, watch=("errors",), control=1.0, rise=0.2)
 
     def signals(level: float) -> list[Signal]:
         frame = losses(300, 2, level, start=LIVE)
         promoted = Promotion(version="r1", at=AT, reference=reference)
-        inputs: list[Arrived | Promotion] = [promoted, *live(frame, numbers=["error"], categories=[])]
+        inputs: list[Input] = [promoted, *judged(frame)]
         return list(reduce(first_state(plan), inputs, plan)[1])
 
     assert signals(0.0) == signals(0.12) == []
     found = signals(0.9)[0]
-    assert (found.kind, found.subject, found.slice) == ("concept", "errors", "station=B")
+    assert (found.kind, found.subject, found.feature) == ("concept", "errors", "error")
     assert found.message.startswith("error rose from 0.08 to 0.9")
-    assert found.message.endswith(", all 3 stations")
+    assert found.message.endswith(", all 3 stations, since 00:00")
 
 
 def test_a_loss_that_was_lower_in_the_older_half_raises_its_tolerance() -> None:

@@ -212,7 +212,11 @@ def feature_evidence(watched: Detectors, state: DriftState) -> Floats:
 def step(
     watched: Detectors, state: DriftState, hits: Floats, votes: Floats, *, end: int, tick: int, period: float
 ) -> tuple[DriftState, tuple[Alarm, ...]]:
-    """One window tick: `grow`, then alarms, each of which sets what it took back to 0."""
+    """One window tick: `grow`, then alarms, each of which sets what it took back to 0.
+
+    A feature without votes may be of another stream, with another time: should an alarm of all together take its
+    evidence, that begins anew at its own next tick.
+    """
     state = grow(watched, state, hits, votes, end=end, tick=tick, period=period)
     parts = feature_evidence(watched, state)
     if parts.sum() < 1:
@@ -226,7 +230,8 @@ def step(
         named = tuple(row for row in order if not taken[row] and parts[row] >= NAMED * left)
         found.append(_alarm(watched, state, named, left))
         taken[:] = True
-    return reset(state, taken, end), tuple(found)
+    silent = taken & ~(votes.reshape(len(votes), -1) > 0).any(axis=1)
+    return reset(reset(state, taken, end), silent, -1), tuple(found)
 
 
 def grow(
@@ -254,7 +259,7 @@ def grow(
     return DriftState(
         evidence=np.where(live, np.exp(np.minimum(grown, _LARGEST_LOG)), state.evidence),
         cusum=np.where(live, cusum, state.cusum),
-        since=np.where(live & (cusum <= 0.0), end, np.where(state.since < 0, end - tick, state.since)),
+        since=np.where(live & (cusum <= 0.0), end, np.where(live & (state.since < 0), end - tick, state.since)),
         updated=np.where((votes > 0).any(axis=1), end, state.updated),
     )
 

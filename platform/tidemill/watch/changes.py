@@ -59,7 +59,8 @@ def change(
     else:
         text = _text(feature, alarm.row, before, now, recent.get(new_values(feature), {}), rises)
         known = len(feature.entities or feature.entity_shares)
-        message = with_entities(text, moved, known, entity=entity, also=also)
+        where = f"{text}, {feature.slice}" if feature.slice else text
+        message = with_entities(where, moved, known, entity=entity, also=also)
     return Change(before=before, now=now, entities=moved, message=message)
 
 

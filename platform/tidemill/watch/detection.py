@@ -1,21 +1,29 @@
-"""The detectors of the version that serves: a closed tick's votes to evidence, and evidence to signals. Pure."""
+"""The detectors of the version that serves: a closed tick's votes to evidence, and evidence to signals. Pure.
+
+A tick is of one stream, and moves the evidence of that stream's quantities alone; all quantities share one budget.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 
+from tidemill.core.clock import from_ms
 from tidemill.core.ids import deterministic_id
 from tidemill.events.records import FeatureSketch, Signal
-from tidemill.stats.drift import Alarm, Detectors, DriftState, feature_evidence, start, step
+from tidemill.stats.drift import ROWS, Alarm, Detectors, DriftState, feature_evidence, start, step
 from tidemill.watch.changes import change
-from tidemill.watch.hits import hits_of, moved_on
+from tidemill.watch.hits import Hits, hits_of, moved_on
 from tidemill.watch.plan import WatchPlan
-from tidemill.watch.quantity import FeatureReference, watched
+from tidemill.watch.quantity import FeatureReference, Subject, watched
 from tidemill.watch.reference import Reference
 from tidemill.watch.ticks import ClosedTick
 
-__all__ = ["Detection", "begin", "detection", "evidence", "judge"]
+__all__ = ["Detection", "begin", "detection", "evidence", "judge", "state_signal"]
+
+NO_HITS = Hits(np.zeros(ROWS), np.zeros(ROWS), {})
+"""Of a quantity of another stream."""
 
 
 @dataclass(frozen=True)
@@ -28,32 +36,34 @@ class Detection:
     drift: DriftState
     recent: Mapping[str, Mapping[str, float]]
     """Moving means of the votes by `tidemill.watch.hits.level` and entity; of all entities under ""."""
-
-    @property
-    def features(self) -> tuple[FeatureReference, ...]:
-        """The features of the reference, in the order of the detectors."""
-        return self.reference.features if self.reference is not None else ()
+    features: tuple[FeatureReference, ...]
+    """The quantities of the reference that are watched, in the order of the detectors."""
 
 
 def detection(version: str | None, reference: Reference | None, plan: WatchPlan) -> Detection:
     """Detectors without evidence against a version's reference."""
-    detectors = watched(reference.features if reference is not None else (), tolerance=plan.tolerance)
-    return Detection(version, reference, detectors, start(detectors), {})
+    known = reference.features if reference is not None else ()
+    features = tuple(feature for feature in known if feature.subject in plan.watch)
+    detectors = watched(features, tolerance=plan.tolerance, rise=plan.rise)
+    return Detection(version, reference, detectors, start(detectors), {}, features)
 
 
 def begin(version: str, reference: Reference | None, at: int, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
     """Start anew for a version that serves from `at`; says which features are not watched as declared, and why."""
     begun = detection(version, reference, plan)
     reasons = [(feature, _reason(feature, reference, plan)) for feature in begun.features]
-    return begun, [_state_signal(feature, reason, version, at, plan) for feature, reason in reasons if reason]
+    signals = [_state_signal(feature, reason, version, at, plan) for feature, reason in reasons if reason]
+    if reference is not None:
+        signals += [_unknown(subject, version, at, plan) for subject in plan.watch if not _knows(reference, subject)]
+    return begun, signals
 
 
-def judge(state: Detection, tick: ClosedTick, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
-    """The evidence after one closed tick, and a signal for each alarm."""
+def judge(state: Detection, tick: ClosedTick, stream: Subject, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
+    """The evidence after one closed tick of a stream, and a signal for each alarm."""
     if state.reference is None or not state.features or state.reference.tick_ms != plan.tick_ms:
         return state, []
     found = [
-        hits_of(feature, _votes_of(tick, feature.name), edges)
+        hits_of(feature, _votes_of(tick, feature), edges) if feature.subject == stream else NO_HITS
         for feature, edges in zip(state.features, state.detectors.edges, strict=True)
     ]
     drift, alarms = step(
@@ -67,7 +77,7 @@ def judge(state: Detection, tick: ClosedTick, plan: WatchPlan) -> tuple[Detectio
     )
     recent = state.recent
     for feature, of in zip(state.features, found, strict=True):
-        recent = moved_on(recent, feature, of)
+        recent = moved_on(recent, feature, of) if of is not NO_HITS else recent
     after = replace(state, drift=drift, recent=recent)
     return after, [_drift_signal(after, alarm, tick.end, plan) for alarm in alarms]
 
@@ -75,11 +85,39 @@ def judge(state: Detection, tick: ClosedTick, plan: WatchPlan) -> tuple[Detectio
 def evidence(state: Detection) -> dict[str, float]:
     """Each feature's part of M; an alarm is at 1."""
     parts = feature_evidence(state.detectors, state.drift)
-    return {feature.name: float(part) for feature, part in zip(state.features, parts, strict=True)}
+    return {feature.key: float(part) for feature, part in zip(state.features, parts, strict=True)}
 
 
-def _votes_of(tick: ClosedTick, name: str) -> dict[str, FeatureSketch]:
-    return {entity: features[name] for entity, features in sorted(tick.votes.items()) if name in features}
+def state_signal(about: str, reason: str, version: str, at: int, plan: WatchPlan, subject: Subject) -> Signal:
+    """A signal that something is not watched as declared, and why."""
+    return Signal(
+        signal_id=deterministic_id("state", plan.model, version, about, at),
+        kind="state",
+        subject=subject,
+        feature=about,
+        time=at,
+        version=version,
+        evidence=0.0,
+        message=f"{about}: {reason}",
+    )
+
+
+def _votes_of(tick: ClosedTick, feature: FeatureReference) -> dict[str, FeatureSketch]:
+    if feature.slice is not None:  # groups are entities so far
+        entity = feature.slice.partition("=")[2]
+        votes = {entity: tick.votes[entity]} if entity in tick.votes else {}
+    else:
+        votes = dict(sorted(tick.votes.items()))
+    return {entity: features[feature.name] for entity, features in votes.items() if feature.name in features}
+
+
+def _knows(reference: Reference, subject: Subject) -> bool:
+    return any(feature.subject == subject for feature in reference.features)
+
+
+def _unknown(subject: Subject, version: str, at: int, plan: WatchPlan) -> Signal:
+    reason = f"not watched: the reference of {version} has none; the next version's has, if there are any to compare"
+    return state_signal(subject, reason, version, at, plan, subject)
 
 
 def _reason(feature: FeatureReference, reference: Reference | None, plan: WatchPlan) -> str:
@@ -95,27 +133,19 @@ def _reason(feature: FeatureReference, reference: Reference | None, plan: WatchP
 
 
 def _state_signal(feature: FeatureReference, reason: str, version: str, at: int, plan: WatchPlan) -> Signal:
-    return Signal(
-        signal_id=deterministic_id("state", plan.model, version, feature.name, at),
-        kind="state",
-        subject=feature.subject,
-        feature=feature.name,
-        time=at,
-        version=version,
-        evidence=0.0,
-        slice=feature.slice,
-        message=f"{feature.name}: {reason}",
-    )
+    signal = state_signal(feature.key, reason, version, at, plan, feature.subject)
+    return msgspec.structs.replace(signal, feature=feature.name, slice=feature.slice)
 
 
 def _drift_signal(state: Detection, alarm: Alarm, end: int, plan: WatchPlan) -> Signal:
     feature, *others = (state.features[row] for row in alarm.features)
-    also: Sequence[str] = [other.name for other in others]
+    also: Sequence[str] = [other.key for other in others]
     found = change(feature, alarm, state.recent, entity=plan.entity, also=also)
     version = state.version or ""
+    is_loss = feature.kind == "loss"
     return Signal(
-        signal_id=deterministic_id("drift", plan.model, version, feature.name, end),
-        kind="concept" if feature.kind == "loss" else "drift",
+        signal_id=deterministic_id("drift", plan.model, version, feature.key, end),
+        kind="concept" if is_loss else "drift",
         subject=feature.subject,
         feature=feature.name,
         time=end,
@@ -127,5 +157,11 @@ def _drift_signal(state: Detection, alarm: Alarm, end: int, plan: WatchPlan) -> 
         entities=list(found.entities),
         also=list(also),
         slice=feature.slice,
-        message=found.message,
+        message=f"{found.message}, since {_moment(alarm.since, end)}" if is_loss else found.message,
     )
+
+
+def _moment(at: int, end: int) -> str:
+    """A time of day (UTC), with the date where that is not the one of `end`."""
+    when, then = from_ms(at), from_ms(end)
+    return f"{when:%H:%M}" if when.date() == then.date() else f"{when:%Y-%m-%d %H:%M}"

@@ -40,8 +40,8 @@ class Hits:
 def level(feature: FeatureReference, row: int) -> str:
     """The key of what is shown of a row: a number has one for all its edges. No two features have the same."""
     if row == MISSING:
-        return f"{feature.name}?"
-    return f"{feature.name}={row}" if feature.kind == "category" else feature.name
+        return f"{feature.key}?"
+    return f"{feature.key}={row}" if feature.kind == "category" else feature.key
 
 
 def new_values(feature: FeatureReference) -> str:

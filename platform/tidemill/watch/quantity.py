@@ -12,11 +12,13 @@ import msgspec
 from tidemill.stats.drift import MISSING, Detectors, Missing, Watched, detectors
 from tidemill.watch.votes import Kind
 
-__all__ = ["ENTITIES", "FeatureReference", "MissingReference", "State", "fits", "watched"]
+__all__ = ["ENTITIES", "FeatureReference", "MissingReference", "State", "Subject", "fits", "watched"]
 
 ENTITIES = 64
 """Entities up to which each one's mean is kept, so that a signal can name those that moved."""
 
+Subject = Literal["inputs", "predictions", "labels", "errors"]
+"""What a quantity is of; each has a stream of votes of its own."""
 State = Literal["ok", "reference-too-small", "cannot-promise"]
 
 
@@ -35,7 +37,7 @@ class FeatureReference(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     kind: Kind = "number"
-    subject: Literal["inputs", "predictions", "labels", "errors"] = "inputs"
+    subject: Subject = "inputs"
     """What it is of."""
     slice: str | None = None
     """The group it is of, such as `station=B`; None: all."""
@@ -83,6 +85,11 @@ class FeatureReference(msgspec.Struct, frozen=True, kw_only=True):
     finds_in: int | None = None
     """The same of a category: until it is found that half of all rows have a value that was never there. Of a loss:
     that it rose by twice the tolerance."""
+
+    @property
+    def key(self) -> str:
+        """Its name among all quantities of a version: losses of several groups have one name."""
+        return self.name if self.slice is None else f"{self.name}, {self.slice}"
 
 
 def fits(feature: FeatureReference) -> bool:
