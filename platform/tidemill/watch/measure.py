@@ -134,7 +134,7 @@ def _shares(newer: FeatureVotes, edges: Floats, tau: float, tolerance: float, ri
         c_ref = distribution_radius(independent, risk)
         needed = float(np.log(2 / risk) / (2 * (tolerance / 2) ** 2))
         return _Shares(shares, edges, np.full(len(edges), c_ref), needed)
-    shares = np.clip(newer.values.reshape(len(newer), -1).mean(axis=0), 0.0, 1.0)
+    shares = np.clip(newer.table.mean(axis=0), 0.0, 1.0)
     # Of a loss one side is bet on; of a category both sides of each row.
     each = 2 * risk if newer.kind == "loss" else risk / len(shares)
     room = tolerance / 2 - newer.cut
@@ -178,7 +178,7 @@ def _means(votes: FeatureVotes) -> dict[str, Floats]:
     names, codes = np.unique(np.asarray(votes.entities), return_inverse=True)
     if len(names) > ENTITIES:
         return {}
-    rows = votes.values.reshape(len(votes), -1).T
+    rows = votes.table.T
     means = np.stack([np.bincount(codes, weights=row) for row in rows], axis=1) / np.bincount(codes)[:, None]
     return dict(zip(map(str, names), means, strict=True))
 

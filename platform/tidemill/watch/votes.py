@@ -110,6 +110,11 @@ class FeatureVotes:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def table(self) -> Floats:
+        """The votes by row (n, R); of a number the one row of its values."""
+        return self.values if self.values.ndim == 2 else self.values[:, None]
+
     def where(self, chosen: Callable[[Ints], npt.NDArray[np.bool_]]) -> "FeatureVotes":
         """The votes of some ticks; `rows` in proportion."""
         keep, keep_gaps = chosen(self.ticks), chosen(self.gaps.ticks)
@@ -142,7 +147,7 @@ class FeatureVotes:
         """By tick with votes: its number (T,), the sum of hits in each row (T, R), votes (T,)."""
         if self.kind == "number":
             return self.below(edges)
-        return _by_tick(self.ticks, self.values.reshape(len(self), -1))
+        return _by_tick(self.ticks, self.table)
 
     def missing(self) -> tuple[Ints, Floats, Floats]:
         """By tick with rows: its number (T,), the sum of the shares that are missing (T, 1), votes (T,)."""
