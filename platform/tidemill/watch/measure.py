@@ -81,8 +81,8 @@ def _halves(votes: FeatureVotes) -> tuple[FeatureVotes, FeatureVotes]:
     """The older half, and the newer with the whole tick in the middle."""
     if not len(votes):
         return votes, votes
-    middle = votes.ticks[len(votes) // 2]
-    return votes.where(lambda ticks: ticks < middle), votes.where(lambda ticks: ticks >= middle)
+    middle, end = int(votes.ticks[len(votes) // 2]), int(votes.gaps.ticks[-1])
+    return votes.between(int(votes.gaps.ticks[0]), middle - 1), votes.between(middle, end)
 
 
 def _measure(whole: FeatureVotes, newer: FeatureVotes, trigger: DriftTrigger, quantities: int) -> FeatureReference:
@@ -175,12 +175,12 @@ def _verdict(
 
 def _means(votes: FeatureVotes) -> dict[str, Floats]:
     """Mean vote by entity, in each row of a category; nothing where there are too many entities."""
-    names, codes = np.unique(np.asarray(votes.entities), return_inverse=True)
-    if len(names) > ENTITIES:
+    counts = np.bincount(votes.whose)
+    there = np.flatnonzero(counts)
+    if len(there) > ENTITIES:
         return {}
-    rows = votes.table.T
-    means = np.stack([np.bincount(codes, weights=row) for row in rows], axis=1) / np.bincount(codes)[:, None]
-    return dict(zip(map(str, names), means, strict=True))
+    means = np.stack([np.bincount(votes.whose, weights=row)[there] for row in votes.table.T], axis=1)
+    return dict(zip((votes.names[one] for one in there), means / counts[there][:, None], strict=True))
 
 
 def replayed(
