@@ -48,7 +48,6 @@ def merged(tick: int, one: TickVotes, other: TickVotes) -> TickVotes:
         votes[entity] = _together(votes[entity], features) if entity in votes else features
     if kept < 1.0 or len(votes) > tallies.MOST_ENTITIES:
         places = {entity: place(entity, tick) for entity in votes}
-        places = {entity: at for entity, at in places.items() if at < kept}
         kept = min(kept, bound_of(places.values()))
         votes = {entity: votes[entity] for entity, at in places.items() if at < kept}
     return TickVotes(votes, kept)
@@ -270,7 +269,7 @@ def _category_votes(series: pl.Series, cells: _Cells) -> FeatureVotes:
         found[:, -1] = np.where(rest < _ROUNDING, 0.0, rest)
         return found
 
-    exact, sketched = table(np.ones(len(at), dtype=np.bool_)), listed(at, codes, rows)
+    exact, sketched = table(np.ones(len(at), dtype=np.bool_)), listed(at, rows)
     cut = 0.0 if sketched.all() else float(np.abs((exact - table(sketched)).mean(axis=0)).max())
     return replace(
         cells.votes(series.name, "category", counts, exact),

@@ -139,7 +139,7 @@ def _counts(values: pl.Series, cells: Ints, size: int) -> Iterator[FeatureSketch
     keys, rows = np.unique(cells[~absent] * len(known) + codes, return_counts=True)
     at, codes = np.divmod(keys, max(len(known), 1))
     counts = np.bincount(at, weights=rows, minlength=size).astype(np.int64)
-    chosen = listed(at, codes, rows)
+    chosen = listed(at, rows)
     by_cell: list[dict[str, int]] = [{} for _ in range(size)]
     for cell, code, number in zip(at[chosen].tolist(), codes[chosen].tolist(), rows[chosen].tolist(), strict=True):
         by_cell[cell][shortened(known[code])] = number
@@ -153,19 +153,18 @@ def coded(texts: pl.Series) -> tuple[list[str], Ints]:
     return known.to_list(), texts.cast(pl.Enum(known)).to_physical().to_numpy().astype(np.int64)
 
 
-def listed(cells: Ints, codes: Ints, rows: Ints) -> npt.NDArray[np.bool_]:
+def listed(cells: Ints, rows: Ints) -> npt.NDArray[np.bool_]:
     """Which values are listed.
 
     Args:
-        cells: of each value of each cell the cell's number, which does not fall (n,).
-        codes: the value's place among all values in the order of their bytes (n,).
+        cells: of each value of each cell the cell's number (n,), in order, and in a cell by the values' bytes.
         rows: how many rows of the cell have it (n,).
     """
     there = np.bincount(cells)
     crowded = there[cells] > EXACT
     if not crowded.any():
         return ~crowded
-    order = np.lexsort((codes, -rows, cells))
+    order = np.lexsort((-rows, cells))  # equally common values stay in their order
     position = np.arange(len(cells)) - np.repeat(np.cumsum(there) - there, there)
     first = np.empty(len(cells), dtype=np.bool_)
     first[order] = position < LISTED
