@@ -34,6 +34,11 @@ class Detection:
         """The features of the reference, in the order of the detectors."""
         return self.reference.features if self.reference is not None else ()
 
+    @property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """The values of each category that are told apart; of others a tick need not remember all."""
+        return {feature.name: feature.labels for feature in self.features if feature.kind == "category"}
+
 
 def detection(version: str | None, reference: Reference | None, plan: WatchPlan) -> Detection:
     """Detectors without evidence against a version's reference."""

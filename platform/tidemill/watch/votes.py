@@ -5,7 +5,7 @@ mean of its rows, a category's the share of each value, a loss's the mean; each 
 much is missing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,17 +35,22 @@ class TickVotes(msgspec.Struct, frozen=True):
     """Entities with a hash below this are here, and none else (see `Sketch.kept`)."""
 
 
-def merged(tick: int, one: TickVotes, other: TickVotes) -> TickVotes:
+def merged(
+    tick: int, one: TickVotes, other: TickVotes, labels: Mapping[str, Collection[str]] | None = None
+) -> TickVotes:
     """The votes of disjoint sets of one tick's rows, put together: in any order, and however they were cut, the same.
 
     An entity is kept if its hash is below both bounds, whole; where there are too many, those with the smallest hashes
     are. Counts of values add up, so none is lost in merging; only totals, sums of floats, depend on the order in
     their last digits.
+
+    With `labels`, the values of categories that are told apart, each entity keeps these and of others the commonest, 30
+    in all: else a field of ids would make a tick as large as what was sent. What is bet on does not depend on it.
     """
     kept = min(one.kept, other.kept)
     votes = dict(one.votes)
     for entity, features in other.votes.items():
-        votes[entity] = _together(votes[entity], features) if entity in votes else features
+        votes[entity] = _together(votes[entity], features, labels) if entity in votes else features
     if kept < 1.0 or len(votes) > tallies.MOST_ENTITIES:
         places = {entity: place(entity, tick) for entity in votes}
         kept = min(kept, bound_of(places.values()))
@@ -53,17 +58,25 @@ def merged(tick: int, one: TickVotes, other: TickVotes) -> TickVotes:
     return TickVotes(votes, kept)
 
 
-def _together(one: Mapping[str, FeatureSketch], other: Mapping[str, FeatureSketch]) -> Mapping[str, FeatureSketch]:
+def _together(
+    one: Mapping[str, FeatureSketch],
+    other: Mapping[str, FeatureSketch],
+    labels: Mapping[str, Collection[str]] | None,
+) -> Mapping[str, FeatureSketch]:
     both = dict(one)
     for name, added in other.items():
-        both[name] = _sum(both[name], added) if name in both else added
+        told = None if labels is None else labels.get(name, ())
+        both[name] = _sum(both[name], added, told) if name in both else added
     return both
 
 
-def _sum(one: FeatureSketch, other: FeatureSketch) -> FeatureSketch:
+def _sum(one: FeatureSketch, other: FeatureSketch, labels: Collection[str] | None) -> FeatureSketch:
     values = dict(one.values)
     for value, rows in other.values.items():
         values[value] = values.get(value, 0) + rows
+    if labels is not None and len(values) > LISTED + len(labels):
+        others = sorted(values.keys() - set(labels), key=lambda value: (-values[value], value))[:LISTED]
+        values = {value: values[value] for value in (*labels, *others) if value in values}
     return FeatureSketch(
         count=one.count + other.count,
         total=one.total + other.total,
