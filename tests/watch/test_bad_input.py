@@ -16,9 +16,13 @@ from hypothesis import strategies as st
 from tests.watch.conftest import START, make_rows
 from tests.watch.test_kinds import live, said
 
+from tidemill.events.records import FeatureSketch, Sketch
 from tidemill.spec.model import DriftTrigger
 from tidemill.watch.plan import WatchPlan
+from tidemill.watch.reducer import first_state, reduce
 from tidemill.watch.reference import Reference, build_reference, decode_reference, encode_reference
+from tidemill.watch.state import Promotion, encode_state
+from tidemill.watch.ticks import Arrived
 
 LIVE = START + timedelta(days=1)
 Change = Callable[[pl.DataFrame], pl.Series | pl.Expr]
@@ -121,6 +125,24 @@ def test_a_field_of_ids_never_alarms_and_says_so_where_it_is_not_watched(
     refused = reference.features[0].state != "ok"
     signals = said(reference, ids(2, start=LIVE), plan)
     assert [signal.kind for signal in signals] == ["state"] * refused
+
+
+def test_a_field_of_ids_does_not_make_the_state_grow_with_what_is_sent(built: Reference, plan: WatchPlan) -> None:
+    state, _ = reduce(first_state(plan), [Promotion(version="r1", at=0, reference=built)], plan)
+    sizes = []
+    for number in range(60):
+        values = {f"id-{number}-{row}": 1 for row in range(15)}
+        sketch = Sketch(
+            source="c/t/0",
+            first_offset=100 * number,
+            last_offset=100 * number + 99,
+            max_event_time=500,
+            tick_ms=1_000,
+            votes={0: {"A": {"kind": FeatureSketch(count=100, values=values)}}},
+        )
+        state, _ = reduce(state, [Arrived(sketch, number)], plan)
+        sizes.append(len(encode_state(state)))
+    assert sizes[-1] < sizes[2] + 100
 
 
 NUMBERS = st.none() | st.floats() | st.sampled_from([math.nan, math.inf, -math.inf, 1.7e308, -1.7e308, 5e-324, 0.0])
