@@ -14,6 +14,7 @@ from tests.watch.conftest import START, make_rows
 from tidemill.events import tallies
 from tidemill.events.records import FeatureSketch
 from tidemill.events.tallies import place, tally
+from tidemill.watch import votes as votes_module
 from tidemill.watch.votes import FeatureVotes, TickVotes, category_votes, merged, votes_of
 
 Row = tuple[str, int | None, str | None]
@@ -82,6 +83,24 @@ def test_merging_is_associative_and_commutative(a: TickVotes, b: TickVotes, c: T
         assert merged(7, a, b) == merged(7, b, a)
         assert merged(7, merged(7, a, b), c) == merged(7, a, merged(7, b, c))
         assert merged(7, a, TickVotes()) == a
+
+
+@given(ROWS, st.sets(st.sampled_from([f"v{number}" for number in range(8)])), st.data())
+def test_what_is_told_apart_is_counted_whole_however_many_others_there_are(
+    rows: list[Row], labels: set[str], data: Any
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(votes_module, "LISTED", 2)
+        found = TickVotes()
+        for row in data.draw(st.permutations(rows)):
+            found = merged(7, found, sketched([row]), {"material": labels})
+    for entity, features in sketched(rows).votes.items():
+        whole, kept = features["material"], found.votes[entity]["material"]
+        assert (kept.count, kept.missing) == (whole.count, whole.missing)
+        assert {value: kept.values.get(value, 0) for value in labels} == {
+            value: whole.values.get(value, 0) for value in labels
+        }
+        assert len(kept.values) <= 2 + len(labels)
 
 
 def materials(seconds: int = 40, *, rows_a_vote: int = 4, seed: int = 0) -> pl.DataFrame:

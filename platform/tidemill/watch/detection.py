@@ -5,6 +5,7 @@ A tick is of one stream, and moves the evidence of that stream's quantities alon
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import msgspec
 import numpy as np
@@ -38,6 +39,11 @@ class Detection:
     """Moving means of the votes by `tidemill.watch.hits.level` and entity; of all entities under ""."""
     features: tuple[FeatureReference, ...]
     """The quantities of the reference that are watched, in the order of the detectors."""
+
+    @cached_property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """The values of each category that are told apart; of others a tick need not remember all."""
+        return {feature.name: feature.labels for feature in self.features if feature.kind == "category"}
 
 
 def detection(version: str | None, reference: Reference | None, plan: WatchPlan) -> Detection:

@@ -81,8 +81,8 @@ def _halves(votes: FeatureVotes) -> tuple[FeatureVotes, FeatureVotes]:
     """The older half, and the newer with the whole tick in the middle."""
     if not len(votes):
         return votes, votes
-    middle = votes.ticks[len(votes) // 2]
-    return votes.where(lambda ticks: ticks < middle), votes.where(lambda ticks: ticks >= middle)
+    middle, end = int(votes.ticks[len(votes) // 2]), int(votes.gaps.ticks[-1])
+    return votes.between(int(votes.gaps.ticks[0]), middle - 1), votes.between(middle, end)
 
 
 def _measure(whole: FeatureVotes, newer: FeatureVotes, trigger: DriftTrigger, quantities: int) -> FeatureReference:
@@ -134,7 +134,7 @@ def _shares(newer: FeatureVotes, edges: Floats, tau: float, tolerance: float, ri
         c_ref = distribution_radius(independent, risk)
         needed = float(np.log(2 / risk) / (2 * (tolerance / 2) ** 2))
         return _Shares(shares, edges, np.full(len(edges), c_ref), needed)
-    shares = np.clip(newer.values.reshape(len(newer), -1).mean(axis=0), 0.0, 1.0)
+    shares = np.clip(newer.table.mean(axis=0), 0.0, 1.0)
     # Of a loss one side is bet on; of a category both sides of each row.
     each = 2 * risk if newer.kind == "loss" else risk / len(shares)
     room = tolerance / 2 - newer.cut
@@ -175,12 +175,12 @@ def _verdict(
 
 def _means(votes: FeatureVotes) -> dict[str, Floats]:
     """Mean vote by entity, in each row of a category; nothing where there are too many entities."""
-    names, codes = np.unique(np.asarray(votes.entities), return_inverse=True)
-    if len(names) > ENTITIES:
+    counts = np.bincount(votes.whose)
+    there = np.flatnonzero(counts)
+    if len(there) > ENTITIES:
         return {}
-    rows = votes.values.reshape(len(votes), -1).T
-    means = np.stack([np.bincount(codes, weights=row) for row in rows], axis=1) / np.bincount(codes)[:, None]
-    return dict(zip(map(str, names), means, strict=True))
+    means = np.stack([np.bincount(votes.whose, weights=row)[there] for row in votes.table.T], axis=1)
+    return dict(zip((votes.names[one] for one in there), means / counts[there][:, None], strict=True))
 
 
 def replayed(

@@ -62,8 +62,8 @@ def reduce(state: WatchState, inputs: Iterable[Input], plan: WatchPlan) -> tuple
             streams = {of: without_open(ticks) for of, ticks in streams.items()}
             said += signals
         stream, arrived = _votes(taken, current.version, plan)
-        lateness = plan.lateness_of(stream)
-        streams[stream], closed = merge(streams[stream], arrived, lateness, one_row=stream in ONE_ROW)
+        ticks, lateness = streams[stream], plan.lateness_of(stream)
+        streams[stream], closed = merge(ticks, arrived, lateness, current.labels, one_row=stream in ONE_ROW)
         for tick in closed:
             current, signals = judge(current, tick, stream, plan)
             said += signals

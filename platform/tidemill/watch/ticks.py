@@ -6,7 +6,7 @@ that a replay closes the same ticks at the same records. While the whole stream 
 first source that is heard after a pause would close ticks over the heads of all others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -72,12 +72,20 @@ def without_open(ticks: Ticks) -> Ticks:
     return msgspec.structs.replace(ticks, open={})
 
 
-def merge(ticks: Ticks, arrived: Arrived, lateness_ms: int, *, one_row: bool = False) -> tuple[Ticks, list[ClosedTick]]:
+def merge(
+    ticks: Ticks,
+    arrived: Arrived,
+    lateness_ms: int,
+    labels: Mapping[str, Collection[str]] | None = None,
+    *,
+    one_row: bool = False,
+) -> tuple[Ticks, list[ClosedTick]]:
     """Take in one sketch; returns the ticks that are over now, in order.
 
     Used is a sketch whose last offset is above those used of its source. One that begins below that can only follow
     a lake that was lost or restored, and is dropped whole (see `Sketch`); one of another tick length says nothing.
-    `one_row`: of a number the first value that comes for an entity and tick is its vote, whatever follows.
+    `labels` are the values of categories that are told apart (see `merged`). `one_row`: of a number the first value
+    that comes for an entity and tick is its vote, whatever follows.
     """
     sketch = arrived.sketch
     seen = ticks.sources.get(sketch.source, SourceSeen())
@@ -96,11 +104,11 @@ def merge(ticks: Ticks, arrived: Arrived, lateness_ms: int, *, one_row: bool = F
         out_of_order=ticks.out_of_order + overlaps,
     )
     if sketch.votes and sketch.tick_ms == ticks.tick_ms and not overlaps:
-        ticks = _add(ticks, sketch, one_row=one_row)
+        ticks = _add(ticks, sketch, labels, one_row=one_row)
     return _close(ticks, lateness_ms)
 
 
-def _add(ticks: Ticks, sketch: Sketch, *, one_row: bool) -> Ticks:
+def _add(ticks: Ticks, sketch: Sketch, labels: Mapping[str, Collection[str]] | None, *, one_row: bool) -> Ticks:
     opened, late = dict(ticks.open), ticks.late
     for number, brought in sketch.votes.items():
         if (number + 1) * ticks.tick_ms <= ticks.closed:
@@ -108,7 +116,7 @@ def _add(ticks: Ticks, sketch: Sketch, *, one_row: bool) -> Ticks:
             continue
         known = opened.get(number, TickVotes())
         new = _without_known(brought, known.votes) if one_row else brought
-        opened[number] = merged(number, known, TickVotes(new, sketch.kept.get(number, 1.0)))
+        opened[number] = merged(number, known, TickVotes(new, sketch.kept.get(number, 1.0)), labels)
     return msgspec.structs.replace(ticks, open=opened, late=late)
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "MOST_ENTITIES",
     "bound_of",
     "clipped",
+    "coded",
     "listed",
     "place",
     "shortened",
@@ -132,35 +133,38 @@ def _sums(values: pl.Series, cells: Ints, size: int) -> Iterator[FeatureSketch]:
 def _counts(values: pl.Series, cells: Ints, size: int) -> Iterator[FeatureSketch]:
     """A category's votes in each cell."""
     texts = values.cast(pl.String)
-    known = texts.drop_nulls().unique().sort()
     absent = texts.is_null().to_numpy()
     missing = np.bincount(cells[absent], minlength=size)
-    codes = texts.cast(pl.Enum(known)).drop_nulls().to_physical().to_numpy().astype(np.int64)
+    known, codes = coded(texts.drop_nulls())
     keys, rows = np.unique(cells[~absent] * len(known) + codes, return_counts=True)
     at, codes = np.divmod(keys, max(len(known), 1))
     counts = np.bincount(at, weights=rows, minlength=size).astype(np.int64)
-    chosen = listed(at, codes, rows)
-    names = known.to_list()
+    chosen = listed(at, rows)
     by_cell: list[dict[str, int]] = [{} for _ in range(size)]
     for cell, code, number in zip(at[chosen].tolist(), codes[chosen].tolist(), rows[chosen].tolist(), strict=True):
-        by_cell[cell][shortened(names[code])] = number
+        by_cell[cell][shortened(known[code])] = number
     for count, without, of_cell in zip(counts.tolist(), missing.tolist(), by_cell, strict=True):
         yield FeatureSketch(count=count, missing=without, values=of_cell)
 
 
-def listed(cells: Ints, codes: Ints, rows: Ints) -> npt.NDArray[np.bool_]:
+def coded(texts: pl.Series) -> tuple[list[str], Ints]:
+    """The values of texts without nulls, in the order of their bytes, and each text's place among them (n,)."""
+    known = texts.unique().sort()
+    return known.to_list(), texts.cast(pl.Enum(known)).to_physical().to_numpy().astype(np.int64)
+
+
+def listed(cells: Ints, rows: Ints) -> npt.NDArray[np.bool_]:
     """Which values are listed.
 
     Args:
-        cells: of each value of each cell the cell's number, which does not fall (n,).
-        codes: the value's place among all values in the order of their bytes (n,).
+        cells: of each value of each cell the cell's number (n,), in order, and in a cell by the values' bytes.
         rows: how many rows of the cell have it (n,).
     """
     there = np.bincount(cells)
     crowded = there[cells] > EXACT
     if not crowded.any():
         return ~crowded
-    order = np.lexsort((codes, -rows, cells))
+    order = np.lexsort((-rows, cells))  # equally common values stay in their order
     position = np.arange(len(cells)) - np.repeat(np.cumsum(there) - there, there)
     first = np.empty(len(cells), dtype=np.bool_)
     first[order] = position < LISTED
