@@ -1,17 +1,16 @@
 """What a sketch holds of rows: sums, commonest values, and a sample of entities whatever they sent."""
 
-import hashlib
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.events import tallies
 from tidemill.events.records import FeatureSketch, Sketch, Votes, decode, encode
-from tidemill.events.tallies import bound_of, place, shortened, tally
+from tidemill.events.tallies import bound_of, most_entities, places, shortened, tally
 
 TICK = pl.col("tick")
 
@@ -95,19 +94,30 @@ def test_long_values_are_cut_and_stay_apart() -> None:
     assert category(one, other, one).values == {shortened(one): 2, shortened(other): 1}
 
 
+PLACES = {"station-1": 0.5615145630256101, "": 0.5814077000239619, "é": 0.3888396209903857}
+"""In tick 7."""
+
+
 def test_a_place_is_what_it_always_was() -> None:
     """Sketches that another version wrote are merged with those of this one."""
-    whole = int.from_bytes(hashlib.blake2b(b"7 station-1", digest_size=8).digest())
-    assert place("station-1", 7) == pytest.approx(whole / 2**64, abs=1e-15)
-    assert place("station-1", 7) != place("station-1", 8)
-    assert 0 <= place("", 0) < 1
+    found = places(["station-1", "", "é"], 7)
+    assert found == PLACES
+    assert found["station-1"] != places(["station-1"], 8)["station-1"]
+
+
+def test_places_are_spread_evenly_and_anew_in_each_tick() -> None:
+    entities = [f"e{number}" for number in range(4_000)]
+    one, other = (np.array(list(places(entities, tick).values())) for tick in (-1, 10**9))
+    for found in (one, other):
+        assert np.histogram(found, 8, (0, 1))[0] == pytest.approx(500, abs=100)
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.06
 
 
 def test_of_very_many_entities_the_smallest_hashes_are_kept_whole() -> None:
     entities = [f"e{position}" for position in range(2_000)] * 2
     votes, kept = tally(of([1.0] * 4_000, entities=entities), TICK, numbers=["x"], categories=[])
-    assert set(votes[7]) == set(sorted(set(entities), key=lambda entity: place(entity, 7))[:512])
-    assert all(place(entity, 7) < kept[7] for entity in votes[7])
+    assert set(votes[7]) == set(sorted(found := places(set(entities), 7), key=found.__getitem__)[:128])
+    assert all(found[entity] < kept[7] for entity in votes[7])
     assert {features["x"].count for features in votes[7].values()} == {2}
     assert tally(of([1.0], entities=["A"]), TICK, numbers=["x"], categories=[])[1] == {}
     sketched = Sketch(
@@ -121,11 +131,14 @@ def test_the_sample_of_another_tick_is_another() -> None:
     votes: Votes = tally(
         pl.concat([rows, rows.with_columns(tick=pl.lit(8, dtype=pl.Int64()))]), TICK, numbers=["x"], categories=[]
     )[0]
-    assert len(votes[7]) == len(votes[8]) == 512
+    assert len(votes[7]) == len(votes[8]) == 128
     assert votes[7].keys() != votes[8].keys()
 
 
-def test_a_bound_is_the_smallest_that_has_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tallies, "MOST_ENTITIES", 2)
-    assert bound_of([0.3, 0.1]) == 1.0
-    assert bound_of([0.3, 0.1, 0.2]) == 0.3
+def test_a_bound_is_the_smallest_that_has_to_go() -> None:
+    assert bound_of([0.3, 0.1], 2) == 1.0
+    assert bound_of([0.3, 0.1, 0.2], 2) == 0.3
+
+
+def test_of_very_many_features_fewer_entities_are_kept() -> None:
+    assert [most_entities(count) for count in (0, 1, 128, 256, 1_000, 10_000)] == [128, 128, 128, 64, 16, 8]

@@ -130,7 +130,8 @@ def test_of_many_entities_those_below_one_bound_are_kept_of_all_versions(monkeyp
     (sketch,) = told(predictions(rows))
     bound = sketch.kept[TICK]
     kept = {entity for votes in sketch.answers.values() for entity in votes[TICK]}
-    assert kept == {f"e{number}" for number in range(100) if tallies.place(f"e{number}", TICK) < bound}
+    places = tallies.places([f"e{number}" for number in range(100)], TICK)
+    assert kept == {name for name, at in places.items() if at < bound}
     assert 1 <= len(kept) <= 16
 
 

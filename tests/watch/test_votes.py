@@ -13,7 +13,7 @@ from tests.watch.conftest import START, make_rows
 
 from tidemill.events import tallies
 from tidemill.events.records import FeatureSketch
-from tidemill.events.tallies import place, tally
+from tidemill.events.tallies import places, tally
 from tidemill.watch import votes as votes_module
 from tidemill.watch.votes import FeatureVotes, TickVotes, category_votes, merged, votes_of
 
@@ -50,12 +50,12 @@ def test_however_rows_are_cut_and_merged_the_same_entities_are_kept_each_whole(r
         for part in data.draw(st.permutations(parts)):
             found = merged(7, found, part)
         assert found == sketched(rows)
-    smallest = sorted({name for name, _, _ in rows}, key=lambda name: place(name, 7))[:4]
+    smallest = sorted(hashes := places({name for name, _, _ in rows}, 7), key=hashes.__getitem__)[:4]
     assert found.votes.keys() == set(smallest)
 
 
 SKETCHES = st.builds(
-    lambda votes, kept: TickVotes({name: vote for name, vote in votes.items() if place(name, 7) < kept}, kept),
+    lambda votes, kept: TickVotes({name: votes[name] for name, at in places(votes, 7).items() if at < kept}, kept),
     st.dictionaries(
         st.sampled_from("ABCDEFGH"),
         st.fixed_dictionaries(

@@ -17,7 +17,7 @@ import polars as pl
 from tidemill.core.errors import InvalidInput
 from tidemill.events import tallies
 from tidemill.events.records import FeatureSketch
-from tidemill.events.tallies import LISTED, LONGEST, bound_of, clipped, coded, listed, place, shortened
+from tidemill.events.tallies import LISTED, LONGEST, bound_of, clipped, coded, listed, places, shortened
 
 __all__ = ["FeatureVotes", "Gaps", "Kind", "TickVotes", "category_votes", "merged", "votes_of"]
 
@@ -52,9 +52,9 @@ def merged(
     for entity, features in other.votes.items():
         votes[entity] = _together(votes[entity], features, labels) if entity in votes else features
     if kept < 1.0 or len(votes) > tallies.MOST_ENTITIES:
-        places = {entity: place(entity, tick) for entity in votes}
-        kept = min(kept, bound_of(places.values()))
-        votes = {entity: votes[entity] for entity, at in places.items() if at < kept}
+        found = places(votes, tick)
+        kept = min(kept, bound_of(found.values(), tallies.MOST_ENTITIES))
+        votes = {entity: votes[entity] for entity, at in found.items() if at < kept}
     return TickVotes(votes, kept)
 
 

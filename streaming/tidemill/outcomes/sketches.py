@@ -27,7 +27,7 @@ from tidemill.events.kafka import RecordWriter
 from tidemill.events.lake import LakeTable, Span
 from tidemill.events.records import FeatureSketch, Sketch, Topics, Votes, encode
 from tidemill.events.sources import Source
-from tidemill.events.tallies import place, tally
+from tidemill.events.tallies import places, tally
 from tidemill.spec.model import ContinualModel, DriftTrigger
 
 __all__ = ["MAX_SKETCH_BYTES", "Answers", "Kind", "Sketches", "label_answers", "prediction_answers", "sketches"]
@@ -208,7 +208,8 @@ def _bounded(votes: Votes, kept: Mapping[int, float]) -> Votes:
     def those(tick: int, entities: dict[str, dict[str, FeatureSketch]]) -> dict[str, dict[str, FeatureSketch]]:
         if tick not in kept:
             return entities
-        return {entity: of for entity, of in entities.items() if place(entity, tick) < kept[tick]}
+        found = places(entities, tick)
+        return {entity: of for entity, of in entities.items() if found[entity] < kept[tick]}
 
     return {tick: those(tick, entities) for tick, entities in votes.items()}
 
