@@ -108,3 +108,29 @@ def test_without_triggers_only_people_start_runs() -> None:
     status: LoopStatus = bench.tick(3)
     assert status.run is None
     assert why_not(bench) == ("nothing is declared that would start one (spec.triggers)",)
+
+
+def test_a_rise_of_the_error_starts_a_run_in_its_own_name(bench: LoopBench) -> None:
+    bench.bootstrap()
+    bench.clock.advance(400)
+    bench.signal("brightness")
+    said = "error rose from 0.04 to 0.19, station=B, since 12:03"
+    risen = bench.signal("error", kind="concept", subject="errors", slice="station=B", message=said)
+    bench.tick()
+    run = bench.status.run
+    assert run is not None
+    assert (run.cause, run.since) == ("concept", risen.since)
+    assert run.reason == f"{said}; brightness fell from 0.62 to 0.41"
+
+
+def test_of_several_quantities_with_one_name_each_state_and_alarm_is_kept(bench: LoopBench) -> None:
+    bench.bootstrap()
+    first = bench.signal("error", kind="state", subject="errors", message="error: reference too small")
+    other = bench.signal(
+        "error", kind="state", subject="errors", slice="station=B", message="error, station=B: too small"
+    )
+    bench.tick()
+    assert bench.status.drift.states == (first, other)
+    again = bench.signal("error", kind="state", subject="errors", message="error: cannot promise")
+    bench.tick()
+    assert bench.status.drift.states == (other, again)

@@ -212,7 +212,32 @@ def test_after_drift_the_reference_begins_where_the_drift_began(filled: Site, pl
     assert taken.reference()["event_time"].min() == since
     reference = decode_reference((folder / "reference.json").read_bytes(), "reference.json")
     assert from_ms(reference.first_event or 0) == since
-    assert {feature.name for feature in reference.features} == {"brightness", "contrast"}
+    inputs = {feature.name for feature in reference.features if feature.subject == "inputs"}
+    assert inputs == {"brightness", "contrast"}
+
+
+def test_the_reference_has_the_candidates_answers_the_labels_and_its_loss_at_the_gate(
+    filled: Site, place_of: Callable[..., Place]
+) -> None:
+    place = place_of()
+    taken, folder = trained(place, GRANT)
+    reference = decode_reference((folder / "reference.json").read_bytes(), "reference.json")
+    by_subject = {
+        subject: {feature.name for feature in reference.features if feature.subject == subject}
+        for subject in ("predictions", "labels", "errors")
+    }
+    assert by_subject == {
+        "predictions": {"prediction.class", "prediction.confidence"},
+        "labels": {"label.defect"},
+        "errors": {"error"},
+    }
+    loss = reference.feature("error")
+    assert loss is not None
+    fresh = taken.frame().filter(pl.col("part") == "fresh")
+    scored = version.evaluate(place, GRANT, taken).candidate
+    newer = sorted(zip(fresh["event_time"], scored.losses, strict=True))[-loss.votes :]
+    assert loss.mean == pytest.approx(sum(of for _, of in newer) / len(newer))
+    assert loss.missing is None
 
 
 def test_training_that_is_tried_again_takes_the_version_that_is_there(

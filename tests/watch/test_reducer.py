@@ -178,7 +178,9 @@ def play(plan: WatchPlan, batches: Sequence[Sequence[Input]]) -> tuple[WatchStat
     """Each batch on a state that was stored and read back."""
     state, signals = first_state(plan), list[Signal]()
     for batch in batches:
-        state, said = reduce(decode_state(encode_state(state), "memory"), batch, plan)
+        stored = decode_state(encode_state(state), "memory")
+        assert stored is not None
+        state, said = reduce(stored, batch, plan)
         signals += said
     return state, signals
 

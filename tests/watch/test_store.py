@@ -30,11 +30,11 @@ def signal(number: int) -> Signal:
 
 
 def commit(plan: WatchPlan, number: int, *signals: Signal) -> Committed:
-    state = first_state(plan)
-    ticks = msgspec.structs.replace(state.ticks, closed=1_000 * number)
     return Committed(
         sequence=number,
-        state=msgspec.structs.replace(state, ticks=ticks, version="r1"),
+        state=msgspec.structs.replace(first_state(plan), version="r1"),
+        version="r1",
+        time=1_000 * number,
         offsets={SKETCHES: 10 * number, DECISIONS: 3},
         signals=signals,
     )
@@ -84,7 +84,16 @@ def test_superseded_states_are_pruned_and_signals_stay(
 
 def test_a_state_that_cannot_be_read_is_corrupt(tmp_path: Path, plan: WatchPlan) -> None:
     store = WatchStore(str(tmp_path), "default.phones")
-    old = msgspec.structs.replace(commit(plan, 1).state, format=99)
+    old = msgspec.structs.replace(first_state(plan), format=99)
     write(store, msgspec.structs.replace(commit(plan, 1), state=old))
     with pytest.raises(Corrupt, match="format 99"):
         store.last()
+
+
+def test_the_state_of_an_earlier_release_is_left_behind_and_its_offsets_are_kept(
+    tmp_path: Path, plan: WatchPlan
+) -> None:
+    store = WatchStore(str(tmp_path), "default.phones")
+    old = msgspec.structs.replace(first_state(plan), format=1)
+    write(store, msgspec.structs.replace(commit(plan, 1), state=old))
+    assert store.last() == msgspec.structs.replace(commit(plan, 1), state=None)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from tidemill.events.records import Sketch
+from tidemill.events.records import FeatureSketch, Sketch
 from tidemill.watch.plan import WatchPlan
 from tidemill.watch.ticks import Arrived, ClosedTick, Ticks, merge, without_open
 
@@ -17,7 +17,7 @@ EMPTY = Ticks(tick_ms=1_000)
 def play(plan: WatchPlan, *arrived: Arrived, ticks: Ticks = EMPTY) -> tuple[Ticks, list[ClosedTick]]:
     closed = []
     for taken in arrived:
-        ticks, ended = merge(ticks, taken, plan)
+        ticks, ended = merge(ticks, taken, plan.lateness_ms)
         closed += ended
     return ticks, closed
 
@@ -29,7 +29,7 @@ def test_a_tick_closes_when_the_newest_event_is_later_than_its_end_by_the_latene
     assert closed == []  # the newest event is at 10.999 s, less 0.5 s
     ticks, closed = play(plan, Arrived(sketch(11, 0.6), 2), ticks=ticks)
     assert [tick.end for tick in closed] == [11_000]
-    assert closed[0].votes["B"]["brightness"] == pytest.approx((2, 1.24))
+    assert closed[0].votes["B"]["brightness"] == FeatureSketch(count=2, total=1.24)
     assert list(ticks.open) == [11]
 
 
@@ -53,17 +53,41 @@ def test_votes_of_one_tick_are_merged_over_sources_and_ranges(plan: WatchPlan, s
     )
     assert len(closed) == 1
     assert set(closed[0].votes) == {"A", "B", "C"}
-    assert closed[0].votes["A"]["brightness"] == pytest.approx((8, 2 * 0.6 + 6 * 0.2))
+    vote = closed[0].votes["A"]["brightness"]
+    assert vote.count == 8
+    assert vote.total == pytest.approx(2 * 0.6 + 6 * 0.2)
 
 
 def test_the_slowest_source_that_is_not_idle_holds_the_watermark(plan: WatchPlan, sketch: Sketches) -> None:
     behind = Arrived(sketch(10, 0.6, source="cluster/topic/1"), 10_000)
     ticks, closed = play(plan, behind, *(Arrived(sketch(tick, 0.6), 10_000 + tick) for tick in range(10, 15)))
     assert closed == []
-    ticks, closed = play(plan, Arrived(sketch(15, 0.6), 12_000), ticks=ticks)
-    assert closed == []  # heard of 2 s ago: not idle yet
-    _, closed = play(plan, Arrived(sketch(16, 0.6), 12_001), ticks=ticks)
-    assert [tick.end for tick in closed] == [11_000, 12_000, 13_000, 14_000, 15_000, 16_000]
+    ticks, closed = play(plan, Arrived(sketch(15, 0.6), 11_000), Arrived(sketch(16, 0.6), 12_000), ticks=ticks)
+    assert closed == []  # others were heard for 2 s since: not idle yet
+    _, closed = play(plan, Arrived(sketch(17, 0.6), 12_001), ticks=ticks)
+    assert [tick.end for tick in closed] == [11_000, 12_000, 13_000, 14_000, 15_000, 16_000, 17_000]
+
+
+def test_a_pause_of_the_whole_stream_makes_no_source_idle(plan: WatchPlan, sketch: Sketches) -> None:
+    """The first source that is heard again closes no tick over the head of the other."""
+    other = {"source": "cluster/topic/1"}
+    first = [Arrived(sketch(10, 0.6), 10_000), Arrived(sketch(10, 0.6, **other), 10_001)]
+    ticks, _ = play(plan, *first)
+    hours = 10_000_000
+    burst = [Arrived(sketch(tick, 0.6), hours + tick) for tick in range(11, 40)]
+    ticks, closed = play(plan, *burst, ticks=ticks)
+    assert closed == []
+    ticks, closed = play(
+        plan, *(Arrived(sketch(tick, 0.6, **other), hours + 100 + tick) for tick in range(11, 40)), ticks=ticks
+    )
+    assert ticks.late == 0
+    assert [tick.votes["A"]["brightness"].count for tick in closed] == [4] * 29
+
+
+def test_of_one_row_a_vote_the_first_counts(plan: WatchPlan, sketch: Sketches) -> None:
+    ticks, _ = merge(EMPTY, Arrived(sketch(10, 0.6, first=0, rows=1), 1), 0, one_row=True)
+    ticks, _ = merge(ticks, Arrived(sketch(10, 0.9, first=10, rows=1), 1), 0, one_row=True)
+    assert ticks.open[10].votes["A"]["brightness"] == FeatureSketch(count=1, total=0.6)
 
 
 def test_a_source_without_events_holds_nothing(plan: WatchPlan, sketch: Sketches) -> None:
@@ -83,7 +107,7 @@ def test_a_late_event_changes_no_tick_and_is_counted(plan: WatchPlan, sketch: Sk
 def test_a_sketch_that_is_known_is_dropped(plan: WatchPlan, sketch: Sketches) -> None:
     ticks, _ = play(plan, Arrived(sketch(10, 0.6), 1), Arrived(sketch(11, 0.6), 2))
     for known in (sketch(11, 0.6), sketch(10, 0.9)):
-        assert merge(ticks, Arrived(known, 9), plan) == (ticks, [])
+        assert merge(ticks, Arrived(known, 9), plan.lateness_ms) == (ticks, [])
 
 
 def test_a_sketch_that_overlaps_what_was_used_is_dropped_whole_and_counted(plan: WatchPlan, sketch: Sketches) -> None:

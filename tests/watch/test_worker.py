@@ -41,7 +41,7 @@ def resource(topic_prefix: str) -> ContinualModel:
                 "prediction": {"type": "classification", "classes": ["ok", "scratch"]},
                 "labels": {"fields": [{"name": "defect", "type": "class"}]},
                 "model": {"codec": "m:Codec", "trainer": "m:Trainer"},
-                "triggers": {"drift": {"tolerance": 0.2, "every": "1s"}},
+                "triggers": {"drift": {"tolerance": 0.2, "every": "1s", "watch": ["inputs"]}},
             },
         }
     )
@@ -53,7 +53,8 @@ class World:
     def __init__(self, kafka: str, resource: ContinualModel, folder: Path, sketch: Sketches) -> None:
         self.kafka, self.resource, self.folder, self.sketch = kafka, resource, folder, sketch
         self.topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
-        ensure_topics(kafka, {self.topics.sketches: 1, self.topics.decisions: 1, self.topics.signals: 1})
+        names = (self.topics.sketches, self.topics.outcomes, self.topics.decisions, self.topics.signals)
+        ensure_topics(kafka, dict.fromkeys(names, 1))
         self.writer = RecordWriter(kafka)
         self.lake = str(folder / "lake")
 
@@ -159,7 +160,7 @@ def test_drift_is_signalled_while_events_go_on(world: World, reference: Referenc
     ):
         world.ticks(0, 60, 0.6)
         stored = world.stored()
-        eventually(lambda: (last := stored.last()) is not None and last.state.ticks.closed >= 59_000, 30, every_s=0.1)
+        eventually(lambda: (last := stored.last()) is not None and last.time >= 59_000, 30, every_s=0.1)
         tick, found = 60, list[Stamped[Signal]]()
         while not found:
             world.ticks(tick, tick + 1, 0.2)
@@ -231,6 +232,7 @@ def test_a_version_without_a_reference_is_not_watched(world: World) -> None:
         step_until(watch, stored.last)
     last = stored.last()
     assert last is not None
+    assert last.state is not None
     assert (last.state.version, last.state.reference) == ("r1", None)
     assert world.signals() == []
 
@@ -247,6 +249,7 @@ def test_a_reference_with_a_changed_byte_is_not_used(world: World, reference: Re
         step_until(watch, stored.last)
     last = stored.last()
     assert last is not None
+    assert last.state is not None
     assert last.state.reference is None
 
 

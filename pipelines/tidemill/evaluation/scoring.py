@@ -9,7 +9,7 @@ from tidemill.metrics.losses import error
 from tidemill.spec.model import LabelField, Prediction
 from tidemill.training.protocols import Answer, Row
 
-__all__ = ["Evaluation", "ModelServer", "Scores", "score"]
+__all__ = ["Evaluation", "ModelServer", "Scores", "losses_of", "score"]
 
 
 class ModelServer(Protocol):
@@ -56,6 +56,16 @@ def score(
     fields: Sequence[LabelField],
 ) -> Scores:
     """The loss of a version on each row, given what turned out to be true."""
-    answers = server.answers(rows)
-    losses = tuple(error(prediction, fields, answer, label) for answer, label in zip(answers, labels, strict=True))
+    losses = losses_of(server.answers(rows), labels, prediction=prediction, fields=fields)
     return Scores(version=server.version, losses=losses)
+
+
+def losses_of(
+    answers: Sequence[Answer],
+    labels: Sequence[Mapping[str, Any]],
+    *,
+    prediction: Prediction,
+    fields: Sequence[LabelField],
+) -> tuple[float, ...]:
+    """The loss of each answer, given what turned out to be true."""
+    return tuple(error(prediction, fields, answer, label) for answer, label in zip(answers, labels, strict=True))

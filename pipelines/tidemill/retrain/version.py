@@ -1,13 +1,16 @@
 """The steps train and evaluate: from a snapshot to a version, and what it and the champion make of the fresh rows."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
 from tidemill.artifacts import Manifest, PredictionShape, local_folder, read, verify, write
+from tidemill.core.clock import from_ms
 from tidemill.core.errors import NotFound
-from tidemill.evaluation.scoring import Evaluation, Scores, score
+from tidemill.evaluation.scoring import Evaluation, Scores, losses_of, score
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
 from tidemill.spec.model import DriftTrigger
@@ -17,6 +20,7 @@ __all__ = ["evaluate", "train"]
 
 _THREADS = 2
 _SAMPLE = 8
+_WHAT = {"number": "drift", "category": "drift", "loss": "a rise"}
 
 
 def train(place: Place, grant: Grant, snapshot: Snapshot, *, checkpoint: Path | None = None) -> Manifest:
@@ -59,12 +63,8 @@ def train(place: Place, grant: Grant, snapshot: Snapshot, *, checkpoint: Path | 
         inputs=exported.inputs,
         outputs=exported.outputs,
     )
-    files: Mapping[str, bytes | Path] = {
-        "model.onnx": exported.model,
-        "weights.safetensors": save_weights(fitted.module),
-        "reference.json": _reference(place, snapshot),
-    }
-    return write(folder, files, manifest)
+    files = {"model.onnx": exported.model, "weights.safetensors": save_weights(fitted.module)}
+    return write(folder, {**files, "reference.json": _reference(place, snapshot, files, manifest)}, manifest)
 
 
 def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
@@ -103,13 +103,31 @@ def _champion_weights(place: Place, grant: Grant) -> tuple[bytes | None, str]:
     return read(folder, verify(folder), "weights.safetensors"), grant.champion
 
 
-def _reference(place: Place, snapshot: Snapshot) -> bytes:
-    from tidemill.watch.reference import build_reference, encode_reference
+def _reference(place: Place, snapshot: Snapshot, files: Mapping[str, bytes], manifest: Manifest) -> bytes:
+    """What drift from the version is measured against; its answers on the fresh rows are part of it."""
+    from tidemill.training.predictor import OnnxModel
+    from tidemill.watch.answers import Rows, reference_of
+    from tidemill.watch.reference import encode_reference
 
+    resource, frame = place.resource, snapshot.frame()
+    fresh = frame.filter(pl.col("part") == "fresh")
+    rows, labels = rows_and_labels(fresh, resource, snapshot.record.service)
+    with TemporaryDirectory() as scratch:  # a version is answered from its folder, whose place is not filled yet
+        write(Path(scratch) / "version", files, manifest)
+        answers = OnnxModel(Path(scratch) / "version", threads=_THREADS).answers(rows)
+    losses = losses_of(answers, labels, prediction=resource.spec.prediction, fields=resource.spec.labels.fields)
+    time = ["entity", "event_time"]
+    said = fresh.select(time).with_columns(
+        output=pl.Series([json.dumps(answer) for answer in answers], dtype=pl.String),
+        error=pl.Series(losses, dtype=pl.Float64),
+    )
+    known = frame.filter(pl.col("part") != "replay").select(*time, value=pl.col("label"))
+    if snapshot.record.since is not None:
+        known = known.filter(pl.col("event_time") >= from_ms(snapshot.record.since))
     # Also without a drift trigger, so that one which is declared later has something to measure against.
-    trigger = place.resource.spec.triggers.drift or DriftTrigger()
-    reference = build_reference(snapshot.reference(), place.resource.watched_features, trigger)
+    trigger = resource.spec.triggers.drift or DriftTrigger()
+    reference = reference_of(Rows(snapshot.reference(), said, known), resource, trigger)
     for feature in reference.features:
         if feature.state != "ok":
-            print(f"drift of {feature.name} will not be signalled: {feature.reason}", flush=True)
+            print(f"{_WHAT[feature.kind]} of {feature.key} will not be signalled: {feature.reason}", flush=True)
     return encode_reference(reference)

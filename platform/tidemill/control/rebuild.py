@@ -4,7 +4,7 @@ The decisions are the loop's own account and say most; where they are gone, too,
 and where those are gone, the traffic does. A model without any of them is new.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import msgspec
 
 from tidemill.control.decide import new_status
 from tidemill.control.state import KEPT_DECISIONS, Drift, Grant, LoopStatus, Run, Version
+from tidemill.control.triggers import newest
 from tidemill.control.turn import Observed, Turn
 from tidemill.core.clock import to_ms
 from tidemill.events.records import Decision, Signal
@@ -192,13 +193,9 @@ def _drift(traces: Traces, champion: Version | None) -> Drift:
         return Drift()
     found = [one for one in traces.signals if one.version == champion.version]
     return Drift(
-        alarms=_newest(one for one in found if one.kind == "drift"),
-        states=_newest(one for one in found if one.kind == "state"),
+        alarms=newest(one for one in found if one.kind != "state"),
+        states=newest(one for one in found if one.kind == "state"),
     )
-
-
-def _newest(signals: Iterable[Signal]) -> tuple[Signal, ...]:
-    return tuple({signal.feature: signal for signal in signals}.values())
 
 
 def _in_words(status: LoopStatus) -> str:

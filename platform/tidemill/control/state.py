@@ -31,7 +31,7 @@ Offsets = dict[str, int]
 """The next offset to read, by source: a topic made anew under the same name starts from its beginning."""
 
 Phase = Literal["Bootstrapping", "Serving", "Retraining", "Canary", "Promoting", "RollingBack"]
-Cause = Literal["initial", "drift", "volume", "manual", "pipeline"]
+Cause = Literal["initial", "concept", "drift", "volume", "manual", "pipeline"]
 
 KEPT_DECISIONS = 30
 KEPT_ANSWERS = 256
@@ -84,14 +84,14 @@ class Run(_Part, frozen=True, kw_only=True):
 
 
 class Drift(_Part, frozen=True, kw_only=True):
-    """What the watch says about the champion's input. All of it starts anew at a promotion."""
+    """What the watch says about the champion. All of it starts anew at a promotion."""
 
     alarms: tuple[Signal, ...] = ()
-    """The newest alarm of each feature."""
+    """The newest alarm of each quantity: of drift, and of a rise of the error."""
     pending: tuple[Signal, ...] = ()
     """The alarms that no run has answered yet. The latch: while a run or a rollout goes on, none is added."""
     states: tuple[Signal, ...] = ()
-    """The newest state of each feature, such as a reference that is too small."""
+    """The newest state of each quantity, such as a reference that is too small."""
 
 
 class Seen(_Part, frozen=True, kw_only=True):

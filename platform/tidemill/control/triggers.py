@@ -5,7 +5,7 @@ they matter; each says in words and figures what it saw, or what it still waits 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ from tidemill.events.records import Request, Signal
 from tidemill.spec.model import ContinualModel, VolumeTrigger
 from tidemill.spec.quantities import format_duration
 
-__all__ = ["note_signals", "retrain", "start_due_run", "why_not_now"]
+__all__ = ["newest", "note_signals", "retrain", "start_due_run", "why_not_now"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ _Cause = Callable[[ContinualModel, LoopStatus, int | None], Found | Waiting | No
 
 
 def _causes(resource: ContinualModel, status: LoopStatus, labelled: int | None) -> Iterator[Found | Waiting]:
-    causes: tuple[_Cause, ...] = (_by_start, _by_drift, _by_volume)
+    causes: tuple[_Cause, ...] = (_by_start, _by_concept, _by_drift, _by_volume)
     for cause in causes:
         if (found := cause(resource, status, labelled)) is not None:
             yield found
@@ -126,21 +126,38 @@ def _by_start(resource: ContinualModel, status: LoopStatus, labelled: int | None
     return Found("initial", reason, {"labelled": labelled, "needed": needed})
 
 
+def _by_concept(resource: ContinualModel, status: LoopStatus, labelled: int | None) -> Found | Waiting | None:
+    """The model errs more than when it was promoted; what moved in its input besides is told, too."""
+    pending = status.drift.pending
+    watched = resource.spec.triggers.drift is not None and status.champion is not None
+    if not watched or all(signal.kind != "concept" for signal in pending):
+        return None  # that none was signalled is said of drift in general
+    return _signalled("concept", sorted(pending, key=lambda signal: signal.kind != "concept"), labelled)
+
+
 def _by_drift(resource: ContinualModel, status: LoopStatus, labelled: int | None) -> Found | Waiting | None:
-    """The input has moved further than can be lived with."""
+    """The input, the answers or the labels have moved further than can be lived with."""
     if resource.spec.triggers.drift is None or status.champion is None:
         return None
     pending = status.drift.pending
     if not pending:
         return Waiting(f"no drift was signalled that is not answered yet for version {status.champion.version}")
+    return _signalled("drift", pending, labelled)
+
+
+def _signalled(cause: Cause, pending: Sequence[Signal], labelled: int | None) -> Found:
     figures = {
-        "features": [signal.feature for signal in pending],
-        "evidence": {signal.feature: signal.evidence for signal in pending},
+        "features": [_name(signal) for signal in pending],
+        "evidence": {_name(signal): signal.evidence for signal in pending},
         "signals": [signal.signal_id for signal in pending],
         "labelled": labelled,
     }
     since = min(signal.since or signal.time for signal in pending)
-    return Found("drift", "; ".join(signal.message for signal in pending), figures, since)
+    return Found(cause, "; ".join(signal.message for signal in pending), figures, since)
+
+
+def _name(signal: Signal) -> str:
+    return signal.feature if signal.slice is None else f"{signal.feature}, {signal.slice}"
 
 
 def _by_volume(resource: ContinualModel, status: LoopStatus, labelled: int | None) -> Found | Waiting | None:
@@ -161,13 +178,19 @@ def _volume(resource: ContinualModel) -> int:
     return (resource.spec.triggers.volume or VolumeTrigger()).new_labels
 
 
+def newest(signals: Iterable[Signal]) -> tuple[Signal, ...]:
+    """The last signal of each quantity: a feature, or one group of it, of inputs, predictions, labels or errors."""
+    last: dict[tuple[str, str, str | None], Signal] = {}
+    for signal in signals:
+        key = (signal.subject, signal.feature, signal.slice)
+        last.pop(key, None)  # the newest stand last
+        last[key] = signal
+    return tuple(last.values())
+
+
 def _with_signal(drift: Drift, signal: Signal, *, latched: bool) -> Drift:
     """The drift with one more signal; latched, an alarm is shown but asks for nothing."""
-
-    def newest(signals: tuple[Signal, ...]) -> tuple[Signal, ...]:
-        return (*(known for known in signals if known.feature != signal.feature), signal)
-
     if signal.kind == "state":
-        return msgspec.structs.replace(drift, states=newest(drift.states))
-    pending = drift.pending if latched else newest(drift.pending)
-    return msgspec.structs.replace(drift, alarms=newest(drift.alarms), pending=pending)
+        return msgspec.structs.replace(drift, states=newest((*drift.states, signal)))
+    pending = drift.pending if latched else newest((*drift.pending, signal))
+    return msgspec.structs.replace(drift, alarms=newest((*drift.alarms, signal)), pending=pending)

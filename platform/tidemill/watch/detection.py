@@ -1,24 +1,30 @@
-"""The detectors of the version that serves: a closed tick's votes to evidence, and evidence to signals. Pure."""
+"""The detectors of the version that serves: a closed tick's votes to evidence, and evidence to signals. Pure.
+
+A tick is of one stream, and moves the evidence of that stream's quantities alone; all quantities share one budget.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import msgspec
 import numpy as np
 
+from tidemill.core.clock import from_ms
 from tidemill.core.ids import deterministic_id
-from tidemill.events.records import Signal
-from tidemill.stats.drift import Alarm, Detectors, DriftState, feature_evidence, start, step
+from tidemill.events.records import FeatureSketch, Signal
+from tidemill.stats.drift import ROWS, Alarm, Detectors, DriftState, feature_evidence, start, step
+from tidemill.watch.changes import change
+from tidemill.watch.hits import Hits, hits_of, moved_on
 from tidemill.watch.plan import WatchPlan
-from tidemill.watch.reference import ENTITIES, FeatureReference, Reference, watched
+from tidemill.watch.quantity import FeatureReference, Subject, watched
+from tidemill.watch.reference import Reference
 from tidemill.watch.ticks import ClosedTick
-from tidemill.watch.words import drift_message, moved_entities
 
-__all__ = ["EVERYONE", "Detection", "begin", "detection", "evidence", "judge"]
+__all__ = ["Detection", "begin", "detection", "evidence", "judge", "state_signal"]
 
-RECENT = 0.25
-"""Weight of a new vote in the moving mean that signals name: about the last seven votes count."""
-EVERYONE = ""
-"""Key of the moving mean over all entities."""
+NO_HITS = Hits(np.zeros(ROWS), np.zeros(ROWS), {})
+"""Of a quantity of another stream."""
 
 
 @dataclass(frozen=True)
@@ -30,52 +36,54 @@ class Detection:
     detectors: Detectors
     drift: DriftState
     recent: Mapping[str, Mapping[str, float]]
-    """Moving mean of the votes by feature and entity; of all entities under "" ."""
+    """Moving means of the votes by `tidemill.watch.hits.level` and entity; of all entities under ""."""
+    features: tuple[FeatureReference, ...]
+    """The quantities of the reference that are watched, in the order of the detectors."""
 
-    @property
-    def features(self) -> tuple[FeatureReference, ...]:
-        """The features of the reference, in the order of the detectors."""
-        return self.reference.features if self.reference is not None else ()
+    @cached_property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """The values of each category that are told apart; of others a tick need not remember all."""
+        return {feature.name: feature.labels for feature in self.features if feature.kind == "category"}
 
 
 def detection(version: str | None, reference: Reference | None, plan: WatchPlan) -> Detection:
     """Detectors without evidence against a version's reference."""
-    detectors = watched(reference.features if reference is not None else (), tolerance=plan.tolerance)
-    return Detection(version, reference, detectors, start(detectors), {})
+    known = reference.features if reference is not None else ()
+    features = tuple(feature for feature in known if feature.subject in plan.watch)
+    detectors = watched(features, tolerance=plan.tolerance, rise=plan.rise)
+    return Detection(version, reference, detectors, start(detectors), {}, features)
 
 
 def begin(version: str, reference: Reference | None, at: int, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
     """Start anew for a version that serves from `at`; says which features are not watched as declared, and why."""
     begun = detection(version, reference, plan)
-    reasons = {feature.name: _reason(feature, reference, plan) for feature in begun.features}
-    return begun, [_state_signal(name, reason, version, at, plan) for name, reason in reasons.items() if reason]
+    reasons = [(feature, _reason(feature, reference, plan)) for feature in begun.features]
+    signals = [_state_signal(feature, reason, version, at, plan) for feature, reason in reasons if reason]
+    if reference is not None:
+        signals += [_unknown(subject, version, at, plan) for subject in plan.watch if not _knows(reference, subject)]
+    return begun, signals
 
 
-def judge(state: Detection, tick: ClosedTick, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
-    """The evidence after one closed tick, and a signal for each alarm."""
+def judge(state: Detection, tick: ClosedTick, stream: Subject, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
+    """The evidence after one closed tick of a stream, and a signal for each alarm."""
     if state.reference is None or not state.features or state.reference.tick_ms != plan.tick_ms:
         return state, []
-    votes = [_votes_of(tick, feature.name) for feature in state.features]
-    values = [np.fromiter(by_entity.values(), dtype=np.float64) for by_entity in votes]
-    below = np.stack(
-        [
-            (of_feature[:, None] <= edges).sum(axis=0)
-            for of_feature, edges in zip(values, state.detectors.edges, strict=True)
-        ]
-    )
+    found = [
+        hits_of(feature, _votes_of(tick, feature), edges) if feature.subject == stream else NO_HITS
+        for feature, edges in zip(state.features, state.detectors.edges, strict=True)
+    ]
     drift, alarms = step(
         state.detectors,
         state.drift,
-        below.astype(np.float64),
-        np.array([len(of_feature) for of_feature in values], dtype=np.float64),
+        np.stack([of.hits for of in found]),
+        np.stack([of.votes for of in found]),
         end=tick.end,
         tick=plan.tick_ms,
         period=plan.period_ms,
     )
-    recent = {
-        feature.name: _moved_on(state.recent.get(feature.name, {}), by_entity, named=bool(feature.entities))
-        for feature, by_entity in zip(state.features, votes, strict=True)
-    }
+    recent = state.recent
+    for feature, of in zip(state.features, found, strict=True):
+        recent = moved_on(recent, feature, of) if of is not NO_HITS else recent
     after = replace(state, drift=drift, recent=recent)
     return after, [_drift_signal(after, alarm, tick.end, plan) for alarm in alarms]
 
@@ -83,67 +91,83 @@ def judge(state: Detection, tick: ClosedTick, plan: WatchPlan) -> tuple[Detectio
 def evidence(state: Detection) -> dict[str, float]:
     """Each feature's part of M; an alarm is at 1."""
     parts = feature_evidence(state.detectors, state.drift)
-    return {feature.name: float(part) for feature, part in zip(state.features, parts, strict=True)}
+    return {feature.key: float(part) for feature, part in zip(state.features, parts, strict=True)}
 
 
-def _votes_of(tick: ClosedTick, name: str) -> dict[str, float]:
-    sums = {entity: features[name] for entity, features in sorted(tick.votes.items()) if name in features}
-    means = {entity: total / count for entity, (count, total) in sums.items()}
-    return {entity: mean for entity, mean in means.items() if np.isfinite(mean)}
+def state_signal(about: str, reason: str, version: str, at: int, plan: WatchPlan, subject: Subject) -> Signal:
+    """A signal that something is not watched as declared, and why."""
+    return Signal(
+        signal_id=deterministic_id("state", plan.model, version, about, at),
+        kind="state",
+        subject=subject,
+        feature=about,
+        time=at,
+        version=version,
+        evidence=0.0,
+        message=f"{about}: {reason}",
+    )
 
 
-def _moved_on(recent: Mapping[str, float], votes: Mapping[str, float], *, named: bool) -> Mapping[str, float]:
-    if not votes:
-        return recent
-    moved = dict(recent)
-    everyone = sum(votes.values()) / len(votes)
-    for entity, vote in ({**votes, EVERYONE: everyone} if named else {EVERYONE: everyone}).items():
-        if entity in moved:
-            moved[entity] += RECENT * (vote - moved[entity])
-        elif len(moved) <= ENTITIES:
-            moved[entity] = vote
-    return moved
+def _votes_of(tick: ClosedTick, feature: FeatureReference) -> dict[str, FeatureSketch]:
+    if feature.slice is not None:  # groups are entities so far
+        entity = feature.slice.partition("=")[2]
+        votes = {entity: tick.votes[entity]} if entity in tick.votes else {}
+    else:
+        votes = dict(sorted(tick.votes.items()))
+    return {entity: features[feature.name] for entity, features in votes.items() if feature.name in features}
+
+
+def _knows(reference: Reference, subject: Subject) -> bool:
+    return any(feature.subject == subject for feature in reference.features)
+
+
+def _unknown(subject: Subject, version: str, at: int, plan: WatchPlan) -> Signal:
+    reason = f"not watched: the reference of {version} has none; the next version's has, if there are any to compare"
+    return state_signal(subject, reason, version, at, plan, subject)
 
 
 def _reason(feature: FeatureReference, reference: Reference | None, plan: WatchPlan) -> str:
     if reference is not None and reference.tick_ms != plan.tick_ms:
         lengths = f"the reference's votes are of {reference.tick_ms} ms, now they are of {plan.tick_ms} ms"
         return f"cannot promise: {lengths}; the next version's reference will fit"
-    if feature.raised:
-        declared = reference.tolerance if reference is not None else plan.tolerance
-        return f"tolerance raised from {declared:g} to {feature.tolerance:.2g}: the reference's older half alarms below"
-    return feature.reason
+    if feature.state != "ok" or not feature.raised:
+        return feature.reason
+    declared = reference.tolerance if reference is not None else plan.tolerance
+    before = "" if feature.kind == "loss" else f" from {declared:g}"
+    raised = f"tolerance raised{before} to {feature.tolerance:.2g}: the reference's older half alarms below"
+    return f"{raised}; {feature.reason}" if feature.reason else raised
 
 
-def _state_signal(feature: str, reason: str, version: str, at: int, plan: WatchPlan) -> Signal:
-    return Signal(
-        signal_id=deterministic_id("state", plan.model, version, feature, at),
-        kind="state",
-        feature=feature,
-        time=at,
-        version=version,
-        evidence=0.0,
-        message=f"{feature}: {reason}",
-    )
+def _state_signal(feature: FeatureReference, reason: str, version: str, at: int, plan: WatchPlan) -> Signal:
+    signal = state_signal(feature.key, reason, version, at, plan, feature.subject)
+    return msgspec.structs.replace(signal, feature=feature.name, slice=feature.slice)
 
 
 def _drift_signal(state: Detection, alarm: Alarm, end: int, plan: WatchPlan) -> Signal:
     feature, *others = (state.features[row] for row in alarm.features)
-    also: Sequence[str] = [other.name for other in others]
-    recent = state.recent[feature.name]
-    moved = moved_entities(feature, recent, alarm.rises)
+    also: Sequence[str] = [other.key for other in others]
+    found = change(feature, alarm, state.recent, entity=plan.entity, also=also)
     version = state.version or ""
+    is_loss = feature.kind == "loss"
     return Signal(
-        signal_id=deterministic_id("drift", plan.model, version, feature.name, end),
-        kind="drift",
+        signal_id=deterministic_id("drift", plan.model, version, feature.key, end),
+        kind="concept" if is_loss else "drift",
+        subject=feature.subject,
         feature=feature.name,
         time=end,
         since=alarm.since,
         version=version,
         evidence=alarm.evidence,
-        before=feature.mean,
-        now=recent[EVERYONE],
-        entities=moved,
+        before=found.before,
+        now=found.now,
+        entities=list(found.entities),
         also=list(also),
-        message=drift_message(feature, alarm, recent[EVERYONE], moved, entity=plan.entity, also=also),
+        slice=feature.slice,
+        message=f"{found.message}, since {_moment(alarm.since, end)}" if is_loss else found.message,
     )
+
+
+def _moment(at: int, end: int) -> str:
+    """A time of day (UTC), with the date where that is not the one of `end`."""
+    when, then = from_ms(at), from_ms(end)
+    return f"{when:%H:%M}" if when.date() == then.date() else f"{when:%Y-%m-%d %H:%M}"

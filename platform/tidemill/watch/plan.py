@@ -1,9 +1,11 @@
 """What the resource says, as the reducer needs it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from tidemill.spec.model import ContinualModel, DriftTrigger
+from tidemill.watch.quantity import Subject
 from tidemill.watch.reference import budget_period_ms
 
 __all__ = ["WatchPlan", "plan_of"]
@@ -22,6 +24,16 @@ class WatchPlan:
     """Time in which one false alarm may be expected."""
     tolerance: float
     """The declared tolerance; where it is above a reference's own it holds at once."""
+    rise: float = 0.05
+    """The declared largest rise of the loss; it holds at once likewise."""
+    watch: Sequence[Subject] = ("inputs",)
+    """What is watched."""
+    control: float = 0.0
+    """Share of predictions that is sure to be labelled; 0: no label says how good the model is."""
+
+    def lateness_of(self, stream: Subject) -> int:
+        """How much later than the newest record one may come; labels are timed by their arrival."""
+        return 0 if stream == "labels" else self.lateness_ms
 
 
 def plan_of(resource: ContinualModel, trigger: DriftTrigger) -> WatchPlan:
@@ -34,4 +46,7 @@ def plan_of(resource: ContinualModel, trigger: DriftTrigger) -> WatchPlan:
         lateness_ms=round(resource.spec.events.allowed_lateness / millisecond),
         period_ms=budget_period_ms(trigger),
         tolerance=trigger.tolerance,
+        rise=trigger.rise,
+        watch=trigger.watch,
+        control=resource.spec.labels.control,
     )

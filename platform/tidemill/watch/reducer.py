@@ -1,42 +1,56 @@
-"""The reducer: sketches and promotions, in the order of the log, to signals. Pure; no clock, no I/O.
+"""The reducer: what the streams bring and promotions, in the order of the log, to signals. Pure; no clock, no I/O.
 
 Per model there is one. What it says depends on the sequence of its inputs and on nothing else, not on how they were
 cut into batches, so a replay says the same, with the same signal ids.
 
-A promotion takes effect before the first sketch that reached the log after it. Detectors start anew against the new
-version's reference, and ticks that were open are dropped: their votes are of the time before.
+There are four streams, each with ticks and a watermark of its own: sketches of inputs, of predictions and of labels,
+and outcomes (`tidemill.watch.losses`). A tick that closes moves the evidence of its own stream's quantities and no
+other's; a stream that is silent closes nothing, so that silence neither alarms nor loses anything.
+
+A promotion takes effect before the first record that reached the log after it, of whatever stream. Detectors start
+anew against the new version's reference, and ticks that were open are dropped: their votes are of the time before. Of
+predictions and outcomes only those of the version that serves have votes; those of any other, known or not, tell how
+far their source is.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import get_args
 
 import msgspec
 
 from tidemill.events.records import Signal
 from tidemill.watch.detection import Detection, begin, detection, evidence, judge
+from tidemill.watch.losses import Judged, loss_sketch
 from tidemill.watch.plan import WatchPlan
+from tidemill.watch.quantity import Subject
 from tidemill.watch.state import Promotion, WatchState, pack, unpack
 from tidemill.watch.ticks import Arrived, Ticks, merge, without_open
 
-__all__ = ["evidence_of", "first_state", "reduce"]
+__all__ = ["Input", "evidence_of", "first_state", "reduce"]
+
+Input = Arrived | Judged | Promotion
+
+STREAMS: Mapping[str, Subject] = {"events": "inputs", "predictions": "predictions", "labels": "labels"}
+"""The stream of a sketch, by what it is of."""
+ONE_ROW = ("predictions", "labels")
+"""Streams in which a number's vote is one row: how many there are in a tick differs from the reference's there."""
 
 
 def first_state(plan: WatchPlan) -> WatchState:
     """The state before the first record: no version is known, nothing is watched."""
-    return WatchState(ticks=Ticks(tick_ms=plan.tick_ms))
+    return WatchState(streams={stream: Ticks(tick_ms=plan.tick_ms) for stream in get_args(Subject)})
 
 
-def reduce(
-    state: WatchState, inputs: Iterable[Arrived | Promotion], plan: WatchPlan
-) -> tuple[WatchState, tuple[Signal, ...]]:
+def reduce(state: WatchState, inputs: Iterable[Input], plan: WatchPlan) -> tuple[WatchState, tuple[Signal, ...]]:
     """The state after `inputs`, and what they made it say.
 
     The same promotion twice is one. Where the resource now has another tick length than the state, its open ticks
-    are dropped and every feature says that it cannot be promised until there is a new reference.
+    are dropped and every quantity says that it cannot be promised until there is a new reference.
     """
-    ticks, pending, (current, said) = state.ticks, list(state.pending), _resumed(state, plan)
-    if ticks.tick_ms != plan.tick_ms:
-        ticks = msgspec.structs.replace(ticks, tick_ms=plan.tick_ms, open={})
+    streams, pending, (current, said) = dict(state.streams), list(state.pending), _resumed(state, plan)
+    if state.tick_ms != plan.tick_ms:
+        streams = {of: msgspec.structs.replace(ticks, tick_ms=plan.tick_ms, open={}) for of, ticks in streams.items()}
     for taken in inputs:
         if isinstance(taken, Promotion):
             if taken.version != (pending[-1].version if pending else current.version):
@@ -45,33 +59,46 @@ def reduce(
         while pending and pending[0].at <= taken.at:
             promotion = pending.pop(0)
             current, signals = begin(promotion.version, promotion.reference, promotion.at, plan)
-            ticks = without_open(ticks)
+            streams = {of: without_open(ticks) for of, ticks in streams.items()}
             said += signals
-        ticks, closed = merge(ticks, taken, plan)
+        stream, arrived = _votes(taken, current.version, plan)
+        ticks, lateness = streams[stream], plan.lateness_of(stream)
+        streams[stream], closed = merge(ticks, arrived, lateness, current.labels, one_row=stream in ONE_ROW)
         for tick in closed:
-            current, signals = judge(current, tick, plan)
+            current, signals = judge(current, tick, stream, plan)
             said += signals
-    return _stored(ticks, current, pending), tuple(said)
+    return _stored(streams, current, pending), tuple(said)
 
 
 def evidence_of(state: WatchState, plan: WatchPlan) -> dict[str, float]:
-    """Each feature's part of M; an alarm is at 1."""
+    """Each quantity's part of M; an alarm is at 1."""
     return evidence(_resumed(state, plan)[0])
 
 
+def _votes(taken: Arrived | Judged, version: str | None, plan: WatchPlan) -> tuple[Subject, Arrived]:
+    """What a record brings the version that serves, and to which stream."""
+    if isinstance(taken, Judged):
+        return "errors", Arrived(loss_sketch(taken, version, plan), taken.at)
+    sketch = taken.sketch
+    if sketch.of == "predictions":
+        sketch = msgspec.structs.replace(sketch, votes=sketch.answers.get(version or "", {}), answers={})
+    return STREAMS[sketch.of], Arrived(sketch, taken.at)
+
+
 def _resumed(state: WatchState, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
-    if state.ticks.tick_ms != plan.tick_ms and state.version is not None:
-        return begin(state.version, state.reference, state.ticks.closed, plan)
+    if state.tick_ms != plan.tick_ms and state.version is not None:
+        return begin(state.version, state.reference, state.closed, plan)
     begun = detection(state.version, state.reference, plan)
-    return replace(begun, drift=unpack(state.drift, begun.detectors), recent=state.recent), []
+    drift = unpack(state.drift, begun.detectors, [feature.key for feature in begun.features])
+    return replace(begun, drift=drift, recent=state.recent), []
 
 
-def _stored(ticks: Ticks, current: Detection, pending: Iterable[Promotion]) -> WatchState:
+def _stored(streams: Mapping[Subject, Ticks], current: Detection, pending: Iterable[Promotion]) -> WatchState:
     return WatchState(
-        ticks=ticks,
+        streams=streams,
         version=current.version,
         reference=current.reference,
-        drift=pack(current.drift) if current.reference is not None else None,
+        drift=pack(current.drift, [of.key for of in current.features]) if current.reference is not None else None,
         recent=current.recent,
         pending=tuple(pending),
     )

@@ -19,7 +19,7 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake import exceptions as delta_errors
 
-from tidemill.core.clock import from_ms
+from tidemill.core.clock import from_ms, to_ms
 from tidemill.core.telemetry import get_logger
 from tidemill.events.lake import LakeTable, Span, table_uri
 from tidemill.events.records import Signal, decode
@@ -55,10 +55,15 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
     """One commit, as it was read back or is about to be written."""
 
     sequence: int
-    state: WatchState
+    state: WatchState | None
+    """None: an earlier release wrote it, and evidence starts anew at the offsets."""
     offsets: Mapping[str, int]
     """Next offset to read by source."""
     signals: tuple[Signal, ...] = ()
+    version: str | None = None
+    """The version that served."""
+    time: int = 0
+    """Event time up to which ticks were over."""
 
 
 class WatchStore:
@@ -68,7 +73,7 @@ class WatchStore:
         self._table = LakeTable(table_uri(lake, model, "watch"), SCHEMA, pipeline="watch")
 
     def last(self) -> Committed | None:
-        """The newest commit, whoever made it."""
+        """The newest commit, whoever made it; raises `Corrupt` where it is none."""
         self._table.refresh()
         if not self._table.exists:
             return None
@@ -83,6 +88,8 @@ class WatchStore:
             state=decode_state(row["state"], self._table.uri),
             offsets=msgspec.json.decode(row["offsets"], type=dict[str, int]),
             signals=tuple(decode(Signal, text.encode()) for text in signals["signal"]),
+            version=row["version"],
+            time=to_ms(row["time"]),
         )
 
     def commit(self, new: Committed, before: Mapping[str, int], evidence: Mapping[str, float]) -> None:
@@ -97,7 +104,7 @@ class WatchStore:
         }
         self._table.append_if(_rows(new, evidence), moved)
         if new.sequence % PRUNE_EVERY == 0:
-            self._prune(new.sequence, from_ms(new.state.ticks.closed) - EVIDENCE_KEPT)
+            self._prune(new.sequence, from_ms(new.time) - EVIDENCE_KEPT)
 
     def _prune(self, sequence: int, since: datetime) -> None:
         """Drop states that are superseded and evidence of long ago; the log and the files behind them, too."""
@@ -116,9 +123,9 @@ class WatchStore:
 
 
 def _rows(new: Committed, evidence: Mapping[str, float]) -> pl.DataFrame:
-    time = from_ms(new.state.ticks.closed)
-    version = new.state.version
-    base = {"sequence": new.sequence, "time": time, "version": version}
+    if new.state is None:
+        raise ValueError("a commit has a state")
+    base = {"sequence": new.sequence, "time": from_ms(new.time), "version": new.version}
     offsets = msgspec.json.encode(new.offsets).decode()
     rows: list[dict[str, object]] = [{**base, "kind": "state", "state": encode_state(new.state), "offsets": offsets}]
     if evidence:

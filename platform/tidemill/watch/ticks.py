@@ -1,24 +1,25 @@
-"""Window ticks: the votes of all sources merged by tick and entity, closed by a watermark. Pure.
+"""Window ticks of one stream: the votes of its sources merged by tick and entity, closed by a watermark. Pure.
 
-The watermark is the least over non-idle sources of (largest event time - allowedLateness). A source is idle when it
-has not been heard of for 2 window ticks; time is told by when sketches reached the log, never by a clock, so that a
-replay closes the same ticks at the same records.
+The watermark is the least over non-idle sources of (largest event time - lateness). A source is idle when others of its
+stream were heard for 2 window ticks and it was not; time is told by when records reached the log, never by a clock, so
+that a replay closes the same ticks at the same records. While the whole stream is silent nobody becomes idle: else the
+first source that is heard after a pause would close ticks over the heads of all others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
-from tidemill.events.records import Sketch
-from tidemill.watch.plan import WatchPlan
+from tidemill.events.records import FeatureSketch, Sketch
+from tidemill.watch.votes import TickVotes, merged
 
 __all__ = ["Arrived", "ClosedTick", "SourceSeen", "Ticks", "Votes", "merge", "without_open"]
 
 IDLE_TICKS = 2
 
-Votes = Mapping[str, Mapping[str, tuple[int, float]]]
-"""Count and total of the rows by entity and feature."""
+Votes = Mapping[str, Mapping[str, FeatureSketch]]
+"""By entity and feature."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class SourceSeen(msgspec.Struct, frozen=True, kw_only=True):
     max_event_time: int = 0
     """0: it had no event yet, and does not count in the watermark."""
     heard: int = 0
-    """When its last sketch reached the log."""
+    """What `Ticks.active` was when its last sketch came."""
 
 
 class Ticks(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +53,12 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
 
     tick_ms: int
     sources: Mapping[str, SourceSeen] = {}
-    open: Mapping[int, Votes] = {}
+    open: Mapping[int, TickVotes] = {}
     """Votes by number of the tick (event time // tick)."""
+    active: int = 0
+    """For how long the stream was heard: the times between its records, each counted as one tick at most."""
+    last_at: int = 0
+    """When its last record reached the log."""
     closed: int = 0
     """End of the last tick that is over; what comes for it or an earlier one is late."""
     late: int = 0
@@ -67,57 +72,74 @@ def without_open(ticks: Ticks) -> Ticks:
     return msgspec.structs.replace(ticks, open={})
 
 
-def merge(ticks: Ticks, arrived: Arrived, plan: WatchPlan) -> tuple[Ticks, list[ClosedTick]]:
+def merge(
+    ticks: Ticks,
+    arrived: Arrived,
+    lateness_ms: int,
+    labels: Mapping[str, Collection[str]] | None = None,
+    *,
+    one_row: bool = False,
+) -> tuple[Ticks, list[ClosedTick]]:
     """Take in one sketch; returns the ticks that are over now, in order.
 
     Used is a sketch whose last offset is above those used of its source. One that begins below that can only follow
     a lake that was lost or restored, and is dropped whole (see `Sketch`); one of another tick length says nothing.
+    `labels` are the values of categories that are told apart (see `merged`). `one_row`: of a number the first value
+    that comes for an entity and tick is its vote, whatever follows.
     """
     sketch = arrived.sketch
     seen = ticks.sources.get(sketch.source, SourceSeen())
     if sketch.last_offset <= seen.last_offset:
         return ticks, []
     overlaps = sketch.first_offset <= seen.last_offset
+    active = ticks.active + min(max(arrived.at - ticks.last_at, 0), ticks.tick_ms)
     now = SourceSeen(
-        last_offset=sketch.last_offset,
-        max_event_time=max(seen.max_event_time, sketch.max_event_time),
-        heard=arrived.at,
+        last_offset=sketch.last_offset, max_event_time=max(seen.max_event_time, sketch.max_event_time), heard=active
     )
     ticks = msgspec.structs.replace(
-        ticks, sources={**ticks.sources, sketch.source: now}, out_of_order=ticks.out_of_order + overlaps
+        ticks,
+        sources={**ticks.sources, sketch.source: now},
+        active=active,
+        last_at=max(ticks.last_at, arrived.at),
+        out_of_order=ticks.out_of_order + overlaps,
     )
-    if sketch.tick_ms == plan.tick_ms and not overlaps:
-        ticks = _add(ticks, sketch)
-    return _close(ticks, arrived.at, plan.lateness_ms)
+    if sketch.votes and sketch.tick_ms == ticks.tick_ms and not overlaps:
+        ticks = _add(ticks, sketch, labels, one_row=one_row)
+    return _close(ticks, lateness_ms)
 
 
-def _add(ticks: Ticks, sketch: Sketch) -> Ticks:
+def _add(ticks: Ticks, sketch: Sketch, labels: Mapping[str, Collection[str]] | None, *, one_row: bool) -> Ticks:
     opened, late = dict(ticks.open), ticks.late
     for number, brought in sketch.votes.items():
         if (number + 1) * ticks.tick_ms <= ticks.closed:
             late += sum(feature.count for features in brought.values() for feature in features.values())
             continue
-        votes = dict(opened.get(number, {}))
-        for entity, features in brought.items():
-            sums = dict(votes.get(entity, {}))
-            for name, added in features.items():
-                if added.count > 0:
-                    count, total = sums.get(name, (0, 0.0))
-                    sums[name] = (count + added.count, total + added.total)
-            votes[entity] = sums
-        opened[number] = votes
+        known = opened.get(number, TickVotes())
+        new = _without_known(brought, known.votes) if one_row else brought
+        opened[number] = merged(number, known, TickVotes(new, sketch.kept.get(number, 1.0)), labels)
     return msgspec.structs.replace(ticks, open=opened, late=late)
 
 
-def _close(ticks: Ticks, at: int, lateness_ms: int) -> tuple[Ticks, list[ClosedTick]]:
-    largest = [
-        seen.max_event_time
-        for seen in ticks.sources.values()
-        if seen.max_event_time and at - seen.heard <= IDLE_TICKS * ticks.tick_ms
-    ]
-    watermark = min(largest, default=0) - lateness_ms
-    over = sorted(number for number in ticks.open if (number + 1) * ticks.tick_ms <= watermark)
+def _without_known(brought: Votes, known: Votes) -> Votes:
+    """The votes without the numbers of which there is one already."""
+    return {
+        entity: {name: vote for name, vote in features.items() if not _is_number(known.get(entity, {}).get(name))}
+        for entity, features in brought.items()
+    }
+
+
+def _is_number(vote: FeatureSketch | None) -> bool:
+    return vote is not None and vote.count > 0 and not vote.values
+
+
+def _close(ticks: Ticks, lateness_ms: int) -> tuple[Ticks, list[ClosedTick]]:
+    idle_since = ticks.active - IDLE_TICKS * ticks.tick_ms
+    live = [seen.max_event_time for seen in ticks.sources.values() if seen.max_event_time and seen.heard >= idle_since]
+    watermark = min(live, default=0) - lateness_ms
     closed = max(ticks.closed, watermark // ticks.tick_ms * ticks.tick_ms)
-    left = {number: votes for number, votes in ticks.open.items() if (number + 1) * ticks.tick_ms > watermark}
-    ended = [ClosedTick((number + 1) * ticks.tick_ms, ticks.open[number]) for number in over]
+    if closed == ticks.closed:
+        return ticks, []
+    over = sorted(number for number in ticks.open if (number + 1) * ticks.tick_ms <= closed)
+    left = {number: tick for number, tick in ticks.open.items() if (number + 1) * ticks.tick_ms > closed}
+    ended = [ClosedTick((number + 1) * ticks.tick_ms, ticks.open[number].votes) for number in over]
     return msgspec.structs.replace(ticks, open=left, closed=closed), ended

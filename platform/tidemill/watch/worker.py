@@ -1,14 +1,17 @@
-"""The watch's process: `.sketches` and `.decisions` to `.signals`, one reducer per model.
+"""The watch's process: `.sketches`, `.outcomes` and `.decisions` to `.signals`, one reducer per model.
 
 A step reads what is there, reduces it, commits state, offsets and signals as one transaction of the lake's table
 `watch`, and then produces the signals. A crash before the commit repeats the step; a crash after it leaves signals
 that were not produced: on start those of the last commit are produced again, and readers drop ids they know.
+
+A state that an earlier release wrote is not gone on with: detectors start anew, where the log was read up to, and a
+signal says so. The decisions are read again from the log's start, which tells which version serves.
 """
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tidemill.artifacts import local_folder, read, verify
 from tidemill.core.clock import Clock
@@ -16,12 +19,15 @@ from tidemill.core.errors import Permanent
 from tidemill.core.telemetry import get_logger
 from tidemill.events.cluster import Cluster
 from tidemill.events.kafka import RecordReader, RecordWriter, Stamped, ensure_topics
-from tidemill.events.records import Decision, Record, Signal, Sketch, Topics
+from tidemill.events.records import Decision, Outcome, Record, Signal, Sketch, Topics
 from tidemill.spec.model import ContinualModel
+from tidemill.watch.detection import state_signal
+from tidemill.watch.inputs import Inputs
+from tidemill.watch.losses import Judged
 from tidemill.watch.plan import WatchPlan, plan_of
-from tidemill.watch.reducer import evidence_of, first_state, reduce
+from tidemill.watch.reducer import Input, evidence_of, first_state, reduce
 from tidemill.watch.reference import FILE, Reference, decode_reference
-from tidemill.watch.state import Promotion
+from tidemill.watch.state import Promotion, WatchState
 from tidemill.watch.store import Committed, WatchStore
 from tidemill.watch.telemetry import tell
 from tidemill.watch.ticks import Arrived
@@ -51,6 +57,8 @@ def run(resource: ContinualModel, *, kafka: str, lake: str, clock: Clock, stop: 
         return
     topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
     ensure_topics(kafka, {topics.sketches: 1, topics.decisions: 1, topics.signals: 1})
+    kept = resource.spec.labels.maturity.kept
+    ensure_topics(kafka, {topics.outcomes: 1}, retention_ms=round(kept.total_seconds() * 1000))
     with Watch(plan_of(resource, trigger), topics, kafka=kafka, lake=lake, clock=clock) as watch:
         while not stop.is_set():
             watch.step()
@@ -64,14 +72,20 @@ class Watch:
         self._plan, self._topics, self._clock = plan, topics, clock
         self._store = WatchStore(lake, plan.model)
         self._committed = self._store.last() or Committed(sequence=0, state=first_state(plan), offsets={})
-        self._state, self._signals = self._committed.state, list[Signal]()
+        self._signals = list[Signal]()
+        self._state = self._committed.state or self._anew()
         self._committed_at = clock.monotonic()
+        known = self._committed.offsets
         with ExitStack() as stack:
             self._writer = stack.enter_context(RecordWriter(kafka, client_id=f"{plan.model}-watch"))
-            self._decisions = stack.enter_context(_reader(kafka, topics.decisions, Decision, self._committed.offsets))
-            self._sketches = stack.enter_context(_reader(kafka, topics.sketches, Sketch, self._committed.offsets))
+            said = known if self._committed.state is not None else {}
+            self._decisions = stack.enter_context(_reader(kafka, topics.decisions, Decision, said))
+            readers: list[RecordReader[Any]] = [stack.enter_context(_reader(kafka, topics.sketches, Sketch, known))]
+            if "errors" in plan.watch:
+                readers.insert(0, stack.enter_context(_reader(kafka, topics.outcomes, Outcome, known, keyed=True)))
+            self._inputs = Inputs(readers)
             self._produce(self._committed.signals)
-            while not self._decisions.at_end():  # a promotion comes before the sketches that came after it
+            while not self._decisions.at_end():  # a promotion comes before the records that came after it
                 self._reduce(_promotions(self._decisions.poll(timeout_s=POLL_S)))
             self._stack = stack.pop_all()
 
@@ -84,30 +98,37 @@ class Watch:
     def step(self) -> None:
         """Read what is there, or wait a little for it; commit and produce where something was said or is due."""
         self._reduce(_promotions(self._decisions.poll(timeout_s=0)))
-        self._reduce(
-            [Arrived(stamped.record, stamped.timestamp_ms) for stamped in self._sketches.poll(timeout_s=POLL_S)]
-        )
+        self._reduce([_input(stamped) for stamped in self._inputs.poll(POLL_S)])
         due = self._clock.monotonic() - self._committed_at >= COMMIT_EVERY_S
-        moved = (self._state.ticks.closed, self._state.version) != (
-            self._committed.state.ticks.closed,
-            self._committed.state.version,
-        )
-        if self._signals or (due and moved):
+        if self._signals or (due and _progress(self._state) != _progress(self._committed.state)):
             self.commit()
 
     def commit(self) -> None:
         """Commit what was reduced since the last commit, if anything was, and produce its signals."""
-        offsets = {**self._committed.offsets, **_positions(self._decisions), **_positions(self._sketches)}
+        offsets = {**self._committed.offsets, **_positions(self._decisions), **self._inputs.positions()}
         if offsets == self._committed.offsets:
             return
         new = Committed(
-            sequence=self._committed.sequence + 1, state=self._state, offsets=offsets, signals=tuple(self._signals)
+            sequence=self._committed.sequence + 1,
+            state=self._state,
+            offsets=offsets,
+            signals=tuple(self._signals),
+            version=self._state.version,
+            time=self._state.closed,
         )
         self._store.commit(new, self._committed.offsets, evidence_of(self._state, self._plan))
         self._committed, self._signals, self._committed_at = new, [], self._clock.monotonic()
         self._produce(new.signals)
 
-    def _reduce(self, inputs: Sequence[Arrived | Promotion]) -> None:
+    def _anew(self) -> WatchState:
+        """The first state, in the place of one that an earlier release wrote; says so."""
+        reason = "evidence starts anew: an earlier release of Tidemill wrote the state; what drifts now is found again"
+        _log.warning("the watch starts anew", model=self._plan.model, reason=reason)
+        version, time = self._committed.version or "", self._committed.time
+        self._signals.append(state_signal("watch", reason, version, time, self._plan, "inputs"))
+        return first_state(self._plan)
+
+    def _reduce(self, inputs: Sequence[Input]) -> None:
         if inputs:
             self._state, said = reduce(self._state, inputs, self._plan)
             self._signals += said
@@ -120,12 +141,25 @@ class Watch:
         tell(self._plan, self._state, evidence_of(self._state, self._plan), signals)
 
 
-def _reader(kafka: str, topic: str, kind: type[R], offsets: Mapping[str, int]) -> RecordReader[R]:
+def _input(stamped: Stamped[Any]) -> Arrived | Judged:
+    if isinstance(stamped.record, Outcome):
+        return Judged(stamped.record, str(stamped.source), stamped.offset, stamped.timestamp_ms)
+    return Arrived(stamped.record, stamped.timestamp_ms)
+
+
+def _progress(state: WatchState | None) -> object:
+    """What is worth a commit."""
+    return state and (state.version, {of: ticks.closed for of, ticks in state.streams.items()})
+
+
+def _reader(
+    kafka: str, topic: str, kind: type[R], offsets: Mapping[str, int], *, keyed: bool = False
+) -> RecordReader[R]:
     """A reader that goes on at `offsets` by source; a topic made anew is read from its start."""
     with Cluster(kafka) as cluster:
         sources = cluster.sources(topic)
     known = {number: offsets[str(source)] for number, source in sources.items() if str(source) in offsets}
-    return RecordReader(kafka, topic, kind, known)
+    return RecordReader(kafka, topic, kind, known, keyed=keyed)
 
 
 def _positions(reader: RecordReader[R]) -> dict[str, int]:

@@ -225,7 +225,7 @@ class LabelAgreement(Record, frozen=True, kw_only=True):
     """The commonest first."""
 
 
-class FeatureSketch(Record, frozen=True, kw_only=True):
+class FeatureSketch(Record, frozen=True, kw_only=True, gc=False):
     """One feature over the rows of one entity in one window tick: a number's sum, or a category's counts."""
 
     count: int

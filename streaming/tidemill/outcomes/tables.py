@@ -4,7 +4,7 @@ Times are UTC. `available_at` is when the record arrived in the log. Answers, fe
 text, as they vary from model to model; the columns that joins and filters need are columns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,6 +17,7 @@ from tidemill.labels.parse import KnownLabel
 from tidemill.outcomes.counts import COUNTS
 from tidemill.outcomes.join import Heard
 from tidemill.outcomes.log import Raw
+from tidemill.outcomes.sketches import Sketches
 
 __all__ = [
     "Refused",
@@ -143,6 +144,7 @@ class _Buffered:
 
     def __init__(self, table: LakeTable, schema: Mapping[str, Any], day_of: tuple[str, str]) -> None:
         self.table = table
+        self.sketches: Sketches | None = None
         self._day, self._of = day_of
         self._schema = {name: kind for name, kind in schema.items() if name not in {*_PLACE, self._day}}
         self._frames: list[pl.DataFrame] = []
@@ -166,7 +168,12 @@ class _Buffered:
         empty = pl.DataFrame(schema=_PLACE | self._schema)
         rows = pl.concat(self._frames) if self._frames else empty
         rows = rows.with_columns(pl.col(self._of).dt.date().alias(self._day))
-        self.table.append(rows, self._upto)
+        if self.sketches is None:
+            self.table.append(rows, self._upto)
+        else:
+            tell, sources = self.sketches, tuple(self._upto)
+            spans = self.table.append(rows, self._upto, before_commit=lambda: tell.announce(self.table, sources))
+            tell.committed(self.table, spans, rows)
         self._frames, self._upto = [], {}
         return rows
 
@@ -209,6 +216,16 @@ class Tables:
         """Write all that was added, and return the labels among it; raises `Unavailable`."""
         written = [table.flush() for table in self.all]
         return written[self.all.index(self.labels)]
+
+    def tell(self, sketches: Sketches, sources: Iterable[Source]) -> None:
+        """Write sketches of predictions and labels from now on, first those of the last commits of `sources`.
+
+        Raises `Unavailable`.
+        """
+        named = tuple(sources)
+        for kind in (self.predictions, self.labels):
+            kind.sketches = sketches
+            sketches.announce(kind.table, named)
 
     def numbers(self, source_upto: Mapping[str, int]) -> list[tuple[str, int, int]]:
         """(boot, first, last) of the unbroken runs of prediction numbers up to the given offset of each source."""

@@ -16,10 +16,12 @@ import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 from tidemill.core.clock import Clock
 from tidemill.core.errors import Transient
 from tidemill.core.telemetry import get_logger
+from tidemill.events.kafka import RecordWriter, ensure_topics
 from tidemill.events.records import Topics
 from tidemill.events.upkeep import Policy, Upkeep
 from tidemill.events.waiting import WAITING
@@ -27,7 +29,9 @@ from tidemill.outcomes.agreement import AgreementTeller
 from tidemill.outcomes.kafka import KafkaLog
 from tidemill.outcomes.label_rows import LabelRows
 from tidemill.outcomes.late import Hot
+from tidemill.outcomes.log import Channel
 from tidemill.outcomes.session import Session
+from tidemill.outcomes.sketches import Sketches
 from tidemill.outcomes.state import RedisState
 from tidemill.outcomes.tables import Tables
 from tidemill.spec.model import ContinualModel
@@ -107,6 +111,7 @@ def _live(
 ) -> None:
     keep = resource.spec.labels.maturity.kept
     topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
+    ensure_topics(kafka, {topics.sketches: 1})
     log = KafkaLog(kafka, topics, keep_ms=round(keep.total_seconds() * 1000))
     try:
         state = RedisState(redis, resource.id, ttl_s=round(Hot.of(resource.spec.labels).kept.total_seconds()))
@@ -117,15 +122,19 @@ def _live(
             over_labels = bool(resource.spec.features.label_windows)
             rows = LabelRows(resource, redis, tables.labels.table, clock) if over_labels else None
             try:
-                session = Session(resource, log, state, tables, clock, rows=rows)
-                _log.info("taking in predictions and labels", model=resource.id)
-                while not stop.is_set():
-                    session.step()
-                    upkeep.begin_if_due()
-                    teller.begin_if_due()
-                session.flush()
-                upkeep.close()
-                teller.close()
+                with RecordWriter(kafka, client_id=f"{resource.id}-outcomes") as writer:
+                    sketches = Sketches(resource, tables.predictions.table, tables.labels.table, writer)
+                    taken_in = (log.sources[channel].values() for channel in (Channel.PREDICTIONS, Channel.LABELS))
+                    tables.tell(sketches, chain.from_iterable(taken_in))
+                    session = Session(resource, log, state, tables, clock, rows=rows)
+                    _log.info("taking in predictions and labels", model=resource.id)
+                    while not stop.is_set():
+                        session.step()
+                        upkeep.begin_if_due()
+                        teller.begin_if_due()
+                    session.flush()
+                    upkeep.close()
+                    teller.close()
             finally:
                 if rows is not None:
                     rows.close()

@@ -1,0 +1,218 @@
+"""Sketches of predictions and labels: what the watch compares with the candidate's answers at its gate.
+
+Votes are as ingest's (`tidemill.events.tallies`), of these features:
+
+    prediction.class         a category; of a regression prediction.value, a number
+    prediction.confidence    a number
+    label.<field>            a category (class, bool) or a number (float, int)
+
+How many rows an entity has in a tick differs from what the reference had: labels come in piles. A category's vote is a
+share, whose mean does not depend on that. The mean of many numbers would spread less, so a number's vote is one row,
+the first by offset.
+
+Predictions stand in the tick of their own time if they arrived no later than `allowedLateness`, under the version that
+made them. Labels stand in the tick of their arrival: how long people take is not drift. A label by prediction id alone
+names no entity; all such share one, "".
+
+**Once each** (see `Sketch`): a range is what one commit of the lake's table took. The last range's sketch is written
+before each commit and on start, whoever committed it, and again where this process has not seen it acknowledged.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from tidemill.events.kafka import RecordWriter
+from tidemill.events.lake import LakeTable, Span
+from tidemill.events.records import FeatureSketch, Sketch, Topics, Votes, encode
+from tidemill.events.sources import Source
+from tidemill.events.tallies import places, tally
+from tidemill.spec.model import ContinualModel, DriftTrigger
+
+__all__ = ["MAX_SKETCH_BYTES", "Answers", "Kind", "Sketches", "label_answers", "prediction_answers", "sketches"]
+
+MAX_SKETCH_BYTES = 4 << 20
+"""Largest sketch; a larger one is written in parts."""
+_FLUSH_S = 5.0
+_TICK = "#tick"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What is watched of a table's JSON column."""
+
+    column: str
+    paths: Mapping[str, str]
+    """Key in the JSON object by feature."""
+    numbers: Sequence[str]
+    categories: Sequence[str]
+
+    def columns(self) -> list[pl.Expr]:
+        """The features as columns, null where the object has none: text, or a number."""
+        found = {name: pl.col(self.column).str.json_path_match(f"$.{key}") for name, key in self.paths.items()}
+        return [
+            of.cast(pl.Float64, strict=False).alias(name) if name in self.numbers else of.alias(name)
+            for name, of in found.items()
+        ]
+
+
+def prediction_answers(resource: ContinualModel) -> Answers:
+    """What is watched of an answer."""
+    if resource.spec.prediction.type == "regression":
+        return Answers("output", {"prediction.value": "value"}, ["prediction.value"], [])
+    paths = {"prediction.class": "class", "prediction.confidence": "confidence"}
+    return Answers("output", paths, ["prediction.confidence"], ["prediction.class"])
+
+
+def label_answers(resource: ContinualModel) -> Answers:
+    """What is watched of a label."""
+    kinds = {field.name: field.type for field in resource.spec.labels.fields}
+    numbers = [f"label.{name}" for name, kind in kinds.items() if kind in {"float", "int"}]
+    categories = [f"label.{name}" for name, kind in kinds.items() if kind in {"class", "bool"}]
+    paths = {name: name.removeprefix("label.") for name in (*numbers, *categories)}
+    return Answers("value", paths, numbers, categories)
+
+
+class Kind:
+    """How the rows of one table become sketches: of predictions (`output`) or of labels (`value`)."""
+
+    def __init__(self, resource: ContinualModel, table: LakeTable, answers: Answers) -> None:
+        self.table, self.answers = table, answers
+        trigger = resource.spec.triggers.drift or DriftTrigger()
+        self.tick_ms = round(trigger.every.total_seconds() * 1000)
+        self.lateness_ms = round(resource.spec.events.allowed_lateness.total_seconds() * 1000)
+        self.by_version = answers.column == "output"
+        self.columns = ["source", "offset", "entity", "available_at", answers.column]
+        self.columns += ["version", "predicted_at"] if self.by_version else []
+
+
+class Sketches:
+    """Writes the sketches of a model's predictions and labels, as far as its resource says that they are watched.
+
+    Args:
+        resource: the model.
+        predictions: the lake's table of them.
+        labels: likewise.
+        writer: for the sketches.
+
+    Methods raise `Unavailable` where the lake or Kafka does not answer; calling again is safe.
+    """
+
+    def __init__(
+        self, resource: ContinualModel, predictions: LakeTable, labels: LakeTable, writer: RecordWriter
+    ) -> None:
+        trigger = resource.spec.triggers.drift
+        watch = trigger.watch if trigger is not None else ()
+        self._kinds: dict[LakeTable, Kind] = {}
+        if "predictions" in watch:
+            self._kinds[predictions] = Kind(resource, predictions, prediction_answers(resource))
+        if "labels" in watch and label_answers(resource).paths:
+            self._kinds[labels] = Kind(resource, labels, label_answers(resource))
+        self._topic = Topics(resource.id, resource.events_topic, resource.labels_topic).sketches
+        self._writer = writer
+        self._announced: dict[Source, int] = {}
+
+    def announce(self, table: LakeTable, sources: Iterable[Source]) -> None:
+        """Write the sketch of each source's last commit, whoever made it, unless this process did so already."""
+        self._announce(table, {source: span for source in sources if (span := table.last_span(source))}, None)
+
+    def committed(self, table: LakeTable, spans: Mapping[Source, Span], rows: pl.DataFrame) -> None:
+        """Write the sketches of a commit that this process just made, of these spans; `rows` has all that it took."""
+        self._announce(table, spans, rows)
+
+    def _announce(self, table: LakeTable, spans: Mapping[Source, Span], rows: pl.DataFrame | None) -> None:
+        written: dict[Source, int] = {}
+        for source, span in spans.items() if table in self._kinds else ():
+            if self._announced.get(source, -1) >= span.upto:
+                continue
+            kind, within = self._kinds[table], _within(source, span)
+            if rows is None:
+                found = table.collect(table.scan().filter(within).select(kind.columns))
+            else:
+                found = rows.filter(within)
+            for part in sketches(kind, source, span, found):
+                self._writer.send(self._topic, part, key=str(source))
+            written[source] = span.upto
+        if written:
+            self._writer.flush(_FLUSH_S)
+            self._announced.update(written)
+
+
+def sketches(kind: Kind, source: Source, span: Span, rows: pl.DataFrame) -> list[Sketch]:
+    """The sketch of one span, in parts where it would be too large; they too are a function of the rows alone."""
+    whole = _sketch(kind, source, span, rows)
+    if rows.height < 2 or len(encode(whole)) <= MAX_SKETCH_BYTES:
+        return [whole]
+    middle = sorted(rows["offset"])[rows.height // 2 - 1]
+    return [
+        *sketches(kind, source, Span(span.after, middle), rows.filter(pl.col("offset") <= middle)),
+        *sketches(kind, source, Span(middle, span.upto), rows.filter(pl.col("offset") > middle)),
+    ]
+
+
+def _sketch(kind: Kind, source: Source, span: Span, rows: pl.DataFrame) -> Sketch:
+    """The sketch of one span; `rows` are the table's rows of that source and span, in any order."""
+    time = "predicted_at" if kind.by_version else "available_at"
+    latest = rows.select(pl.col(time).dt.epoch("ms").max()).item() if rows.height else 0
+    votes, answers, kept = dict[str, Votes](), dict[str, Votes](), dict[int, float]()
+    there = rows.filter(pl.col(kind.answers.column).is_not_null())
+    if kind.by_version:
+        late = (pl.col("available_at") - pl.col(time)).dt.total_milliseconds()
+        there = there.filter(late <= kind.lateness_ms)
+    there = there.sort("offset").select(
+        pl.col("entity").fill_null(""),
+        (pl.col(time).dt.epoch("ms") // kind.tick_ms).alias(_TICK),
+        *(["version"] if kind.by_version else []),
+        *kind.answers.columns(),
+    )
+    if kind.by_version:
+        for (version,), part in there.group_by("version", maintain_order=True):
+            answers[str(version)] = _tally(kind.answers, part, kept)
+        answers = {version: _bounded(of, kept) for version, of in sorted(answers.items())}
+    elif there.height:
+        votes[""] = _tally(kind.answers, there, kept)
+    return Sketch(
+        source=str(source),
+        first_offset=span.after + 1,
+        last_offset=span.upto,
+        max_event_time=latest or 0,
+        tick_ms=kind.tick_ms,
+        of="predictions" if kind.by_version else "labels",
+        votes=votes.get("", {}),
+        answers=answers,
+        kept=dict(sorted(kept.items())),
+    )
+
+
+def _tally(answers: Answers, rows: pl.DataFrame, kept: dict[int, float]) -> Votes:
+    """Votes of rows in the order of their offsets; lowers the bounds in `kept` to theirs."""
+    tick = pl.col(_TICK)
+    votes, bounds = tally(rows, tick, numbers=[], categories=answers.categories)
+    if answers.numbers:
+        first = rows.unique([_TICK, "entity"], keep="first", maintain_order=True)
+        numbers, bounds = tally(first, tick, numbers=answers.numbers, categories=[])
+        for number, entities in numbers.items():
+            for entity, features in entities.items():
+                votes.setdefault(number, {}).setdefault(entity, {}).update(features)
+    for number, bound in bounds.items():
+        kept[number] = min(bound, kept.get(number, 1.0))
+    return votes
+
+
+def _bounded(votes: Votes, kept: Mapping[int, float]) -> Votes:
+    """Without the entities above the bounds, which are those of all versions together."""
+    if not kept:
+        return votes
+
+    def those(tick: int, entities: dict[str, dict[str, FeatureSketch]]) -> dict[str, dict[str, FeatureSketch]]:
+        if tick not in kept:
+            return entities
+        found = places(entities, tick)
+        return {entity: of for entity, of in entities.items() if found[entity] < kept[tick]}
+
+    return {tick: those(tick, entities) for tick, entities in votes.items()}
+
+
+def _within(source: Source, span: Span) -> pl.Expr:
+    return (pl.col("source") == str(source)) & pl.col("offset").is_between(span.after, span.upto, closed="right")
