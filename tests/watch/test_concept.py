@@ -111,13 +111,13 @@ def test_the_whole_and_a_group_have_evidence_apart(plan: WatchPlan, reference: R
     state, _ = reduce(first_state(plan), [Promotion(version="r1", at=AT - 1, reference=reference)], plan)
     state, _ = reduce(state, outcomes({"A": QUIET, "B": BAD, "C": QUIET})[:600], plan)
     told = evidence_of(state, plan)
-    assert {key for key in told if key.startswith("error")} == {
-        "error",
-        "error, station=A",
-        "error, station=B",
-        "error, station=C",
+    assert {key for key in told if key.startswith("errors/")} == {
+        "errors/error",
+        "errors/error, station=A",
+        "errors/error, station=B",
+        "errors/error, station=C",
     }
-    assert told["error, station=B"] > told["error, station=A"]
+    assert told["errors/error, station=B"] > told["errors/error, station=A"]
 
 
 def test_no_rise_and_a_fall_are_no_signal(plan: WatchPlan, reference: Reference) -> None:

@@ -73,7 +73,7 @@ def said(plan: WatchPlan, reference: Reference, inputs: Sequence[Input]) -> list
 
 
 def test_the_reference_is_of_all_that_is_watched(reference: Reference) -> None:
-    assert {(of.subject, of.key, of.kind, of.state) for of in reference.features if of.subject != "inputs"} == {
+    assert {(of.subject, of.said, of.kind, of.state) for of in reference.features if of.subject != "inputs"} == {
         ("predictions", "prediction.class", "category", "ok"),
         ("predictions", "prediction.confidence", "number", "ok"),
         ("labels", "label.defect", "category", "ok"),
@@ -111,26 +111,41 @@ def test_what_other_versions_answered_moves_nothing(plan: WatchPlan, reference: 
 
 def test_a_tick_of_one_stream_moves_no_other(plan: WatchPlan, reference: Reference) -> None:
     quiet = [told("labels", second, labels(1)) for second in range(20)]
-    state, _ = reduce(first_state(plan), [promotion(reference), *quiet], plan)
+    dent = {"label.defect": FeatureSketch(count=10, values={"ok": 9, "dent": 1})}
+    state, _ = reduce(first_state(plan), [promotion(reference), *quiet, told("labels", 20, dent)], plan)
+    state, _ = reduce(state, [told("labels", 21, dent)], plan)
+    levels = {key: of for key, of in state.recent.items() if key.startswith("labels/")}
+    assert levels["labels/label.defect+"]["dent"] > 0
     before = evidence_of(state, plan)
-    assert before["label.defect"] > 0
+    assert before["labels/label.defect"] > 0
     state, _ = reduce(state, [told("predictions", second, classes(1)) for second in range(20, 40)], plan)
+    assert {key: of for key, of in state.recent.items() if key.startswith("labels/")} == levels
     after = evidence_of(state, plan)
-    assert {key for key, of in after.items() if of != before[key]} == {"prediction.class"}
+    assert {key for key, of in after.items() if of != before[key]} == {"predictions/prediction.class"}
+
+
+def test_an_event_field_that_is_called_as_the_loss_is_another_quantity(plan: WatchPlan, reference: Reference) -> None:
+    named = {"error": FeatureSketch(count=1, total=0.9)}
+    field = msgspec.structs.replace(reference.features[0], name="error")
+    both = msgspec.structs.replace(reference, features=(*reference.features, field))
+    state, signals = reduce(first_state(plan), [promotion(both)], plan)
+    state, signals = reduce(state, [told("events", second, named) for second in range(60)], plan)
+    assert {(signal.kind, signal.subject, signal.feature) for signal in signals} == {("drift", "inputs", "error")}
+    assert evidence_of(state, plan)["errors/error"] == 0.0
 
 
 def test_hours_without_a_stream_raise_no_evidence_of_it(plan: WatchPlan, reference: Reference) -> None:
     """Predictions fall silent for three hours while labels come on; the next prediction is no news."""
     first = [told("predictions", second, classes(1)) for second in range(10)]
     state, _ = reduce(first_state(plan), [promotion(reference), *first], plan)
-    before = evidence_of(state, plan)["prediction.class"]
+    before = evidence_of(state, plan)["predictions/prediction.class"]
     state, signals = reduce(state, [told("labels", second, labels(1)) for second in range(10, 10_800, 7)], plan)
     assert signals == ()
-    assert evidence_of(state, plan)["prediction.class"] == before
+    assert evidence_of(state, plan)["predictions/prediction.class"] == before
     later = [told("predictions", second, classes(1)) for second in range(10_800, 10_803)]
     state, signals = reduce(state, later, plan)
     assert signals == ()
-    assert evidence_of(state, plan)["prediction.class"] < 1e-4
+    assert evidence_of(state, plan)["predictions/prediction.class"] < 1e-4
 
 
 def test_a_stream_that_is_no_longer_watched_keeps_the_evidence_of_the_others(
@@ -141,14 +156,14 @@ def test_a_stream_that_is_no_longer_watched_keeps_the_evidence_of_the_others(
     fewer = replace(plan, watch=("labels", "errors"))
     kept = evidence_of(state, fewer)
     assert set(kept) == {
-        "label.defect",
-        "error",
-        "error, station=A",
-        "error, station=B",
-        "error, station=C",
+        "labels/label.defect",
+        "errors/error",
+        "errors/error, station=A",
+        "errors/error, station=B",
+        "errors/error, station=C",
     }
     share = len(reference.features) / len(kept)  # of the budget each has more now
-    assert kept["label.defect"] == pytest.approx(share * evidence_of(state, plan)["label.defect"])
+    assert kept["labels/label.defect"] == pytest.approx(share * evidence_of(state, plan)["labels/label.defect"])
 
 
 def test_what_a_version_has_no_reference_of_is_said(plan: WatchPlan, reference: Reference) -> None:
@@ -234,7 +249,10 @@ def test_what_one_stream_says_alone_does_not_depend_on_when_the_others_come(
         mixed.append(source.pop(0))
     both, signals = reduce(first_state(plan), [promotion(reference), *mixed], plan)
     assert [signal for signal in signals if signal.kind != "state"] == []
-    assert evidence_of(both, plan)["prediction.class"] == evidence_of(alone, plan)["prediction.class"]
+    assert (
+        evidence_of(both, plan)["predictions/prediction.class"]
+        == evidence_of(alone, plan)["predictions/prediction.class"]
+    )
     assert both.streams["predictions"] == alone.streams["predictions"]
 
 
