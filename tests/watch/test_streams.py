@@ -102,6 +102,20 @@ def test_a_confidence_that_fell_is_told_in_figures(plan: WatchPlan, reference: R
     assert found[0].message.startswith("prediction.confidence fell from 0.75 to 0.3")
 
 
+def test_of_a_prediction_number_the_first_of_a_tick_votes_and_of_a_class_all(
+    plan: WatchPlan, reference: Reference
+) -> None:
+    first, second = (
+        told("predictions", 0, {**classes(4), "prediction.confidence": FeatureSketch(count=1, total=of)})
+        for of in (0.9, 0.5)
+    )
+    inputs = [promotion(reference), first, Arrived(_numbered(second.sketch, 1), second.at)]
+    state, _ = reduce(first_state(plan), inputs, plan)
+    votes = state.streams["predictions"].open[TICK].votes["A"]
+    assert votes["prediction.confidence"] == FeatureSketch(count=1, total=0.9)
+    assert votes["prediction.class"].values == {"ok": 12, "scratch": 8}
+
+
 def test_what_other_versions_answered_moves_nothing(plan: WatchPlan, reference: Reference) -> None:
     other = [told("predictions", second, classes(10), version="r2") for second in range(60)]
     state, _ = reduce(first_state(plan), [promotion(reference), *other], plan)

@@ -64,7 +64,9 @@ def begin(version: str, reference: Reference | None, at: int, plan: WatchPlan) -
     return begun, signals
 
 
-def judge(state: Detection, tick: ClosedTick, stream: Subject, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
+def judge(
+    state: Detection, tick: ClosedTick, plan: WatchPlan, stream: Subject = "inputs"
+) -> tuple[Detection, list[Signal]]:
     """The evidence after one closed tick of a stream, and a signal for each alarm."""
     if state.reference is None or not state.features or state.reference.tick_ms != plan.tick_ms:
         return state, []
