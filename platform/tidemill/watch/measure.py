@@ -36,6 +36,8 @@ RAISE = 1.25
 """Factor by which the tolerance grows until the older half does not alarm."""
 LARGEST_TOLERANCE = 0.5
 """Beyond it half of all values may move unseen: nothing worth promising is left."""
+FEW = 0.1
+"""Share of the rows below which a category's commonest values are not common."""
 THIRTY_DAYS_MS = 30 * 86_400_000
 _CHUNK = 512
 """Ticks of the older half that are replayed at a time, so that many features need little memory."""
@@ -155,6 +157,19 @@ def _missing(whole: FeatureVotes, newer: FeatureVotes, risk: float) -> tuple[Mis
 
 
 def _verdict(
+    votes: FeatureVotes, needed: int, found: Dependence, too_small: bool, tolerance: float
+) -> tuple[State, str]:
+    state, reason = _promise(votes, needed, found, too_small, tolerance)
+    if state != "ok" and votes.others:
+        known = 1 - float(votes.table[:, -1].mean())
+        if known < FEW:
+            reason += (
+                f"; of its values the {len(votes.labels)} commonest hold only {known:.2f} of the rows, as if of ids"
+            )
+    return state, reason
+
+
+def _promise(
     votes: FeatureVotes, needed: int, found: Dependence, too_small: bool, tolerance: float
 ) -> tuple[State, str]:
     if found.grows:
