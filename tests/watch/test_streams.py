@@ -109,7 +109,7 @@ def test_of_a_prediction_number_the_first_of_a_tick_votes_and_of_a_class_all(
         told("predictions", 0, {**classes(4), "prediction.confidence": FeatureSketch(count=1, total=of)})
         for of in (0.9, 0.5)
     )
-    inputs = [promotion(reference), first, Arrived(_numbered(second.sketch, 1), second.at)]
+    inputs: list[Input] = [promotion(reference), first, Arrived(_numbered(second.sketch, 1), second.at)]
     state, _ = reduce(first_state(plan), inputs, plan)
     votes = state.streams["predictions"].open[TICK].votes["A"]
     assert votes["prediction.confidence"] == FeatureSketch(count=1, total=0.9)
