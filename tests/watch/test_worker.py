@@ -5,16 +5,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
+from tests.watch.test_concept import outcomes, rows, trigger_of
+from tests.watch.test_concept import resource as concept_resource
 
 from tidemill.artifacts import Manifest, PredictionShape, artifact_uri, write
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import Conflict
+from tidemill.events.cluster import Cluster
 from tidemill.events.kafka import RecordReader, RecordWriter, Stamped, ensure_topics
 from tidemill.events.records import Decision, Signal, Sketch, Topics
 from tidemill.spec.model import ContinualModel
 from tidemill.testing import eventually
 from tidemill.watch import worker as worker_module
+from tidemill.watch.answers import reference_of
 from tidemill.watch.plan import plan_of
 from tidemill.watch.reference import FILE, Reference, encode_reference
 from tidemill.watch.store import WatchStore
@@ -89,6 +94,10 @@ class World:
         for tick in range(first, last):
             self.writer.send(self.topics.sketches, self.sketch(tick, brightness, jitter=True), key="source")
         self.writer.flush()
+
+    def is_sketches(self, source: str) -> bool:
+        with Cluster(self.kafka) as cluster:
+            return source in map(str, cluster.sources(self.topics.sketches).values())
 
     def signals(self) -> list[Signal]:
         with RecordReader(self.kafka, self.topics.signals, Signal) as reader:
@@ -251,6 +260,50 @@ def test_a_reference_with_a_changed_byte_is_not_used(world: World, reference: Re
     assert last is not None
     assert last.state is not None
     assert last.state.reference is None
+
+
+def test_a_rise_of_the_error_is_signalled_from_the_outcomes(world: World) -> None:
+    model = concept_resource()
+    reference = reference_of(rows(), model, trigger_of(model))
+    labels = world.resource.spec.labels.model_copy(update={"control": 1.0})
+    spec = world.resource.spec.model_copy(update={"triggers": model.spec.triggers, "labels": labels})
+    world.resource = world.resource.model_copy(update={"spec": spec})
+    world.promote("r1", reference)
+    with world.watch() as watch:
+        for judged in outcomes(dict.fromkeys("ABC", [0.04] * 60 + [0.9] * 60)):
+            world.writer.send(world.topics.outcomes, judged.outcome, key=judged.outcome.prediction_id)
+        world.writer.flush()
+        step_until(watch, lambda: any(signal.kind == "concept" for signal in world.signals()))
+    first = next(signal for signal in world.signals() if signal.kind == "concept")
+    assert (first.subject, first.feature, first.version) == ("errors", "error", "r1")
+    assert first.message.endswith(", since 12:01")
+
+
+def test_after_an_upgrade_evidence_starts_anew_where_the_log_was_read_to_and_the_version_is_known(
+    world: World, reference: Reference
+) -> None:
+    world.promote("r1", reference)
+    world.ticks(0, 30, 0.6)
+    with world.watch() as watch:
+        step_until(watch, lambda: (last := world.stored().last()) is not None and last.version == "r1")
+        watch.commit()
+    before = world.stored().last()
+    assert before is not None
+    assert before.state is not None
+    earlier = msgspec.structs.replace(before.state, format=1)
+    old = msgspec.structs.replace(before, sequence=before.sequence + 1, state=earlier, signals=())
+    world.ticks(30, 31, 0.6)  # what the earlier release took last
+    sketches = next(source for source in before.offsets if world.is_sketches(source))
+    moved = {**before.offsets, sketches: before.offsets[sketches] + 1}
+    world.stored().commit(msgspec.structs.replace(old, offsets=moved), before.offsets, {})
+    with world.watch() as watch:
+        world.ticks(31, 90, 0.2)
+        step_until(watch, lambda: any(signal.kind == "drift" for signal in world.signals()))
+    first, *_ = (signal for signal in world.signals() if signal.feature == "watch")
+    assert (first.kind, first.version) == ("state", "r1")
+    assert first.message.startswith("watch: evidence starts anew: an earlier release of Tidemill wrote the state")
+    drift = next(signal for signal in world.signals() if signal.kind == "drift")
+    assert (drift.version, drift.since) == ("r1", 31_000)
 
 
 def test_without_a_drift_trigger_the_worker_only_waits(resource: ContinualModel) -> None:

@@ -129,5 +129,5 @@ def _reference(place: Place, snapshot: Snapshot, files: Mapping[str, bytes], man
     reference = reference_of(Rows(snapshot.reference(), said, known), resource, trigger)
     for feature in reference.features:
         if feature.state != "ok":
-            print(f"{_WHAT[feature.kind]} of {feature.key} will not be signalled: {feature.reason}", flush=True)
+            print(f"{_WHAT[feature.kind]} of {feature.said} will not be signalled: {feature.reason}", flush=True)
     return encode_reference(reference)

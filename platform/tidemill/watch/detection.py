@@ -64,7 +64,9 @@ def begin(version: str, reference: Reference | None, at: int, plan: WatchPlan) -
     return begun, signals
 
 
-def judge(state: Detection, tick: ClosedTick, stream: Subject, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
+def judge(
+    state: Detection, tick: ClosedTick, plan: WatchPlan, stream: Subject = "inputs"
+) -> tuple[Detection, list[Signal]]:
     """The evidence after one closed tick of a stream, and a signal for each alarm."""
     if state.reference is None or not state.features or state.reference.tick_ms != plan.tick_ms:
         return state, []
@@ -72,11 +74,14 @@ def judge(state: Detection, tick: ClosedTick, stream: Subject, plan: WatchPlan) 
         hits_of(feature, _votes_of(tick, feature), edges) if feature.subject == stream else NO_HITS
         for feature, edges in zip(state.features, state.detectors.edges, strict=True)
     ]
+    votes = np.stack([of.votes for of in found])
+    if not votes.any():
+        return state, []
     drift, alarms = step(
         state.detectors,
         state.drift,
         np.stack([of.hits for of in found]),
-        np.stack([of.votes for of in found]),
+        votes,
         end=tick.end,
         tick=plan.tick_ms,
         period=plan.period_ms,
@@ -96,8 +101,9 @@ def evidence(state: Detection) -> dict[str, float]:
 
 def state_signal(about: str, reason: str, version: str, at: int, plan: WatchPlan, subject: Subject) -> Signal:
     """A signal that something is not watched as declared, and why."""
+    key = about if subject == "inputs" else f"{subject}/{about}"
     return Signal(
-        signal_id=deterministic_id("state", plan.model, version, about, at),
+        signal_id=deterministic_id("state", plan.model, version, key, at),
         kind="state",
         subject=subject,
         feature=about,
@@ -139,13 +145,13 @@ def _reason(feature: FeatureReference, reference: Reference | None, plan: WatchP
 
 
 def _state_signal(feature: FeatureReference, reason: str, version: str, at: int, plan: WatchPlan) -> Signal:
-    signal = state_signal(feature.key, reason, version, at, plan, feature.subject)
+    signal = state_signal(feature.said, reason, version, at, plan, feature.subject)
     return msgspec.structs.replace(signal, feature=feature.name, slice=feature.slice)
 
 
 def _drift_signal(state: Detection, alarm: Alarm, end: int, plan: WatchPlan) -> Signal:
     feature, *others = (state.features[row] for row in alarm.features)
-    also: Sequence[str] = [other.key for other in others]
+    also: Sequence[str] = [other.said for other in others]
     found = change(feature, alarm, state.recent, entity=plan.entity, also=also)
     version = state.version or ""
     is_loss = feature.kind == "loss"

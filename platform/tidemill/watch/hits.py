@@ -46,7 +46,7 @@ def level(feature: FeatureReference, row: int) -> str:
 
 def new_values(feature: FeatureReference) -> str:
     """The key of the values that have no row of their own."""
-    return f"{feature.name}+"
+    return f"{feature.key}+"
 
 
 def hits_of(feature: FeatureReference, votes: Mapping[str, FeatureSketch], edges: Floats) -> Hits:

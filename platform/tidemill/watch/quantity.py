@@ -87,9 +87,14 @@ class FeatureReference(msgspec.Struct, frozen=True, kw_only=True):
     that it rose by twice the tolerance."""
 
     @property
-    def key(self) -> str:
-        """Its name among all quantities of a version: losses of several groups have one name."""
+    def said(self) -> str:
+        """What people call it: losses of several groups have one name."""
         return self.name if self.slice is None else f"{self.name}, {self.slice}"
+
+    @property
+    def key(self) -> str:
+        """What no other quantity of its version is called: an event field may be called as the loss is."""
+        return self.said if self.subject == "inputs" else f"{self.subject}/{self.said}"
 
 
 def fits(feature: FeatureReference) -> bool:

@@ -65,7 +65,7 @@ def reduce(state: WatchState, inputs: Iterable[Input], plan: WatchPlan) -> tuple
         ticks, lateness = streams[stream], plan.lateness_of(stream)
         streams[stream], closed = merge(ticks, arrived, lateness, current.labels, one_row=stream in ONE_ROW)
         for tick in closed:
-            current, signals = judge(current, tick, stream, plan)
+            current, signals = judge(current, tick, plan, stream)
             said += signals
     return _stored(streams, current, pending), tuple(said)
 

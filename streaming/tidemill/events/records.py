@@ -247,9 +247,10 @@ class Sketch(Record, frozen=True, kw_only=True):
 
     `votes[tick][entity][feature]`: a tick is `event_time // tick_ms`. Only events count that were taken in and
     arrived no later than `allowedLateness` after their event time. `max_event_time` is over all events of the range
-    that were taken in, 0 where there were none: a reader takes the maximum. Of predictions and labels the time is when
-    they were made; the features are `prediction.class`, `prediction.confidence`, `label.<field>` and the like, and
-    predictions stand under the version that made them (`answers[version]` is as `votes`).
+    that were taken in, 0 where there were none: a reader takes the maximum. Of predictions the time is when they were
+    made, of labels when they arrived; the features are `prediction.class`, `prediction.confidence`, `label.<field>` and
+    the like, of which a number is the first row's, and predictions stand under the version that made them
+    (`answers[version]` is as `votes`). A label that names no entity stands under "".
 
     **Bounded.** Of a tick with very many entities those are kept whose hash, a number in [0, 1) that depends on the
     entity and the tick, is below `kept[tick]`, whole; all where the tick is not named. Of two sketches of one tick the

@@ -187,14 +187,15 @@ def _sketch(kind: Kind, source: Source, span: Span, rows: pl.DataFrame) -> Sketc
 
 def _tally(answers: Answers, rows: pl.DataFrame, kept: dict[int, float]) -> Votes:
     """Votes of rows in the order of their offsets; lowers the bounds in `kept` to theirs."""
-    tick = pl.col(_TICK)
-    votes, bounds = tally(rows, tick, numbers=[], categories=answers.categories)
-    if answers.numbers:
-        first = rows.unique([_TICK, "entity"], keep="first", maintain_order=True)
-        numbers, bounds = tally(first, tick, numbers=answers.numbers, categories=[])
-        for number, entities in numbers.items():
-            for entity, features in entities.items():
-                votes.setdefault(number, {}).setdefault(entity, {}).update(features)
+    first = pl.struct(_TICK, "entity").is_first_distinct()
+    rows = rows.with_columns(pl.when(first).then(pl.col(name)).alias(name) for name in answers.numbers)
+    votes, bounds = tally(rows, pl.col(_TICK), numbers=answers.numbers, categories=answers.categories)
+    for entities in votes.values() if answers.numbers else ():
+        for features in entities.values():
+            for name in answers.numbers:
+                if features[name].count + features[name].missing > 1:  # the other rows were not asked
+                    there = features[name].count
+                    features[name] = FeatureSketch(count=there, total=features[name].total, missing=1 - there)
     for number, bound in bounds.items():
         kept[number] = min(bound, kept.get(number, 1.0))
     return votes
