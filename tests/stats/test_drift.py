@@ -12,12 +12,17 @@ from hypothesis import strategies as st
 from tidemill.stats.drift import (
     BETS,
     BINS,
+    MISSING,
+    ROWS,
+    Alarm,
     Detectors,
     DriftState,
+    Missing,
     Watched,
     detectors,
     expected_votes,
     feature_evidence,
+    grow,
     start,
     step,
 )
@@ -63,7 +68,7 @@ def log_e(watched: Detectors) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.f
 def test_a_vote_at_the_shifted_edge_leaves_no_bet_richer_on_average(tau: float) -> None:
     watched = detectors([uniform(tau=tau)])
     hit, miss = log_e(watched)
-    shares = np.array([[k / BINS, 1 - k / BINS] for k in range(BINS + 1)])
+    shares = np.array([[k / BINS, 1 - k / BINS] for k in range(ROWS)])
     p = np.minimum(shares + 0.3, 1)[None, :, :, None]
     mean = p * hit + (1 - p) * miss
     assert mean[np.broadcast_to(watched.on[..., None], mean.shape)].max() <= 1 + 1e-12
@@ -75,17 +80,16 @@ def test_a_vote_at_the_shifted_edge_leaves_no_bet_richer_on_average(tau: float) 
 def test_bets_at_edges_that_leave_no_room_are_off() -> None:
     watched = detectors([uniform()])
     shares = np.array(SHARES)
-    np.testing.assert_array_equal(watched.on[0, :, 0], shares + 0.3 < 1)
-    np.testing.assert_array_equal(watched.on[0, :, 1], shares - 0.3 > 0)
+    np.testing.assert_array_equal(watched.on[0, :MISSING, 0], shares + 0.3 < 1)
+    np.testing.assert_array_equal(watched.on[0, :MISSING, 1], shares - 0.3 > 0)
+    assert not watched.on[0, MISSING].any()
     assert watched.mixture.sum() * len(BETS) == pytest.approx(1)
 
 
 def test_a_tick_without_votes_changes_nothing() -> None:
     watched = detectors([uniform(), uniform()])
     before, _ = run(watched, [[[3.5], [2.5]]])
-    after, alarms = step(
-        watched, before, np.zeros((2, BINS + 1)), np.zeros(2), end=99 * SECOND, tick=SECOND, period=PERIOD
-    )
+    after, alarms = step(watched, before, np.zeros((2, ROWS)), np.zeros(2), end=99 * SECOND, tick=SECOND, period=PERIOD)
     assert not alarms
     for name in ("evidence", "cusum", "since", "updated"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
@@ -94,7 +98,7 @@ def test_a_tick_without_votes_changes_nothing() -> None:
 def test_silence_earns_at_most_one_tick_of_fresh_evidence() -> None:
     watched = detectors([uniform()])
     state, _ = run(watched, [[[3.5]]])
-    below = np.array([[float(edge >= 3.5) for edge in EDGES]])
+    below = np.array([[float(edge >= 3.5) for edge in watched.edges[0]]])
     soon, _ = step(watched, state, below, np.ones(1), end=2 * SECOND, tick=SECOND, period=PERIOD)
     late, _ = step(watched, state, below, np.ones(1), end=9_999 * SECOND, tick=SECOND, period=PERIOD)
     np.testing.assert_array_equal(soon.evidence, late.evidence)
@@ -166,7 +170,7 @@ def test_an_alarm_takes_only_what_its_feature_has(alone: float) -> None:
     state, alarms = step(
         watched,
         replace(near, evidence=np.broadcast_to(evidence, near.evidence.shape)),
-        np.zeros((2, BINS + 1)),
+        np.zeros((2, ROWS)),
         np.zeros(2),
         end=SECOND,
         tick=SECOND,
@@ -185,7 +189,7 @@ def test_features_alarm_together_where_none_does_alone() -> None:
     state, alarms = step(
         watched,
         replace(near, evidence=evidence),
-        np.tile(np.array(SHARES) * 16, (3, 1)),
+        np.tile(np.append(SHARES, 0.0) * 16, (3, 1)),
         np.array([0.0, 0.0, 16.0]),
         end=SECOND,
         tick=SECOND,
@@ -203,7 +207,7 @@ def test_a_feature_that_is_off_never_alarms() -> None:
 
 def test_a_tick_of_very_many_votes_does_not_overflow() -> None:
     watched = detectors([uniform()])
-    for below in (np.zeros((1, BINS + 1)), np.full((1, BINS + 1), 1e7)):
+    for below in (np.zeros((1, ROWS)), np.full((1, ROWS), 1e7)):
         state, alarms = step(watched, start(watched), below, np.array([1e7]), end=SECOND, tick=SECOND, period=PERIOD)
         assert len(alarms) == 1
         assert np.isfinite(alarms[0].evidence)
@@ -217,7 +221,7 @@ def test_the_mean_evidence_on_the_boundary_grows_by_one_per_period() -> None:
     watched = detectors([replace(uniform(c_ref=0.0, tau=0.5), edges=(0.0,), shares=(0.3,))] * streams)
     state = start(watched)
     for number in range(ticks):
-        below = np.full((streams, BINS + 1), 2.0)
+        below = np.full((streams, ROWS), 2.0)
         below[:, 0] = rng.binomial(2, 0.5, streams)  # at the boundary: 0.3 + 0.2
         state, _ = step(
             watched, state, below, np.full(streams, 2.0), end=(number + 1) * SECOND, tick=SECOND, period=period
@@ -275,3 +279,65 @@ def test_after_every_tick_less_than_one_alarm_is_left_in_m(ticks: list[list[list
         state, _ = run(watched, [tick], state, period=50.0 * SECOND)
         assert feature_evidence(watched, state).sum() < 1
         assert (state.evidence >= 0).all()
+
+
+fractions = st.lists(st.floats(0, 1), min_size=1, max_size=8)
+
+
+@given(fractions, st.floats(0.01, 0.98))
+def test_hits_that_are_fractions_never_bring_more_than_their_true_capital(hits: list[float], p: float) -> None:
+    watched = detectors([Watched((), (p,), tolerance=0.01, c_ref=0.0, tau=0.5)])
+    state = start(watched)
+    summed = np.zeros((1, ROWS))
+    summed[0, 0] = sum(hits)
+    grown = grow(watched, state, summed, np.array([float(len(hits))]), end=SECOND, tick=SECOND, period=SECOND)
+    for direction, (null, own) in enumerate([(p + 0.01, hits), (1 - p + 0.01, [1 - hit for hit in hits])]):
+        if null < 1:
+            true = [math.prod(1 + bet / null * (hit - null) for hit in own) for bet in BETS]
+            assert (grown.evidence[0, 0, direction] <= np.array(true) * (1 + 1e-9)).all()
+
+
+def test_the_missing_rate_has_votes_of_its_own() -> None:
+    """Three entities, of which one has a value: the edges count one vote, the missing rate three."""
+    watched = detectors([replace(uniform(), missing=Missing(share=0.0, c_ref=0.02, tau=1.0))])
+    hits, votes = np.append(np.array(EDGES) >= 3.5, 2.0)[None], np.append(np.ones(BINS + 1), 3.0)[None]
+    grown = grow(watched, start(watched), hits, votes, end=SECOND, tick=SECOND, period=PERIOD)
+    alone = grow(detectors([uniform()]), start(watched), hits, np.ones(1), end=SECOND, tick=SECOND, period=PERIOD)
+    np.testing.assert_array_equal(grown.evidence[0, :MISSING], alone.evidence[0, :MISSING])
+    null = 0.2 + 0.02
+    gains = [(1 + bet / null * (1 - null)) * math.sqrt(1 - bet) for bet in BETS]  # 2 hits and 1 miss, to the half
+    assert grown.evidence[0, MISSING, 0] * PERIOD / SECOND == pytest.approx(gains)
+
+
+def test_a_feature_without_any_value_alarms_by_its_missing_rate() -> None:
+    watched = detectors([replace(uniform(), missing=Missing(share=0.0, c_ref=0.02, tau=1.0)), uniform()])
+    hits, votes = np.zeros((2, ROWS)), np.zeros((2, ROWS))
+    hits[0, MISSING] = votes[0, MISSING] = 3.0
+    state, alarms = start(watched), ()
+    for number in range(15):
+        state, alarms = step(watched, state, hits, votes, end=(number + 1) * SECOND, tick=SECOND, period=PERIOD)
+        if alarms:
+            break
+    assert [(alarm.features, alarm.row, alarm.more, alarm.since) for alarm in alarms] == [((0,), MISSING, True, 0)]
+    assert (state.updated[1], math.isinf(alarms[0].edge)) == (-1, True)
+
+
+def test_where_only_a_rise_is_drift_a_fall_is_not_bet_on() -> None:
+    watched = detectors([Watched((), (0.6,), tolerance=0.05, c_ref=0.02, tau=1.0, only_rise=True)])
+    hits = np.zeros((1, ROWS))
+    for level, found in ((0.0, False), (0.95, True)):
+        state, alarms = start(watched), list[Alarm]()
+        hits[0, 0] = 10 * level
+        for number in range(50):
+            state, said = step(
+                watched, state, hits, np.array([10.0]), end=(number + 1) * SECOND, tick=SECOND, period=PERIOD
+            )
+            alarms += said
+        assert bool(alarms) == found
+
+
+def test_each_row_may_have_slack_of_its_own() -> None:
+    common = Watched((), (0.2, 0.8), tolerance=0.1, c_ref=0.05, tau=1.0)
+    watched = detectors([common, replace(common, margins=(0.05, 0.02))])
+    np.testing.assert_array_equal(watched.hit[0, 0], watched.hit[1, 0])
+    assert (watched.hit[0, 1, 0] < watched.hit[1, 1, 0]).all()

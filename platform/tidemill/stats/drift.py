@@ -1,17 +1,28 @@
-"""Drift with a promised false-alarm rate: mixtures of e-detectors over the distribution function of each feature.
+"""Drift with a promised false-alarm rate: mixtures of e-detectors over shares of what is watched of each feature.
 
-A *window tick* brings each feature some votes in [-inf, inf]: one per entity. For a bin edge q, let I = 1{vote <= q}
-and F the reference's share at or below q. Drift is what lies beyond the tolerance:
+A *window tick* brings each feature some votes, one per entity. A feature has up to 18 *rows*, each a share that is bet
+on, and in each a vote has a hit I in [0, 1]:
 
-    up:   P(I = 1) > F + tolerance + c_ref              down:   P(I = 0) > 1 - F + tolerance + c_ref
+    a number     one row an edge q of the reference's bins: I = 1{vote <= q}
+    a category   one row a value, and one for all others: I is the share of the entity's rows with it
+    a loss       one row: I is the entity's mean loss
+    any          the last row is its missing rate: I is the share of the entity's rows without a value
 
-Call the right-hand side p. For a fixed bet lambda in (0, 1/p) the capital of a vote with hit h in {0, 1} (h = I or
-1 - I) is 1 + lambda (h - p): its mean is at most 1 while there is no drift (Waudby-Smith & Ramdas 2024, "Estimating
+Let F be the reference's mean of I. Drift is what lies beyond the tolerance:
+
+    up:   E(I) > F + tolerance + c_ref                  down:   E(1 - I) > 1 - F + tolerance + c_ref
+
+Call the right-hand side p. For a fixed bet lambda in (0, 1/p) the capital of a vote with hit h (h = I or 1 - I) is
+1 + lambda (h - p): its mean is at most 1 while there is no drift (Waudby-Smith & Ramdas 2024, "Estimating
 means of bounded random variables by betting", JRSS-B 86: the capital process prod_i (1 + lambda_i (X_i - m))). The
-product over the tick's votes is e. Votes are not independent, so log e is divided by g = 2 tau
-(`tidemill.stats.dependence`); with it the promise is asymptotic.
+product over the tick's votes is e. Only sums of hits are kept: since the logarithm is concave,
 
-Each (edge, direction, bet) is a Shiryaev-Roberts e-detector (Shin, Ramdas & Rinaldo 2024, "E-detectors: a
+    log(1 + lambda (h - p)) >= h log(1 + lambda (1 - p)) + (1 - h) log(1 - lambda p),
+
+with equality for h in {0, 1}, what is added up is at most the true capital: it alarms later, never more often. Votes are
+not independent, so log e is divided by g = 2 tau (`tidemill.stats.dependence`); with it the promise is asymptotic.
+
+Each (row, direction, bet) is a Shiryaev-Roberts e-detector (Shin, Ramdas & Rinaldo 2024, "E-detectors: a
 nonparametric framework for sequential change detection", NEJSDS: M_n = L_n (M_{n-1} + 1)), scaled to event time:
 
     M <- (M + u) e,     u = (end of this tick - end of the last updated one, at most one tick) / budget period
@@ -24,7 +35,7 @@ P(any within T) <= T / period (Markov at the first alarm).
 Beside each M runs the e-CUSUM of the same paper in logs, max(0, S + log e): the tick at which it last stood at 0
 maximises the product of e over starting points, and is shown as "since".
 
-All is pure and vectorised: O(features x edges x bets) a tick. Products are formed in logs; M itself is bounded by
+All is pure and vectorised: O(features x rows x bets) a tick. Products are formed in logs; M itself is bounded by
 the alarm and kept as it is, so that a state written as text is read back the same.
 """
 
@@ -37,9 +48,12 @@ import numpy.typing as npt
 __all__ = [
     "BETS",
     "BINS",
+    "MISSING",
+    "ROWS",
     "Alarm",
     "Detectors",
     "DriftState",
+    "Missing",
     "Watched",
     "detectors",
     "expected_votes",
@@ -55,6 +69,10 @@ Ints = npt.NDArray[np.int64]
 
 BINS = 16
 """Bins between quantiles of the reference; their 17 edges include the outer two, where F is 0 and 1."""
+ROWS = BINS + 2
+"""Rows of a feature: 17 edges, or 15 values and all others, and the missing rate."""
+MISSING = ROWS - 1
+"""The row of the missing rate, whatever the others are."""
 BETS = (0.1, 0.3, 0.6, 0.95)
 """Bets as shares of the largest one, lambda = share / p: from a small excess over p to a complete shift."""
 NAMED = 0.1
@@ -64,31 +82,48 @@ _LARGEST_LOG = 700.0
 
 
 @dataclass(frozen=True)
+class Missing:
+    """What is watched of a feature's missing rate; it has votes of its own, and so slack of its own."""
+
+    share: float
+    c_ref: float
+    tau: float
+
+
+@dataclass(frozen=True)
 class Watched:
-    """What is watched of one feature: the edges (at most 17, rising), F there, and the slack around it."""
+    """What is watched of one feature: the rows' shares (at most 17), and the slack around them."""
 
     edges: Sequence[float]
+    """Of a number, rising, one a row; else empty."""
     shares: Sequence[float]
+    """F in each row."""
     tolerance: float
     c_ref: float
     tau: float
     on: bool = True
     """Whether it may alarm; one that may not keeps its weight, unused."""
+    margins: Sequence[float] = ()
+    """c_ref of each row, where they differ."""
+    missing: Missing | None = None
+    only_rise: bool = False
+    """Whether only more hits than before are drift."""
 
 
 @dataclass(frozen=True)
 class Detectors:
-    """The fixed part of F features' detectors. Arrays are (F, E), (F, E, 2) with up = 0, down = 1, or (F, E, 2, B)."""
+    """The fixed part of F features' detectors. Arrays are (F, R), (F, R, 2) with up = 0, down = 1, or (F, R, 2, B)."""
 
     edges: Floats
+    """inf where a row has none."""
     hit: Floats
-    """log(1 + lambda (1 - p)) / g: what a hit adds to log e (F, E, 2, B)."""
+    """log(1 + lambda (1 - p)) / g: what a hit adds to log e (F, R, 2, B)."""
     miss: Floats
-    """log(1 - lambda p) / g: what a miss adds (F, 1, 1, B)."""
+    """log(1 - lambda p) / g: what a miss adds (F, R, 1, B)."""
     on: npt.NDArray[np.bool_]
-    """Which edges and directions are bet on (F, E, 2)."""
+    """Which rows and directions are bet on (F, R, 2)."""
     mixture: Floats
-    """Weight of each bet in M_f (F, E, 2, 1): one over their number, 0 where off."""
+    """Weight of each bet in M_f (F, R, 2, 1): one over their number, 0 where off."""
     weights: Floats
     """w_f (F,)."""
 
@@ -98,11 +133,11 @@ class DriftState:
     """The moving part. Times are milliseconds of event time."""
 
     evidence: Floats
-    """M of each bet (F, E, 2, B)."""
+    """M of each bet (F, R, 2, B)."""
     cusum: Floats
-    """The e-CUSUM in logs (F, E, 2, B)."""
+    """The e-CUSUM in logs (F, R, 2, B)."""
     since: Ints
-    """End of the tick at which the e-CUSUM last stood at 0 (F, E, 2, B)."""
+    """End of the tick at which the e-CUSUM last stood at 0 (F, R, 2, B)."""
     updated: Ints
     """End of the last tick with votes (F,); -1 before the first."""
 
@@ -116,25 +151,31 @@ class Alarm:
     evidence: float
     since: int
     edge: float
-    """The edge at which the strongest feature's strongest bet was won."""
+    """The edge at which the strongest feature's strongest bet was won; inf where its row has none."""
     rises: bool
-    """Whether more votes than before lie above that edge (else below)."""
+    """Whether more votes than before lie above that edge (else below): fewer hits than before."""
+    row: int = 0
+    """The strongest feature's row in which it was won."""
+
+    @property
+    def more(self) -> bool:
+        """Whether there are more hits than before in that row (else fewer)."""
+        return not self.rises
 
 
 def detectors(features: Sequence[Watched]) -> Detectors:
     """The detectors of `features`, with equal weights 1/F."""
-    shape = (len(features), BINS + 1)
+    shape = (len(features), ROWS)
     edges, nulls, on = np.full(shape, np.inf), np.ones((*shape, 2)), np.zeros((*shape, 2), dtype=bool)
-    for row, feature in enumerate(features):
-        width = len(feature.edges)
-        share = np.asarray(feature.shares, dtype=np.float64)
-        edges[row, :width] = feature.edges
-        nulls[row, :width] = np.stack([share, 1 - share], axis=-1) + feature.tolerance + feature.c_ref
-        on[row, :width] = feature.on
+    tau = np.ones(shape)
+    for number, feature in enumerate(features):
+        edges[number, : len(feature.edges)] = feature.edges
+        nulls[number], tau[number] = _nulls(feature)
+        on[number, :, 0] = feature.on
+        on[number, :, 1] = feature.on and not feature.only_rise
     on &= nulls < 1
     p = np.where(on, nulls, 0.5)[..., None]
-    bets = np.asarray(BETS)
-    scale = np.array([2 * feature.tau for feature in features]).reshape(-1, 1, 1, 1)
+    bets, scale = np.asarray(BETS), 2 * tau[..., None, None]
     count = np.maximum(on.sum(axis=(1, 2)) * len(BETS), 1).reshape(-1, 1, 1)
     return Detectors(
         edges=edges,
@@ -144,6 +185,16 @@ def detectors(features: Sequence[Watched]) -> Detectors:
         mixture=(on / count)[..., None],
         weights=np.full(len(features), 1 / max(len(features), 1)),
     )
+
+
+def _nulls(feature: Watched) -> tuple[Floats, Floats]:
+    """The largest means of hits that are no drift (R, 2), 1 where nothing is watched; and tau (R,)."""
+    width, missing = len(feature.shares), feature.missing
+    share, slack, tau = np.ones(ROWS), np.ones(ROWS), np.ones(ROWS)
+    share[:width], slack[:width], tau[:width] = feature.shares, feature.margins or feature.c_ref, feature.tau
+    if missing is not None:
+        share[MISSING], slack[MISSING], tau[MISSING] = missing.share, missing.c_ref, missing.tau
+    return np.stack([share, 1 - share], axis=-1) + (feature.tolerance + slack)[:, None], tau
 
 
 def start(watched: Detectors) -> DriftState:
@@ -159,10 +210,10 @@ def feature_evidence(watched: Detectors, state: DriftState) -> Floats:
 
 
 def step(
-    watched: Detectors, state: DriftState, below: Floats, votes: Floats, *, end: int, tick: int, period: float
+    watched: Detectors, state: DriftState, hits: Floats, votes: Floats, *, end: int, tick: int, period: float
 ) -> tuple[DriftState, tuple[Alarm, ...]]:
     """One window tick: `grow`, then alarms, each of which sets what it took back to 0."""
-    state = grow(watched, state, below, votes, end=end, tick=tick, period=period)
+    state = grow(watched, state, hits, votes, end=end, tick=tick, period=period)
     parts = feature_evidence(watched, state)
     if parts.sum() < 1:
         return state, ()
@@ -179,31 +230,32 @@ def step(
 
 
 def grow(
-    watched: Detectors, state: DriftState, below: Floats, votes: Floats, *, end: int, tick: int, period: float
+    watched: Detectors, state: DriftState, hits: Floats, votes: Floats, *, end: int, tick: int, period: float
 ) -> DriftState:
     """The evidence after one window tick.
 
     Args:
         watched: the detectors.
         state: as the last call left it.
-        below: how many votes lie at or below each edge (F, E).
-        votes: how many votes there are (F,); a feature with none is left as it is.
+        hits: their sum over the votes, in each row (F, R).
+        votes: how many votes there are (F,), or in each row (F, R); a row with none is left as it is.
         end: end of the tick, milliseconds.
         tick: its length, milliseconds.
         period: the time in which one false alarm may be expected, milliseconds.
     """
-    hits = np.stack([below, votes[:, None] - below], axis=-1)[..., None]
-    log_e = hits * watched.hit + (votes.reshape(-1, 1, 1, 1) - hits) * watched.miss
+    votes = np.broadcast_to(votes.reshape(len(votes), -1), hits.shape)
+    both = np.stack([hits, votes - hits], axis=-1)[..., None]
+    log_e = both * watched.hit + (votes[..., None, None] - both) * watched.miss
     fresh = np.where(state.updated < 0, tick, np.clip(end - state.updated, 0, tick)) / period
     with np.errstate(divide="ignore"):  # no evidence and nothing fresh: the log of 0, and 0 it stays
         grown = np.log(state.evidence + fresh.reshape(-1, 1, 1, 1)) + log_e
     cusum = np.maximum(state.cusum + log_e, 0.0)
-    live = (votes > 0).reshape(-1, 1, 1, 1) & watched.on[..., None]
+    live = (votes > 0)[..., None, None] & watched.on[..., None]
     return DriftState(
         evidence=np.where(live, np.exp(np.minimum(grown, _LARGEST_LOG)), state.evidence),
         cusum=np.where(live, cusum, state.cusum),
         since=np.where(live & (cusum <= 0.0), end, np.where(state.since < 0, end - tick, state.since)),
-        updated=np.where(votes > 0, end, state.updated),
+        updated=np.where((votes > 0).any(axis=1), end, state.updated),
     )
 
 
@@ -226,18 +278,20 @@ def _alarm(watched: Detectors, state: DriftState, rows: tuple[int, ...], evidenc
         since=int(state.since[rows[0]][best]),
         edge=float(watched.edges[rows[0], best[0]]),
         rises=bool(best[1] == 1),
+        row=int(best[0]),
     )
 
 
-def expected_votes(watched: Detectors, row: int, shares: Floats, *, tick: int, period: float) -> float:
-    """About how many votes it takes until feature `row` alarms once its shares are `shares` (E,); inf: never.
+def expected_votes(watched: Detectors, feature: int, shares: Floats, *, tick: int, period: float) -> float:
+    """About how many votes it takes until a feature alarms once its first rows' shares are `shares`; inf: never.
 
     The bet that gets there first, from one tick's fresh M to 1/w_f: log(period / (tick w_f share in the mixture))
     over the mean of log e a vote.
     """
+    rows = slice(len(shares))
     after = np.stack([shares, 1 - shares], axis=-1)[..., None]
-    growth = after * watched.hit[row] + (1 - after) * watched.miss[row]
-    weight = np.broadcast_to(watched.mixture[row] * watched.weights[row], growth.shape)
+    growth = after * watched.hit[feature, rows] + (1 - after) * watched.miss[feature, rows]
+    weight = np.broadcast_to(watched.mixture[feature, rows] * watched.weights[feature], growth.shape)
     wins = (weight > 0) & (growth > 0)
     if not wins.any():
         return float("inf")
