@@ -8,14 +8,15 @@ same hour a day apart are less dependent than votes, so tau is not needed for th
 *What is done* where some hour lies further than half the tolerance from what it would be compared with:
 
 * a reference for each hour of the day from 14 days on, for each hour of the week from 8 weeks on. Its shares rest on
-  the votes of that hour alone, so c_ref is that of the hour with the fewest, with the hours counted in the union:
-  sqrt(ln(2 F H / delta) tau / (2 N_hour)). An hour with too few votes is not watched; where they hold more than a
-  tenth of all votes there is no reference by hour;
+  the votes of that hour alone, so c_ref is that of the hour with the fewest, N_hour, and all H hours share the risk:
+  sqrt(ln(2 H / risk) tau / (2 N_hour)). An hour whose c_ref would be above half the tolerance is not watched; where
+  such hours hold more than a tenth of all votes there is no reference by hour;
 * else the tolerance rises to the largest deviation of an hour from what it is compared with.
 
 Either way dependence is measured with the season removed: it is not memory.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -24,7 +25,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DELTA", "Fit", "Hourly", "Season", "fit_season", "hourly", "season_words"]
+__all__ = ["Fit", "Hourly", "Season", "fit_season", "hourly", "season_words", "usual_mean"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -37,24 +38,23 @@ REPEATS: Mapping[int, int] = {DAY: 14, WEEK: 8}
 """Repeats from which there may be a reference for each hour: 14 days, 8 weeks."""
 ERRORS = 3.0
 """Standard errors above chance from which a difference between hours is believed."""
-DELTA = 0.01
-"""Probability that the shares are further than c_ref from the truth anywhere, over all features and hours."""
 UNWATCHED = 0.1
 """Share of votes that may lie in hours with too few of them."""
-NAMES: Mapping[int, str] = {DAY: "day", WEEK: "week"}
+Cycle = Literal["day", "week"]
+NAMES: Mapping[int, Cycle] = {DAY: "day", WEEK: "week"}
 
 
 class Season(msgspec.Struct, frozen=True, kw_only=True):
     """How hours of one feature differ, and what is done about it."""
 
-    differ: Literal["day", "week"]
+    differ: Cycle
     """Whose hours differ."""
     by_hour: Literal["", "day", "week"] = ""
     """Of what each hour has a reference of its own; empty: the tolerance holds for all hours together."""
     spread: float
     """Largest deviation of an hour's share at an edge from that of all hours."""
     deviation: float
-    """The same from what it is compared with; the tolerance is at least this."""
+    """The same from what it is compared with, which the tolerance is at least; 0 from its own."""
     why_not: str = ""
     """Why there is no finer reference, with figures."""
     shares: tuple[tuple[float, ...], ...] = ()
@@ -89,11 +89,13 @@ class Hourly:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a feature is compared with."""
+    """What is done about a season."""
 
-    season: Season | None
-    c_ref: float
+    season: Season
     tolerance: float
+    """The declared one, or the deviation of hours where that is larger."""
+    c_ref: float | None
+    """That of a reference by hour; None where there is none."""
 
 
 def hourly(ticks: Ints, hits: Floats, votes: Floats, tick_ms: int) -> Hourly:
@@ -106,66 +108,58 @@ def hourly(ticks: Ints, hits: Floats, votes: Floats, tick_ms: int) -> Hourly:
 
 
 def fit_season(
-    seen: Hourly, newer: npt.NDArray[np.bool_], values: Floats, *, tau: float, features: int, tolerance: float
-) -> Fit:
-    """Choose what each hour is compared with.
+    seen: Hourly, newer: npt.NDArray[np.bool_], means: Floats, *, tau: float, risk: float, tolerance: float
+) -> Fit | None:
+    """Choose what each hour is compared with; None where hours do not differ.
 
     Args:
         seen: the whole reference.
         newer: which ticks are in the half that makes the reference (T,).
-        values: mean of the votes of each tick (T,).
+        means: mean of the votes of each tick (T,).
         tau: dependence, season removed.
-        features: how many share `DELTA`.
+        risk: probability that some share of some hour is further than c_ref from the truth.
         tolerance: the declared one.
     """
-    log_term = np.log(2 * features / DELTA)
-    total = max(float(seen.votes[newer].sum()), 1.0)
-    whole = Fit(None, float(np.sqrt(log_term * tau / (2 * total))), tolerance)
     if seen.cycle == 1:
-        return whole
-    spread = best = _deviation(seen, newer, 1)
+        return None
+    spread = deviation = _deviation(seen, newer, 1)
     chosen, why_not = 1, ""
-    tables: dict[int, tuple[Floats, Floats]] = {}
     for cycle in (DAY, WEEK):
-        if cycle > seen.cycle or best <= tolerance / 2:
+        if cycle > seen.cycle or deviation <= tolerance / 2:
             break
-        counts, table = tables[cycle] = _by_hour(seen, newer, cycle)
-        needed = (log_term + np.log(cycle)) * tau / (2 * (tolerance / 2) ** 2)
-        why_not = _refused(seen, counts, needed, cycle)
+        why_not = _refused(seen, _by_hour(seen, newer, cycle)[0], _needed(cycle, tau, risk, tolerance), cycle)
         if not why_not:
-            chosen, best = cycle, 0.0 if cycle == seen.cycle else _deviation(seen, newer, cycle)
-    season = Season(
-        differ="week" if seen.cycle == WEEK else "day",
-        spread=spread,
-        deviation=best,
-        why_not=why_not if best > tolerance / 2 else "",
-    )
+            chosen, deviation = cycle, _deviation(seen, newer, cycle)
+    season = Season(differ=NAMES[seen.cycle], spread=spread, deviation=deviation, why_not=why_not)
     if chosen == 1:
-        return Fit(season, whole.c_ref, max(tolerance, best))
-    counts, table = tables[chosen]
-    kept = counts >= (log_term + np.log(chosen)) * tau / (2 * (tolerance / 2) ** 2)
-    fewest = float(counts[kept].min())
-    return Fit(
-        msgspec.structs.replace(
-            season,
-            by_hour="week" if chosen == WEEK else "day",
-            shares=tuple(tuple(map(float, row)) if keep else () for row, keep in zip(table, kept, strict=True)),
-            means=_means(seen.hours[newer] % chosen, values[newer], seen.votes[newer], chosen),
-        ),
-        float(np.sqrt((log_term + np.log(chosen)) * tau / (2 * fewest))),
-        max(tolerance, best),
+        return Fit(season, max(tolerance, deviation), None)
+    counts, table = _by_hour(seen, newer, chosen)
+    kept = counts >= _needed(chosen, tau, risk, tolerance)
+    season = msgspec.structs.replace(
+        season,
+        by_hour=NAMES[chosen],
+        shares=tuple(tuple(map(float, row)) if keep else () for row, keep in zip(table, kept, strict=True)),
+        means=_means(seen.hours[newer] % chosen, means[newer], seen.votes[newer], chosen),
     )
+    c_ref = float(np.sqrt(np.log(2 * chosen / risk) * tau / (2 * counts[kept].min())))
+    return Fit(season, max(tolerance, deviation), c_ref)
 
 
 def season_words(season: Season) -> str:
     """The season in a sentence."""
-    differ = f"hours of the {season.differ} differ by up to {season.spread:.2g}"
+    text = f"hours of the {season.differ} differ by up to {season.spread:.2g}"
     if season.by_hour:
-        text = f"{differ}, each is compared with the same hour of the {season.by_hour}"
-        unwatched = sum(not row for row in season.shares)
-        text += f" ({unwatched} of {len(season.shares)} have too few votes to be watched)" if unwatched else ""
-        differ = f"{text}; hours of the week still differ by {season.deviation:.2g}" if season.why_not else text
-    return f"{differ}; {season.why_not}" if season.why_not else differ
+        text += f", each is compared with the same hour of the {season.by_hour}"
+    if unwatched := sum(not row for row in season.shares):
+        text += f" ({unwatched} of {len(season.shares)} have too few votes and are not watched)"
+    if season.by_hour and season.why_not:
+        text += f", from which hours of the week lie up to {season.deviation:.2g}"
+    return f"{text}; {season.why_not}" if season.why_not else text
+
+
+def usual_mean(season: Season | None, begin: int) -> float | None:
+    """Mean of the votes in the hour in which a tick begins (milliseconds); None where no hour has its own."""
+    return season.means[begin // HOUR_MS % len(season.means)] if season is not None and season.means else None
 
 
 def _differ(seen: Hourly, finer: int) -> bool:
@@ -186,11 +180,22 @@ def _differ(seen: Hourly, finer: int) -> bool:
     chance = float(np.square(left).sum()) / within
     covariance = left.T @ left
     few = float(np.square(covariance).sum()) / max(float(np.trace(covariance)) ** 2, np.finfo(float).tiny)
-    return spread > chance * (1 + ERRORS * np.sqrt(2 * few * (1 / between + 1 / within))) + np.finfo(float).eps
+    noise = ERRORS * math.sqrt(2 * few * (1 / between + 1 / within))
+    return spread > chance * (1 + noise) + np.finfo(float).eps
+
+
+def _needed(cycle: int, tau: float, risk: float, tolerance: float) -> float:
+    """Votes of an hour from which c_ref is at most half the tolerance."""
+    return float(np.log(2 * cycle / risk) * tau / (2 * (tolerance / 2) ** 2))
 
 
 def _deviation(seen: Hourly, newer: npt.NDArray[np.bool_], cycle: int) -> float:
-    """Largest deviation of an hour's share at an edge from the newer half's share for the hour of `cycle`."""
+    """Largest deviation of an hour's share at an edge from the newer half's share for the hour of `cycle`.
+
+    0 from its own hour: whether halves differ is for the replay to say.
+    """
+    if cycle == seen.cycle:
+        return 0.0
     counts = np.bincount(seen.groups, weights=seen.votes, minlength=seen.cycle)
     own = _shares(seen.groups, seen.hits, seen.votes, seen.cycle)
     _, table = _by_hour(seen, newer, cycle)
@@ -201,7 +206,8 @@ def _deviation(seen: Hourly, newer: npt.NDArray[np.bool_], cycle: int) -> float:
 def _by_hour(seen: Hourly, newer: npt.NDArray[np.bool_], cycle: int) -> tuple[Floats, Floats]:
     """Votes (cycle,) and shares (cycle, E) of the newer half by hour."""
     groups, votes = seen.hours[newer] % cycle, seen.votes[newer]
-    return np.bincount(groups, weights=votes, minlength=cycle), _shares(groups, seen.hits[newer], votes, cycle)
+    counts: Floats = np.bincount(groups, weights=votes, minlength=cycle).astype(np.float64)
+    return counts, _shares(groups, seen.hits[newer], votes, cycle)
 
 
 def _refused(seen: Hourly, counts: Floats, needed: float, cycle: int) -> str:
