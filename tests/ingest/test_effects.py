@@ -214,7 +214,7 @@ def check_sketches(world: World) -> None:
     expected: Counter[tuple[int, str, str]] = Counter()
     table = events_table(world.lake, world.resource).scan().select(pl.col("event_time").dt.epoch("ms"), "entity")
     for time, entity in table.collect().iter_rows():
-        for name in world.resource.watched_features:
+        for name in (*world.resource.watched_features, *world.resource.watched_categories):
             expected[time // 1000, entity, name] += 1
     assert counted == expected
 

@@ -107,12 +107,12 @@ def test_a_sketch_reads_back_from_its_bytes(voting: Voting, events: list[Event])
 
 
 def test_a_sketch_fits_into_a_record_however_long_the_names_of_its_entities_are(voting: Voting) -> None:
-    events: list[Event] = [(number, 0, chr(0x1F600 + number % 50) * 500 + str(number), 1.0) for number in range(6000)]
-    parts = sketches(voting, A, Span(6, 5_999), frame(events)[7:])
+    events: list[Event] = [(number, 0, chr(0x1F600 + number % 50) * 5000 + str(number), 1.0) for number in range(500)]
+    parts = sketches(voting, A, Span(6, 499), frame(events)[7:])
     assert max(len(encode(part)) for part in parts) <= MAX_SKETCH_BYTES < MAX_MESSAGE_BYTES
-    assert (parts[0].first_offset, parts[-1].last_offset) == (7, 5_999)
+    assert (parts[0].first_offset, parts[-1].last_offset) == (7, 499)
     assert all(one.last_offset + 1 == after.first_offset for one, after in pairwise(parts))
-    assert sum(len(entities) for part in parts for entities in part.votes.values()) == 5_993
+    assert sum(len(entities) for part in parts for entities in part.votes.values()) == 493
 
 
 @given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 500), st.sampled_from("AB"), st.just(1.0)), max_size=40))

@@ -313,7 +313,7 @@ def test_a_feature_without_any_value_alarms_by_its_missing_rate() -> None:
     watched = detectors([replace(uniform(), missing=Missing(share=0.0, c_ref=0.02, tau=1.0)), uniform()])
     hits, votes = np.zeros((2, ROWS)), np.zeros((2, ROWS))
     hits[0, MISSING] = votes[0, MISSING] = 3.0
-    state, alarms = start(watched), ()
+    state, alarms = start(watched), tuple[Alarm, ...]()
     for number in range(15):
         state, alarms = step(watched, state, hits, votes, end=(number + 1) * SECOND, tick=SECOND, period=PERIOD)
         if alarms:

@@ -57,7 +57,7 @@ def test_half_of_the_votes_make_the_reference(reference: Reference) -> None:
 
 def test_c_ref_is_the_dkw_bound_over_all_features(reference: Reference) -> None:
     for feature in reference.features:
-        assert feature.c_ref == pytest.approx(np.sqrt(np.log(2 * 2 / 0.01) / (2 * 450 / feature.tau)))
+        assert feature.c_ref == pytest.approx(np.sqrt(np.log(2 * 2 / 0.009) / (2 * 450 / feature.tau)))
 
 
 def test_a_small_reference_says_how_many_votes_it_needs(rows: Rows, trigger: DriftTrigger) -> None:

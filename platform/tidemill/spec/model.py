@@ -207,5 +207,12 @@ class ContinualModel(Part):
     @property
     def watched_features(self) -> tuple[str, ...]:
         """The numeric features watched for drift: numeric event fields, then image statistics."""
-        numbers = tuple(field.name for field in self.spec.events.fields if field.type in {"float", "int"})
+        fields = self.spec.events.fields
+        numbers = tuple(field.name for field in fields if field.type in {"float", "int"} and field.enum is None)
         return numbers + self.spec.features.image
+
+    @property
+    def watched_categories(self) -> tuple[str, ...]:
+        """The event fields watched for drift by the shares of their values: text, yes or no, and numbers of a list."""
+        fields = self.spec.events.fields
+        return tuple(field.name for field in fields if field.type in {"string", "bool"} or field.enum is not None)

@@ -19,8 +19,8 @@ product over the tick's votes is e. Only sums of hits are kept: since the logari
 
     log(1 + lambda (h - p)) >= h log(1 + lambda (1 - p)) + (1 - h) log(1 - lambda p),
 
-with equality for h in {0, 1}, what is added up is at most the true capital: it alarms later, never more often. Votes are
-not independent, so log e is divided by g = 2 tau (`tidemill.stats.dependence`); with it the promise is asymptotic.
+with equality for h in {0, 1}, what is added up is at most the true capital: it alarms later, never more often. Votes
+are not independent, so log e is divided by g = 2 tau (`tidemill.stats.dependence`); with it the promise is asymptotic.
 
 Each (row, direction, bet) is a Shiryaev-Roberts e-detector (Shin, Ramdas & Rinaldo 2024, "E-detectors: a
 nonparametric framework for sequential change detection", NEJSDS: M_n = L_n (M_{n-1} + 1)), scaled to event time:

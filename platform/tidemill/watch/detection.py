@@ -6,19 +6,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tidemill.core.ids import deterministic_id
-from tidemill.events.records import Signal
+from tidemill.events.records import FeatureSketch, Signal
 from tidemill.stats.drift import Alarm, Detectors, DriftState, feature_evidence, start, step
+from tidemill.watch.changes import change
+from tidemill.watch.hits import hits_of, moved_on
 from tidemill.watch.plan import WatchPlan
-from tidemill.watch.reference import ENTITIES, FeatureReference, Reference, watched
+from tidemill.watch.quantity import FeatureReference, watched
+from tidemill.watch.reference import Reference
 from tidemill.watch.ticks import ClosedTick
-from tidemill.watch.words import drift_message, moved_entities
 
-__all__ = ["EVERYONE", "Detection", "begin", "detection", "evidence", "judge"]
-
-RECENT = 0.25
-"""Weight of a new vote in the moving mean that signals name: about the last seven votes count."""
-EVERYONE = ""
-"""Key of the moving mean over all entities."""
+__all__ = ["Detection", "begin", "detection", "evidence", "judge"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Detection:
     detectors: Detectors
     drift: DriftState
     recent: Mapping[str, Mapping[str, float]]
-    """Moving mean of the votes by feature and entity; of all entities under "" ."""
+    """Moving means of the votes by `tidemill.watch.hits.level` and entity; of all entities under ""."""
 
     @property
     def features(self) -> tuple[FeatureReference, ...]:
@@ -55,27 +52,22 @@ def judge(state: Detection, tick: ClosedTick, plan: WatchPlan) -> tuple[Detectio
     """The evidence after one closed tick, and a signal for each alarm."""
     if state.reference is None or not state.features or state.reference.tick_ms != plan.tick_ms:
         return state, []
-    votes = [_votes_of(tick, feature.name) for feature in state.features]
-    values = [np.fromiter(by_entity.values(), dtype=np.float64) for by_entity in votes]
-    below = np.stack(
-        [
-            (of_feature[:, None] <= edges).sum(axis=0)
-            for of_feature, edges in zip(values, state.detectors.edges, strict=True)
-        ]
-    )
+    found = [
+        hits_of(feature, _votes_of(tick, feature.name), edges)
+        for feature, edges in zip(state.features, state.detectors.edges, strict=True)
+    ]
     drift, alarms = step(
         state.detectors,
         state.drift,
-        below.astype(np.float64),
-        np.array([len(of_feature) for of_feature in values], dtype=np.float64),
+        np.stack([of.hits for of in found]),
+        np.stack([of.votes for of in found]),
         end=tick.end,
         tick=plan.tick_ms,
         period=plan.period_ms,
     )
-    recent = {
-        feature.name: _moved_on(state.recent.get(feature.name, {}), by_entity, named=bool(feature.entities))
-        for feature, by_entity in zip(state.features, votes, strict=True)
-    }
+    recent = state.recent
+    for feature, of in zip(state.features, found, strict=True):
+        recent = moved_on(recent, feature, of)
     after = replace(state, drift=drift, recent=recent)
     return after, [_drift_signal(after, alarm, tick.end, plan) for alarm in alarms]
 
@@ -86,23 +78,8 @@ def evidence(state: Detection) -> dict[str, float]:
     return {feature.name: float(part) for feature, part in zip(state.features, parts, strict=True)}
 
 
-def _votes_of(tick: ClosedTick, name: str) -> dict[str, float]:
-    sums = {entity: features[name] for entity, features in sorted(tick.votes.items()) if name in features}
-    means = {entity: total / count for entity, (count, total) in sums.items()}
-    return {entity: mean for entity, mean in means.items() if np.isfinite(mean)}
-
-
-def _moved_on(recent: Mapping[str, float], votes: Mapping[str, float], *, named: bool) -> Mapping[str, float]:
-    if not votes:
-        return recent
-    moved = dict(recent)
-    everyone = sum(votes.values()) / len(votes)
-    for entity, vote in ({**votes, EVERYONE: everyone} if named else {EVERYONE: everyone}).items():
-        if entity in moved:
-            moved[entity] += RECENT * (vote - moved[entity])
-        elif len(moved) <= ENTITIES:
-            moved[entity] = vote
-    return moved
+def _votes_of(tick: ClosedTick, name: str) -> dict[str, FeatureSketch]:
+    return {entity: features[name] for entity, features in sorted(tick.votes.items()) if name in features}
 
 
 def _reason(feature: FeatureReference, reference: Reference | None, plan: WatchPlan) -> str:
@@ -130,20 +107,21 @@ def _state_signal(feature: str, reason: str, version: str, at: int, plan: WatchP
 def _drift_signal(state: Detection, alarm: Alarm, end: int, plan: WatchPlan) -> Signal:
     feature, *others = (state.features[row] for row in alarm.features)
     also: Sequence[str] = [other.name for other in others]
-    recent = state.recent[feature.name]
-    moved = moved_entities(feature, recent, alarm.rises)
+    found = change(feature, alarm, state.recent, entity=plan.entity, also=also)
     version = state.version or ""
     return Signal(
         signal_id=deterministic_id("drift", plan.model, version, feature.name, end),
-        kind="drift",
+        kind="concept" if feature.kind == "loss" else "drift",
+        subject=feature.subject,
         feature=feature.name,
         time=end,
         since=alarm.since,
         version=version,
         evidence=alarm.evidence,
-        before=feature.mean,
-        now=recent[EVERYONE],
-        entities=moved,
+        before=found.before,
+        now=found.now,
+        entities=list(found.entities),
         also=list(also),
-        message=drift_message(feature, alarm, recent[EVERYONE], moved, entity=plan.entity, also=also),
+        slice=feature.slice,
+        message=found.message,
     )

@@ -12,7 +12,7 @@ from tidemill.watch.ticks import Ticks
 
 __all__ = ["Promotion", "StoredDrift", "WatchState", "decode_state", "encode_state", "pack", "unpack"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):

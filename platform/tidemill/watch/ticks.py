@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 import msgspec
 
-from tidemill.events.records import Sketch
+from tidemill.events.records import FeatureSketch, Sketch
 from tidemill.watch.plan import WatchPlan
+from tidemill.watch.votes import TickVotes, merged
 
 __all__ = ["Arrived", "ClosedTick", "SourceSeen", "Ticks", "Votes", "merge", "without_open"]
 
 IDLE_TICKS = 2
 
-Votes = Mapping[str, Mapping[str, tuple[int, float]]]
-"""Count and total of the rows by entity and feature."""
+Votes = Mapping[str, Mapping[str, FeatureSketch]]
+"""By entity and feature."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
 
     tick_ms: int
     sources: Mapping[str, SourceSeen] = {}
-    open: Mapping[int, Votes] = {}
+    open: Mapping[int, TickVotes] = {}
     """Votes by number of the tick (event time // tick)."""
     closed: int = 0
     """End of the last tick that is over; what comes for it or an earlier one is late."""
@@ -97,15 +98,8 @@ def _add(ticks: Ticks, sketch: Sketch) -> Ticks:
         if (number + 1) * ticks.tick_ms <= ticks.closed:
             late += sum(feature.count for features in brought.values() for feature in features.values())
             continue
-        votes = dict(opened.get(number, {}))
-        for entity, features in brought.items():
-            sums = dict(votes.get(entity, {}))
-            for name, added in features.items():
-                if added.count > 0:
-                    count, total = sums.get(name, (0, 0.0))
-                    sums[name] = (count + added.count, total + added.total)
-            votes[entity] = sums
-        opened[number] = votes
+        added = TickVotes(brought, sketch.kept.get(number, 1.0))
+        opened[number] = merged(number, opened.get(number, TickVotes()), added)
     return msgspec.structs.replace(ticks, open=opened, late=late)
 
 
@@ -118,6 +112,6 @@ def _close(ticks: Ticks, at: int, lateness_ms: int) -> tuple[Ticks, list[ClosedT
     watermark = min(largest, default=0) - lateness_ms
     over = sorted(number for number in ticks.open if (number + 1) * ticks.tick_ms <= watermark)
     closed = max(ticks.closed, watermark // ticks.tick_ms * ticks.tick_ms)
-    left = {number: votes for number, votes in ticks.open.items() if (number + 1) * ticks.tick_ms > watermark}
-    ended = [ClosedTick((number + 1) * ticks.tick_ms, ticks.open[number]) for number in over]
+    left = {number: tick for number, tick in ticks.open.items() if (number + 1) * ticks.tick_ms > watermark}
+    ended = [ClosedTick((number + 1) * ticks.tick_ms, ticks.open[number].votes) for number in over]
     return msgspec.structs.replace(ticks, open=left, closed=closed), ended

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from tidemill.stats.drift import Alarm
 from tidemill.watch.reference import FeatureReference
 
-__all__ = ["drift_message", "moved_entities"]
+__all__ = ["drift_message", "figures", "moved_entities", "movers", "with_entities"]
 
 MOVED = 0.5
 """Entities are named whose mean moved at least half as far as that of the one that moved farthest."""
@@ -13,9 +13,13 @@ MOVED = 0.5
 
 def moved_entities(feature: FeatureReference, recent: Mapping[str, float], rises: bool) -> list[str]:
     """The entities that moved in the alarm's direction, by name."""
+    return movers(feature.entities, feature.mean or 0.0, recent, rises)
+
+
+def movers(before: Mapping[str, float], mean: float, recent: Mapping[str, float], rises: bool) -> list[str]:
+    """The entities that moved up (or else down) from what they were `before`, the `mean` where that is not known."""
     sign = 1.0 if rises else -1.0
-    mean = feature.mean or 0.0
-    shifts = {entity: sign * (now - feature.entities.get(entity, mean)) for entity, now in recent.items() if entity}
+    shifts = {entity: sign * (now - before.get(entity, mean)) for entity, now in recent.items() if entity}
     farthest = max(shifts.values(), default=0.0)
     return sorted(entity for entity, shift in shifts.items() if shift > 0 and shift >= MOVED * farthest)
 
@@ -34,14 +38,19 @@ def drift_message(
         also: other features that the alarm names.
     """
     before = feature.mean or 0.0
-    was, is_now = _figures(before, now)
+    was, is_now = figures(before, now)
     if was != is_now and (now > before) == alarm.rises:
         text = f"{feature.name} {'rose' if alarm.rises else 'fell'} from {was} to {is_now}"
     else:
         side = "above" if alarm.rises else "below"
         text = f"more of {feature.name} lies {side} {alarm.edge:.3g} than before (mean {was}, now {is_now})"
+    return with_entities(text, moved, len(feature.entities), entity=entity, also=also)
+
+
+def with_entities(text: str, moved: Sequence[str], known: int, *, entity: str, also: Sequence[str]) -> str:
+    """A sentence with the entities that moved, of so many that are known, and the other features of the alarm."""
     if moved:
-        text += f", {_entities(entity, moved, len(feature.entities))}"
+        text += f", {_entities(entity, moved, known)}"
     return f"{text}; also {_list(also)}" if also else text
 
 
@@ -57,7 +66,7 @@ def _list(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def _figures(before: float, now: float) -> tuple[str, str]:
+def figures(before: float, now: float) -> tuple[str, str]:
     """Both with as few digits as tell them apart, at least two and at most four."""
     for digits in (2, 3, 4):
         pair = f"{before:.{digits}g}", f"{now:.{digits}g}"

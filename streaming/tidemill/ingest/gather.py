@@ -31,7 +31,8 @@ Poll = Callable[[float, int], Mapping[Any, list[Raw]] | None]
 
 def most_records(resource: ContinualModel, wanted: int) -> int:
     """How many records a batch may have, of those that are wanted at most."""
-    watched = 0 if resource.spec.triggers.drift is None else len(resource.watched_features)
+    features = (*resource.watched_features, *resource.watched_categories)
+    watched = 0 if resource.spec.triggers.drift is None else len(features)
     image = resource.image_field
     fetched = _MAX_FETCHED if image is not None and image.uris else wanted
     return max(1, min(wanted, fetched, _MAX_VOTES // max(1, watched)))

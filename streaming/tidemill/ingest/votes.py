@@ -3,16 +3,15 @@
 A pure function, so that whoever comes later and reads the rows back writes the same sketch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from tidemill.events.lake import Span
-from tidemill.events.records import FeatureSketch, Sketch, Votes, encode
+from tidemill.events.records import Sketch, Votes, encode
 from tidemill.events.sources import Source
+from tidemill.events.tallies import tally
 from tidemill.spec.model import ContinualModel, DriftTrigger
 
 __all__ = ["MAX_SKETCH_BYTES", "Voting", "sketch", "sketches"]
@@ -29,7 +28,8 @@ class Voting:
 
     def __init__(self, resource: ContinualModel) -> None:
         drift = resource.spec.triggers.drift
-        self.features: Sequence[str] = () if drift is None else resource.watched_features
+        self.numbers: Sequence[str] = () if drift is None else resource.watched_features
+        self.categories: Sequence[str] = () if drift is None else resource.watched_categories
         self.tick_ms = _ms((drift or DriftTrigger()).every)
         self.lateness_ms = _ms(resource.spec.events.allowed_lateness)
 
@@ -52,6 +52,7 @@ def sketches(voting: Voting, source: Source, span: Span, rows: pl.DataFrame) -> 
 
 def sketch(voting: Voting, source: Source, span: Span, rows: pl.DataFrame) -> Sketch:
     """The sketch of one span; `rows` are the events table's rows of that source and span, in any order."""
+    votes, kept = _tally(voting, rows)
     latest = rows.select(pl.col("event_time").dt.epoch("ms").max()).item()
     return Sketch(
         source=str(source),
@@ -59,42 +60,18 @@ def sketch(voting: Voting, source: Source, span: Span, rows: pl.DataFrame) -> Sk
         last_offset=span.upto,
         max_event_time=latest or 0,
         tick_ms=voting.tick_ms,
-        votes=_votes(voting, rows) if voting.features and rows.height else {},
+        votes=votes,
+        kept=kept,
     )
 
 
-def _votes(voting: Voting, rows: pl.DataFrame) -> Votes:
+def _tally(voting: Voting, rows: pl.DataFrame) -> tuple[Votes, dict[int, float]]:
+    if not (voting.numbers or voting.categories) or not rows.height:
+        return {}, {}
     lateness = (pl.col("available_at") - pl.col("event_time")).dt.total_milliseconds()
+    in_time = rows.filter(lateness <= voting.lateness_ms).sort("offset")
     tick = pl.col("event_time").dt.epoch("ms") // voting.tick_ms
-    in_time = (
-        rows.filter(lateness <= voting.lateness_ms)
-        .sort("offset")
-        .select("entity", *voting.features, tick.alias(_TICK))
-        .with_columns(pl.struct(_TICK, "entity").rank("dense").sub(1).alias(_CELL))
-    )
-    cells = in_time.unique(_CELL).sort(_CELL)
-    index = in_time[_CELL].to_numpy()
-    sums = [_sums(in_time[name], index, cells.height) for name in voting.features]
-    votes: Votes = {}
-    for number, entity, *features in zip(cells[_TICK], cells["entity"], *sums, strict=True):
-        votes.setdefault(number, {})[entity] = dict(zip(voting.features, features, strict=True))
-    return votes
-
-
-def _sums(values: pl.Series, cells: npt.NDArray[np.int64], size: int) -> Iterator[FeatureSketch]:
-    """A feature's votes in each cell."""
-    # `bincount` adds one value after the other: parallel sums would add up in another order each time.
-    present = values.is_not_null().to_numpy()
-    numbers = values.drop_nulls().cast(pl.Float64).to_numpy()
-    counts = np.bincount(cells[present], minlength=size)
-    totals = np.bincount(cells[present], weights=numbers, minlength=size)
-    missing = np.bincount(cells[~present], minlength=size)
-    for count, total, absent in zip(counts.tolist(), totals.tolist(), missing.tolist(), strict=True):
-        yield FeatureSketch(count=count, total=total, missing=absent)
-
-
-_TICK, _CELL = "#tick", "#cell"
-"""Names that no field can have."""
+    return tally(in_time, tick, numbers=voting.numbers, categories=voting.categories)
 
 
 def _ms(duration: timedelta) -> int:

@@ -1,0 +1,122 @@
+"""What is kept of one quantity that is watched, and the detectors it gives.
+
+A quantity is a number, a category, or a loss, with one vote per entity and window tick. `tidemill.stats.drift` says how
+its rows are bet on; the figures for that, and for telling people what moved, are here.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from tidemill.stats.drift import MISSING, Detectors, Missing, Watched, detectors
+from tidemill.watch.votes import Kind
+
+__all__ = ["ENTITIES", "FeatureReference", "MissingReference", "State", "fits", "watched"]
+
+ENTITIES = 64
+"""Entities up to which each one's mean is kept, so that a signal can name those that moved."""
+
+State = Literal["ok", "reference-too-small", "cannot-promise"]
+
+
+class MissingReference(msgspec.Struct, frozen=True, kw_only=True):
+    """The missing rate. A vote is the share of one entity's rows in one window tick that have no value."""
+
+    share: float
+    """Mean of the votes in the half that makes the reference."""
+    c_ref: float
+    """How far it may be from the truth."""
+    tau: float
+
+
+class FeatureReference(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature. A vote is of one entity's rows in one window tick: their mean, or the share of each value."""
+
+    name: str
+    kind: Kind = "number"
+    subject: Literal["inputs", "predictions", "labels", "errors"] = "inputs"
+    """What it is of."""
+    slice: str | None = None
+    """The group it is of, such as `station=B`; None: all."""
+    state: State
+    """Whether drift of it is signalled; if not, `reason` says why, with figures."""
+    reason: str = ""
+    """Where the state is ok: what of it is not watched, and why."""
+    edges: tuple[float, ...] = ()
+    """Bin edges of a number, rising: one below the smallest vote, quantiles, the largest vote."""
+    labels: tuple[str, ...] = ()
+    """Values of a category that are told apart, at most 15, the commonest first; the last share is that of others."""
+    others: int = 0
+    """Values of a category that were there besides."""
+    shares: tuple[float, ...] = ()
+    """Of a number the share of votes at or below each edge, 0 first, 1 last; of a category the mean share of each
+    label and of all other values; of a loss its mean."""
+    votes: int = 0
+    """Votes in the half that makes the reference."""
+    ticks: int = 0
+    """Window ticks with votes in the whole reference."""
+    tau: float = 1.0
+    """Variance inflation of block means: how many dependent votes are worth one independent vote."""
+    c_ref: float = 1.0
+    """How far the shares may be from the truth, except with 1 %; the largest of `margins` where there are any."""
+    margins: tuple[float, ...] = ()
+    """That of each share, of a category or a loss: rare values are known better."""
+    missing: MissingReference | None = None
+    """The missing rate; None where it is not watched."""
+    tolerance: float
+    """The tolerance in use; above the declared one where the older half alarmed. Of a loss the largest rise."""
+    raised: bool = False
+    """Whether it was raised."""
+    votes_needed: int = 0
+    """Votes in the whole reference from which c_ref is at most half the declared tolerance."""
+    mean: float | None = None
+    """Mean of the votes that make the reference; None of a category."""
+    deviation: float | None = None
+    """Standard deviation of the rows; None of a category."""
+    entities: Mapping[str, float] = {}
+    """Mean by entity; empty where there are more than 64, and of a category."""
+    entity_shares: Mapping[str, tuple[float, ...]] = {}
+    """Of a category: `shares` by entity; empty where there are more than 64."""
+    finds_one_sigma_in: int | None = None
+    """Events, in about so many of which a shift of one `deviation` is found; None: not in 30 days, or never."""
+    finds_in: int | None = None
+    """The same of a category: until it is found that half of all rows have a value that was never there. Of a loss:
+    that it rose by twice the tolerance."""
+
+
+def fits(feature: FeatureReference) -> bool:
+    """Whether its figures are of one piece."""
+    widths = {"number": len(feature.edges), "category": len(feature.labels) + 1, "loss": 1}
+    rows = len(feature.shares)
+    rising = all(one < other for one, other in zip(feature.edges, feature.edges[1:], strict=False))
+    if feature.kind == "number":
+        rising &= all(one <= other for one, other in zip(feature.shares, feature.shares[1:], strict=False))
+    wide = {rows, len(feature.margins) or rows, *map(len, feature.entity_shares.values())} == {rows}
+    return rising and wide and rows <= MISSING and rows in {0, widths[feature.kind]}
+
+
+def watched(features: Sequence[FeatureReference], *, tolerance: float = 0.0, rise: float = 0.0) -> Detectors:
+    """The detectors against `features`; a declared `tolerance`, or `rise` of a loss, above theirs holds at once."""
+    return detectors(
+        [
+            Watched(
+                edges=feature.edges,
+                shares=feature.shares,
+                tolerance=max(feature.tolerance, rise if feature.kind == "loss" else tolerance),
+                c_ref=feature.c_ref,
+                tau=feature.tau,
+                on=feature.state == "ok",
+                margins=feature.margins,
+                missing=_missing(feature.missing),
+                only_rise=feature.kind == "loss",
+            )
+            for feature in features
+        ]
+    )
+
+
+def _missing(reference: MissingReference | None) -> Missing | None:
+    if reference is None:
+        return None
+    return Missing(share=reference.share, c_ref=reference.c_ref, tau=reference.tau)
