@@ -63,6 +63,7 @@ __all__ = [
     "expected_votes",
     "feature_evidence",
     "grow",
+    "only",
     "reset",
     "start",
     "step",
@@ -205,6 +206,22 @@ def detectors(features: Sequence[Watched]) -> Detectors:
         scale=scale,
         seasonal=seasonal,
         by_hour=by_hour,
+    )
+
+
+def only(watched: Detectors, feature: int) -> Detectors:
+    """The detectors of one feature of many, with the weight that it has among them."""
+    one, its = slice(feature, feature + 1), watched.seasonal == feature
+    return Detectors(
+        edges=watched.edges[one],
+        hit=watched.hit[one],
+        miss=watched.miss[one],
+        on=watched.on[one],
+        mixture=watched.mixture[one],
+        weights=watched.weights[one],
+        scale=watched.scale[one],
+        seasonal=np.flatnonzero(its[its]),
+        by_hour=watched.by_hour[its],
     )
 
 

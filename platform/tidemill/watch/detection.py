@@ -11,7 +11,7 @@ from tidemill.stats.drift import Alarm, Detectors, DriftState, feature_evidence,
 from tidemill.watch.changes import change
 from tidemill.watch.hits import hits_of, moved_on
 from tidemill.watch.plan import WatchPlan
-from tidemill.watch.quantity import FeatureReference, watched
+from tidemill.watch.quantity import FeatureReference, in_hour, watched
 from tidemill.watch.reference import Reference
 from tidemill.watch.ticks import ClosedTick
 
@@ -86,10 +86,13 @@ def _reason(feature: FeatureReference, reference: Reference | None, plan: WatchP
     if reference is not None and reference.tick_ms != plan.tick_ms:
         lengths = f"the reference's votes are of {reference.tick_ms} ms, now they are of {plan.tick_ms} ms"
         return f"cannot promise: {lengths}; the next version's reference will fit"
-    if feature.raised:
-        declared = reference.tolerance if reference is not None else plan.tolerance
-        return f"tolerance raised from {declared:g} to {feature.tolerance:.2g}: the reference's older half alarms below"
-    return feature.reason
+    if feature.state != "ok" or not feature.raised:
+        return feature.reason
+    declared = reference.tolerance if reference is not None else plan.tolerance
+    raised = f"tolerance raised from {declared:g} to {feature.tolerance:.2g}"
+    if feature.season is None or feature.season.deviation <= declared:
+        raised += ": the reference's older half alarms below"
+    return "; ".join(filter(None, [raised, feature.reason]))
 
 
 def _state_signal(feature: str, reason: str, version: str, at: int, plan: WatchPlan) -> Signal:
@@ -107,7 +110,7 @@ def _state_signal(feature: str, reason: str, version: str, at: int, plan: WatchP
 def _drift_signal(state: Detection, alarm: Alarm, end: int, plan: WatchPlan) -> Signal:
     feature, *others = (state.features[row] for row in alarm.features)
     also: Sequence[str] = [other.name for other in others]
-    found = change(feature, alarm, state.recent, entity=plan.entity, also=also)
+    found = change(in_hour(feature, end - plan.tick_ms), alarm, state.recent, entity=plan.entity, also=also)
     version = state.version or ""
     return Signal(
         signal_id=deterministic_id("drift", plan.model, version, feature.name, end),

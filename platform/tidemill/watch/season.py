@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Fit", "Hourly", "Season", "fit_season", "hourly", "season_words", "usual_mean"]
+__all__ = ["Fit", "Hourly", "Season", "fit_season", "hourly", "season_words"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -91,11 +91,13 @@ class Hourly:
 class Fit:
     """What is done about a season."""
 
-    season: Season
+    season: Season | None
     tolerance: float
     """The declared one, or the deviation of hours where that is larger."""
-    c_ref: float | None
+    c_ref: float | None = None
     """That of a reference by hour; None where there is none."""
+    words: str = ""
+    """What people should know of it."""
 
 
 def hourly(ticks: Ints, hits: Floats, votes: Floats, tick_ms: int) -> Hourly:
@@ -109,8 +111,8 @@ def hourly(ticks: Ints, hits: Floats, votes: Floats, tick_ms: int) -> Hourly:
 
 def fit_season(
     seen: Hourly, newer: npt.NDArray[np.bool_], means: Floats, *, tau: float, risk: float, tolerance: float
-) -> Fit | None:
-    """Choose what each hour is compared with; None where hours do not differ.
+) -> Fit:
+    """Choose what each hour is compared with.
 
     Args:
         seen: the whole reference.
@@ -121,7 +123,7 @@ def fit_season(
         tolerance: the declared one.
     """
     if seen.cycle == 1:
-        return None
+        return Fit(None, tolerance)
     spread = deviation = _deviation(seen, newer, 1)
     chosen, why_not = 1, ""
     for cycle in (DAY, WEEK):
@@ -132,7 +134,7 @@ def fit_season(
             chosen, deviation = cycle, _deviation(seen, newer, cycle)
     season = Season(differ=NAMES[seen.cycle], spread=spread, deviation=deviation, why_not=why_not)
     if chosen == 1:
-        return Fit(season, max(tolerance, deviation), None)
+        return Fit(season, max(tolerance, deviation), words=season_words(season) if deviation > tolerance else "")
     counts, table = _by_hour(seen, newer, chosen)
     kept = counts >= _needed(chosen, tau, risk, tolerance)
     season = msgspec.structs.replace(
@@ -142,7 +144,7 @@ def fit_season(
         means=_means(seen.hours[newer] % chosen, means[newer], seen.votes[newer], chosen),
     )
     c_ref = float(np.sqrt(np.log(2 * chosen / risk) * tau / (2 * counts[kept].min())))
-    return Fit(season, max(tolerance, deviation), c_ref)
+    return Fit(season, max(tolerance, deviation), c_ref, season_words(season))
 
 
 def season_words(season: Season) -> str:
@@ -155,11 +157,6 @@ def season_words(season: Season) -> str:
     if season.by_hour and season.why_not:
         text += f", from which hours of the week lie up to {season.deviation:.2g}"
     return f"{text}; {season.why_not}" if season.why_not else text
-
-
-def usual_mean(season: Season | None, begin: int) -> float | None:
-    """Mean of the votes in the hour in which a tick begins (milliseconds); None where no hour has its own."""
-    return season.means[begin // HOUR_MS % len(season.means)] if season is not None and season.means else None
 
 
 def _differ(seen: Hourly, finer: int) -> bool:
@@ -181,7 +178,7 @@ def _differ(seen: Hourly, finer: int) -> bool:
     covariance = left.T @ left
     few = float(np.square(covariance).sum()) / max(float(np.trace(covariance)) ** 2, np.finfo(float).tiny)
     noise = ERRORS * math.sqrt(2 * few * (1 / between + 1 / within))
-    return spread > chance * (1 + noise) + np.finfo(float).eps
+    return bool(spread > chance * (1 + noise) + np.finfo(float).eps)
 
 
 def _needed(cycle: int, tau: float, risk: float, tolerance: float) -> float:
