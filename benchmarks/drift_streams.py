@@ -218,4 +218,5 @@ def below(values: Floats, edges: Floats) -> Floats:
 
 def present(values: Floats) -> Floats:
     """Votes of each stream (streams,)."""
-    return np.count_nonzero(~np.isnan(values), axis=1).astype(np.float64)
+    votes: Floats = np.count_nonzero(~np.isnan(values), axis=1).astype(np.float64)
+    return votes

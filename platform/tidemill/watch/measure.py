@@ -102,8 +102,8 @@ def _measure(whole: FeatureVotes, newer: FeatureVotes, trigger: DriftTrigger, qu
     c_ref = float(rows.margins.max()) if fit.c_ref is None else fit.c_ref + whole.cut
     needed = 2 * math.ceil(rows.needed * found.tau) if math.isfinite(rows.needed) else 0
     state, reason = _verdict(whole, needed, found, c_ref > tolerance / 2, tolerance)
-    if state == "ok" and fit.tolerance >= LARGEST_TOLERANCE:
-        state, reason = "cannot-promise", f"cannot promise: {fit.words}"
+    if fit.tolerance >= LARGEST_TOLERANCE:
+        state, reason = "cannot-promise", f"{reason or 'cannot promise'}; {fit.words}"
     missing, without = _missing(whole, newer, OF_MISSING * DELTA / quantities)
     is_category = whole.kind == "category"
     return msgspec.structs.replace(
