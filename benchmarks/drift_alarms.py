@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 from benchmarks.drift_streams import (
     DAY_MS,
-    MINUTE_MS,
     PERIOD_MS,
     START_MS,
     TICK_MS,
@@ -36,7 +35,7 @@ __all__ = ["KINDS", "Long", "counting", "play", "rate", "simulate_false_alarms",
 Counts = Callable[[], tuple[Floats, Floats]]
 """The next tick's hits (streams, rows) and votes (streams,)."""
 
-SLOW = 10 * MINUTE_MS
+SLOW = 2 * TICK_MS
 DAYS, WEEKS = 144, 7 * 144
 """Slow ticks in a day and in a week."""
 WEEK_OF_CONTROL = 7.0
@@ -44,7 +43,7 @@ WEEK_OF_CONTROL = 7.0
 SEASON = seasonal(1.0, tick_ms=SLOW)
 
 KINDS: dict[str, Kind] = {
-    "iid": Kind(independent, 400, tick_ms=TICK_MS),
+    "iid": Kind(independent, 400),
     "AR(1) 0.5": Kind(autocorrelated(0.5), 1_500),
     "AR(1) 0.9": Kind(autocorrelated(0.9), 7_000),
     "AR(1) 0.99": Kind(autocorrelated(0.99), 20_000, tolerance=0.1),
@@ -87,7 +86,7 @@ def counting(source: Source, watched: Detectors) -> Counts:
     return tick
 
 
-def play(watched: Detectors, counts: Counts, ticks: int, tick_ms: int = MINUTE_MS) -> int:
+def play(watched: Detectors, counts: Counts, ticks: int, tick_ms: int = TICK_MS) -> int:
     """Alarms of all streams in so many ticks."""
     state, alarms = start(watched), 0
     for number in range(ticks):
@@ -183,7 +182,7 @@ def _boundary(long: Long, found: Sequence[FeatureReference], rng: np.random.Gene
         hits[:, -1] = 0.0  # nothing is missing
         return hits, np.full(long.streams, float(VOTES))
 
-    alarms = play(watched, counts, _ticks(KINDS["iid"], long.days), TICK_MS)
+    alarms = play(watched, counts, _ticks(KINDS["iid"], long.days))
     return [rate("iid, on the exact boundary", alarms, long.streams * long.days)]
 
 

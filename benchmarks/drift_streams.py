@@ -17,7 +17,6 @@ from tidemill.watch.reference import FeatureReference, build_reference, watched
 
 __all__ = [
     "DAY_MS",
-    "MINUTE_MS",
     "PERIOD_MS",
     "START_MS",
     "TICK_MS",
@@ -40,8 +39,7 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 
-TICK_MS = 10_000
-MINUTE_MS = 60_000
+TICK_MS = 300_000
 DAY_MS = 86_400_000
 PERIOD_MS = 30.0 * DAY_MS
 START = datetime(2025, 1, 2, tzinfo=UTC)
@@ -71,7 +69,7 @@ class Kind:
     ticks: int
     """Window ticks of a reference."""
     tolerance: float = 0.05
-    tick_ms: int = MINUTE_MS
+    tick_ms: int = TICK_MS
     votes: int = VOTES
     promises: bool = True
     """Whether some references of it must promise; else it is as good if all say that they cannot."""

@@ -40,13 +40,13 @@ class Size:
 
 SIZES = {
     "small": Size(
-        Long(streams=30, references=2, days=3.1, control_days=0.25),
-        Compared(models=1, days=0.25, slow_votes=300, repeats=1, limit=30_000),
+        Long(streams=30, references=2, days=10.0, control_days=1.0),
+        Compared(models=1, days=1.0, slow_votes=300, repeats=1, limit=30_000),
         repeats=15,
     ),
     "full": Size(
-        Long(streams=100, references=20, days=30.0, control_days=1.0),
-        Compared(models=6, days=30.0, slow_votes=2_000, repeats=6, limit=120_000),
+        Long(streams=100, references=10, days=30.0, control_days=3.0),
+        Compared(models=5, days=30.0, slow_votes=1_000, repeats=5, limit=120_000),
         repeats=200,
     ),
 }
