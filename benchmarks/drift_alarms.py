@@ -30,7 +30,7 @@ from benchmarks.report import Figure
 from tidemill.stats.drift import Detectors, feature_evidence, grow, reset, start
 from tidemill.watch.reference import FeatureReference
 
-__all__ = ["KINDS", "Long", "counting", "play", "rate", "simulate_false_alarms", "upper_bound"]
+__all__ = ["KINDS", "Long", "counting", "false_alarms", "play", "simulate_false_alarms", "upper_bound"]
 
 Counts = Callable[[], tuple[Floats, Floats]]
 """The next tick's hits (streams, rows) and votes (streams,)."""
@@ -110,7 +110,7 @@ def upper_bound(count: int) -> float:
     return high
 
 
-def rate(name: str, alarms: int, stream_days: float, *, control: bool = False, note: str = "") -> Figure:
+def false_alarms(name: str, alarms: int, stream_days: float, *, control: bool = False, note: str = "") -> Figure:
     """Alarms per 30 days with their bound."""
     rate, bound = alarms * 30 / stream_days, upper_bound(alarms) * 30 / stream_days
     note = f"{alarms} in {stream_days:.0f} stream-days, 95 % bound {bound:.2g}" + (f"; {note}" if note else "")
@@ -141,7 +141,7 @@ def _of_kind(
     if ok:
         watched, source = against(ok, long.streams), kind.make(rng, long.streams, kind.votes)
         alarms = play(watched, counting(source, watched), _ticks(kind, long.days), kind.tick_ms)
-        figures.append(rate(name, alarms, long.streams * long.days, note=said))
+        figures.append(false_alarms(name, alarms, long.streams * long.days, note=said))
     else:
         goal = "some promise" if kind.promises else "no promise, no alarm"
         figures.append(Figure(name, len(found), f"of {len(found)} refused", goal, not kind.promises, said))
@@ -159,7 +159,7 @@ def _without(
     days = max(long.control_days, WEEK_OF_CONTROL) if kind.tick_ms == SLOW else long.control_days
     watched, source = against(bare, long.streams, tau=0.5), kind.make(rng, long.streams, kind.votes)
     alarms = play(watched, counting(source, watched), _ticks(kind, days), kind.tick_ms)
-    return [rate(f"{name}, {what}", alarms, long.streams * days, control=True)]
+    return [false_alarms(f"{name}, {what}", alarms, long.streams * days, control=True)]
 
 
 def _ticks(kind: Kind, days: float) -> int:
@@ -183,7 +183,7 @@ def _boundary(long: Long, found: Sequence[FeatureReference], rng: np.random.Gene
         return hits, np.full(long.streams, float(VOTES))
 
     alarms = play(watched, counts, _ticks(KINDS["iid"], long.days))
-    return [rate("iid, on the exact boundary", alarms, long.streams * long.days)]
+    return [false_alarms("iid, on the exact boundary", alarms, long.streams * long.days)]
 
 
 def _small_references(long: Long, rng: np.random.Generator) -> list[Figure]:
@@ -197,5 +197,5 @@ def _small_references(long: Long, rng: np.random.Generator) -> list[Figure]:
         figures.append(Figure(name, refused, f"of {len(found)} refused", "all", refused == len(found)))
         bare, source = against(found, long.streams, tau=1.0, c_ref=0.0), independent(rng, long.streams, VOTES)
         alarms = play(bare, counting(source, bare), _ticks(kind, long.control_days))
-        figures.append(rate(f"{name}, without c_ref", alarms, long.streams * long.control_days, control=True))
+        figures.append(false_alarms(f"{name}, without c_ref", alarms, long.streams * long.control_days, control=True))
     return figures

@@ -54,7 +54,7 @@ ENOUGH = 900
 """Votes from which a reference at tolerance 0.2 is practically never refused."""
 
 
-def false_alarms(size: Size, rng: np.random.Generator) -> list[Figure]:
+def alarms(size: Size, rng: np.random.Generator) -> list[Figure]:
     """See `benchmarks.drift_alarms`."""
     return simulate_false_alarms(size.alarms, rng)
 
@@ -159,7 +159,7 @@ def measured(rng: np.random.Generator, ticks: int, rho: float) -> float:
 
 PARTS: dict[str, Callable[[Size, np.random.Generator], list[Figure]]] = {
     "tau": simulate_tau,
-    "false alarms": false_alarms,
+    "false alarms": alarms,
     "delays": delays,
     "demo": simulate_demo,
 }

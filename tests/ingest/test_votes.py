@@ -15,7 +15,7 @@ from tidemill.events.records import FeatureSketch, Sketch, decode, encode
 from tidemill.events.sources import Source
 from tidemill.ingest import votes
 from tidemill.ingest.votes import MAX_SKETCH_BYTES, Voting, sketch, sketches
-from tidemill.spec.model import ContinualModel
+from tidemill.spec.model import ContinualModel, DriftTrigger
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 A = Source("c", "t", 0)
@@ -72,6 +72,42 @@ def test_without_a_drift_trigger_there_are_no_votes(make_resource: Callable[...,
     assert voting.tick_ms == 10_000
     found = sketch(voting, A, Span(-1, 3), frame([(1000, 0, "A", 1.0), (3000, 501, "A", 9.0)]))
     assert (found.votes, found.max_event_time, found.last_offset) == ({}, 3000, 3)
+
+
+def test_where_inputs_are_not_watched_there_are_no_votes(make_resource: Callable[..., ContinualModel]) -> None:
+    resource = make_resource("labelsonly")
+    drift = DriftTrigger.model_validate({"watch": ["labels"]})
+    triggers = resource.spec.triggers.model_copy(update={"drift": drift})
+    resource = resource.model_copy(update={"spec": resource.spec.model_copy(update={"triggers": triggers})})
+    assert sketch(Voting(resource), A, Span(-1, 3), frame([(1000, 0, "A", 1.0)])).votes == {}
+
+
+def test_fields_of_text_yes_or_no_and_lists_are_counted_by_value(make_resource: Callable[..., ContinualModel]) -> None:
+    fields = [
+        {"name": "x", "type": "float"},
+        {"name": "material", "type": "string", "required": False},
+        {"name": "wet", "type": "bool"},
+        {"name": "line", "type": "int", "enum": [1, 2]},
+    ]
+    voting = Voting(make_resource("kinds", features={}, fields=fields, allowedLateness="500ms"))
+    assert (voting.numbers, voting.categories) == (("x",), ("material", "wet", "line"))
+    rows = frame([(1000, 0, "A", 1.0), (1100, 0, "A", 1.0), (1200, 900, "A", 1.0)]).with_columns(
+        material=pl.Series(["steel", None, "late"]), wet=pl.Series([True, False, True]), line=pl.Series([2, 2, 1])
+    )
+    assert sketch(voting, A, Span(-1, 2), rows).votes[1]["A"] == {
+        "x": FeatureSketch(count=2, total=2.0),
+        "material": FeatureSketch(count=1, missing=1, values={"steel": 1}),
+        "wet": FeatureSketch(count=2, values={"false": 1, "true": 1}),
+        "line": FeatureSketch(count=2, values={"2": 2}),
+    }
+    assert sketch(voting, A, Span(-1, 2), rows[2:]).votes == {}
+
+
+def test_of_very_many_entities_a_sample_is_kept_and_its_bound_told(voting: Voting) -> None:
+    found = made(voting, [(1000 * (number % 2), 0, f"e{number}", 1.0) for number in range(3_000)])
+    assert {tick: len(entities) for tick, entities in found.votes.items()} == {0: 512, 1: 512}
+    assert found.kept.keys() == {0, 1}
+    assert decode(Sketch, encode(found)) == found
 
 
 EVENTS = st.lists(

@@ -131,6 +131,14 @@ def test_a_minimal_resource_gets_safe_defaults() -> None:
     assert len(VALID.splitlines()) <= 30
 
 
+def test_text_yes_or_no_and_numbers_of_a_list_are_watched_as_categories() -> None:
+    one = "{name: exposure_ms, type: float, min: 0, max: 1000}"
+    more = ["{name: line, type: int, enum: [1, 2]}", "{name: wet, type: bool}", "{name: material, type: string}"]
+    resource = loads(changed(f"- {one}", "\n      - ".join([f"- {one}", *more])), "m.yaml")
+    assert resource.watched_features == ("exposure_ms", "brightness", "contrast")
+    assert resource.watched_categories == ("line", "wet", "material")
+
+
 def test_a_resource_is_the_same_after_writing_and_reading_it() -> None:
     resource = loads(VALID, "m.yaml")
     again = yaml.safe_dump(resource.model_dump(by_alias=True, mode="json"))

@@ -54,7 +54,8 @@ def test_votes_of_one_tick_are_merged_over_sources_and_ranges(plan: WatchPlan, s
     assert len(closed) == 1
     assert set(closed[0].votes) == {"A", "B", "C"}
     vote = closed[0].votes["A"]["brightness"]
-    assert (vote.count, vote.total) == (8, pytest.approx(2 * 0.6 + 6 * 0.2))
+    assert vote.count == 8
+    assert vote.total == pytest.approx(2 * 0.6 + 6 * 0.2)
 
 
 def test_the_slowest_source_that_is_not_idle_holds_the_watermark(plan: WatchPlan, sketch: Sketches) -> None:

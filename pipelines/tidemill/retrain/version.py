@@ -108,7 +108,10 @@ def _reference(place: Place, snapshot: Snapshot) -> bytes:
 
     # Also without a drift trigger, so that one which is declared later has something to measure against.
     trigger = place.resource.spec.triggers.drift or DriftTrigger()
-    reference = build_reference(snapshot.reference(), place.resource.watched_features, trigger)
+    resource = place.resource
+    reference = build_reference(
+        snapshot.reference(), resource.watched_features, trigger, categories=resource.watched_categories
+    )
     for feature in reference.features:
         if feature.state != "ok":
             print(f"drift of {feature.name} will not be signalled: {feature.reason}", flush=True)

@@ -200,9 +200,9 @@ def reference_rows(
         since: where drift was the cause, the event time since which the inputs are what they are now.
 
     Returns:
-        Columns entity, event_time and each watched feature, oldest first.
+        Columns entity, event_time and each watched feature and category, oldest first.
     """
-    columns = ["entity", "event_time", *resource.watched_features]
+    columns = ["entity", "event_time", *resource.watched_features, *resource.watched_categories]
     newest = rows.filter(pl.col("part") != "replay")["event_time"]
     if newest.is_empty():
         return events.select(columns).clear().collect()

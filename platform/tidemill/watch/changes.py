@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tidemill.stats.drift import MISSING, Alarm
 from tidemill.watch.hits import EVERYONE, MOST_NEW, level, new_values
 from tidemill.watch.quantity import FeatureReference
-from tidemill.watch.words import drift_message, figures, movers, with_entities
+from tidemill.watch.words import drift_message, movers, with_entities
 
 __all__ = ["Change", "change"]
 
@@ -73,7 +73,7 @@ def _before(feature: FeatureReference, row: int) -> tuple[float, Mapping[str, fl
 
 
 def _text(feature: FeatureReference, row: int, before: float, now: float, new: Mapping[str, float], rises: bool) -> str:
-    was, is_now = figures(before, now)
+    was, is_now = _shares(before, now)
     if row == MISSING:
         return f"{feature.name}: missing in {is_now} of rows, was {was}"
     verb = "rose" if rises else "fell"
@@ -86,6 +86,15 @@ def _text(feature: FeatureReference, row: int, before: float, now: float, new: M
         return f"{feature.name}: share of other values{such} {verb} from {was} to {is_now}"
     many = f"more than {MOST_NEW}" if len(new) >= MOST_NEW else f"{len(new)}"
     return f"{feature.name}: {many} new value{'s' * (len(new) > 1)}{such} hold{'s' * (len(new) == 1)} {is_now}"
+
+
+def _shares(before: float, now: float) -> tuple[str, str]:
+    """Both with as few decimals as tell them apart, at least two and at most four."""
+    for decimals in (2, 3, 4):
+        pair = tuple(f"{share:.{decimals}f}".rstrip("0").rstrip(".") for share in (before, now))
+        if pair[0] != pair[1]:
+            break
+    return pair[0], pair[1]
 
 
 def _value(value: str) -> str:

@@ -34,6 +34,11 @@ class Detection:
         """The features of the reference, in the order of the detectors."""
         return self.reference.features if self.reference is not None else ()
 
+    @property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """The values of each category that are told apart; of others a tick need not remember all."""
+        return {feature.name: feature.labels for feature in self.features if feature.kind == "category"}
+
 
 def detection(version: str | None, reference: Reference | None, plan: WatchPlan) -> Detection:
     """Detectors without evidence against a version's reference."""
@@ -44,8 +49,8 @@ def detection(version: str | None, reference: Reference | None, plan: WatchPlan)
 def begin(version: str, reference: Reference | None, at: int, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
     """Start anew for a version that serves from `at`; says which features are not watched as declared, and why."""
     begun = detection(version, reference, plan)
-    reasons = {feature.name: _reason(feature, reference, plan) for feature in begun.features}
-    return begun, [_state_signal(name, reason, version, at, plan) for name, reason in reasons.items() if reason]
+    reasons = [(feature, _reason(feature, reference, plan)) for feature in begun.features]
+    return begun, [_state_signal(feature, reason, version, at, plan) for feature, reason in reasons if reason]
 
 
 def judge(state: Detection, tick: ClosedTick, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
@@ -89,21 +94,24 @@ def _reason(feature: FeatureReference, reference: Reference | None, plan: WatchP
     if feature.state != "ok" or not feature.raised:
         return feature.reason
     declared = reference.tolerance if reference is not None else plan.tolerance
-    raised = f"tolerance raised from {declared:g} to {feature.tolerance:.2g}"
+    before = "" if feature.kind == "loss" else f" from {declared:g}"
+    raised = f"tolerance raised{before} to {feature.tolerance:.2g}"
     if feature.season is None or feature.season.deviation <= declared:
         raised += ": the reference's older half alarms below"
-    return "; ".join(filter(None, [raised, feature.reason]))
+    return f"{raised}; {feature.reason}" if feature.reason else raised
 
 
-def _state_signal(feature: str, reason: str, version: str, at: int, plan: WatchPlan) -> Signal:
+def _state_signal(feature: FeatureReference, reason: str, version: str, at: int, plan: WatchPlan) -> Signal:
     return Signal(
-        signal_id=deterministic_id("state", plan.model, version, feature, at),
+        signal_id=deterministic_id("state", plan.model, version, feature.name, at),
         kind="state",
-        feature=feature,
+        subject=feature.subject,
+        feature=feature.name,
         time=at,
         version=version,
         evidence=0.0,
-        message=f"{feature}: {reason}",
+        slice=feature.slice,
+        message=f"{feature.name}: {reason}",
     )
 
 

@@ -52,9 +52,11 @@ def new_values(feature: FeatureReference) -> str:
 def hits_of(feature: FeatureReference, votes: Mapping[str, FeatureSketch], edges: Floats) -> Hits:
     """What votes by entity say of a feature; `edges` (R,) are those of the detectors."""
     hits, counted, levels = np.zeros(ROWS), np.zeros(ROWS), dict[str, Mapping[str, float]]()
-    there = {entity: vote for entity, vote in votes.items() if vote.count > 0}
+    # A field that was a number when the reference was made may be a category by now, or the other way round.
+    told = feature.kind == "category"
+    there = {entity: vote for entity, vote in votes.items() if vote.count > 0 and bool(vote.values) == told}
     new: Mapping[str, float] = {}
-    if feature.kind == "category":
+    if told:
         shares, new = _shares(feature, there)
     else:
         means = {entity: vote.total / vote.count for entity, vote in there.items()}

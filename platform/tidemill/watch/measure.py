@@ -37,6 +37,8 @@ RAISE = 1.25
 """Factor by which the tolerance grows until the older half does not alarm."""
 LARGEST_TOLERANCE = 0.5
 """Beyond it half of all values may move unseen: nothing worth promising is left."""
+FEW = 0.1
+"""Share of the rows below which a category's commonest values are not common."""
 THIRTY_DAYS_MS = 30 * 86_400_000
 _CHUNK = 512
 """Ticks of the older half that are replayed at a time, so that many features need little memory."""
@@ -82,8 +84,8 @@ def _halves(votes: FeatureVotes) -> tuple[FeatureVotes, FeatureVotes]:
     """The older half, and the newer with the whole tick in the middle."""
     if not len(votes):
         return votes, votes
-    middle = votes.ticks[len(votes) // 2]
-    return votes.where(lambda ticks: ticks < middle), votes.where(lambda ticks: ticks >= middle)
+    middle, end = int(votes.ticks[len(votes) // 2]), int(votes.gaps.ticks[-1])
+    return votes.between(int(votes.gaps.ticks[0]), middle - 1), votes.between(middle, end)
 
 
 def _measure(whole: FeatureVotes, newer: FeatureVotes, trigger: DriftTrigger, quantities: int) -> FeatureReference:
@@ -152,7 +154,7 @@ def _shares(newer: FeatureVotes, edges: Floats, tau: float, tolerance: float, ri
         c_ref = distribution_radius(independent, risk)
         needed = float(np.log(2 / risk) / (2 * (tolerance / 2) ** 2))
         return _Shares(shares, edges, np.full(len(edges), c_ref), needed)
-    shares = np.clip(newer.values.reshape(len(newer), -1).mean(axis=0), 0.0, 1.0)
+    shares = np.clip(newer.table.mean(axis=0), 0.0, 1.0)
     # Of a loss one side is bet on; of a category both sides of each row.
     each = 2 * risk if newer.kind == "loss" else risk / len(shares)
     room = tolerance / 2 - newer.cut
@@ -175,6 +177,19 @@ def _missing(whole: FeatureVotes, newer: FeatureVotes, risk: float) -> tuple[Mis
 def _verdict(
     votes: FeatureVotes, needed: int, found: Dependence, too_small: bool, tolerance: float
 ) -> tuple[State, str]:
+    state, reason = _promise(votes, needed, found, too_small, tolerance)
+    if state != "ok" and votes.others:
+        known = 1 - float(votes.table[:, -1].mean())
+        if known < FEW:
+            reason += (
+                f"; of its values the {len(votes.labels)} commonest hold only {known:.2f} of the rows, as if of ids"
+            )
+    return state, reason
+
+
+def _promise(
+    votes: FeatureVotes, needed: int, found: Dependence, too_small: bool, tolerance: float
+) -> tuple[State, str]:
     if found.grows:
         reason = f"the dependence of its votes (tau {found.tau:.1f} or more) still grows at the longest block"
         return "cannot-promise", f"cannot promise: {reason} that {found.ticks} window ticks allow"
@@ -193,12 +208,12 @@ def _verdict(
 
 def _means(votes: FeatureVotes) -> dict[str, Floats]:
     """Mean vote by entity, in each row of a category; nothing where there are too many entities."""
-    names, codes = np.unique(np.asarray(votes.entities), return_inverse=True)
-    if len(names) > ENTITIES:
+    counts = np.bincount(votes.whose)
+    there = np.flatnonzero(counts)
+    if len(there) > ENTITIES:
         return {}
-    rows = votes.values.reshape(len(votes), -1).T
-    means = np.stack([np.bincount(codes, weights=row) for row in rows], axis=1) / np.bincount(codes)[:, None]
-    return dict(zip(map(str, names), means, strict=True))
+    means = np.stack([np.bincount(votes.whose, weights=row)[there] for row in votes.table.T], axis=1)
+    return dict(zip((votes.names[one] for one in there), means / counts[there][:, None], strict=True))
 
 
 def replayed(

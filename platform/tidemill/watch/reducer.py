@@ -47,7 +47,7 @@ def reduce(
             current, signals = begin(promotion.version, promotion.reference, promotion.at, plan)
             ticks = without_open(ticks)
             said += signals
-        ticks, closed = merge(ticks, taken, plan)
+        ticks, closed = merge(ticks, taken, plan, current.labels)
         for tick in closed:
             current, signals = judge(current, tick, plan)
             said += signals

@@ -5,7 +5,7 @@ has not been heard of for 2 window ticks; time is told by when sketches reached 
 replay closes the same ticks at the same records.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -68,11 +68,14 @@ def without_open(ticks: Ticks) -> Ticks:
     return msgspec.structs.replace(ticks, open={})
 
 
-def merge(ticks: Ticks, arrived: Arrived, plan: WatchPlan) -> tuple[Ticks, list[ClosedTick]]:
+def merge(
+    ticks: Ticks, arrived: Arrived, plan: WatchPlan, labels: Mapping[str, Collection[str]] | None = None
+) -> tuple[Ticks, list[ClosedTick]]:
     """Take in one sketch; returns the ticks that are over now, in order.
 
     Used is a sketch whose last offset is above those used of its source. One that begins below that can only follow
     a lake that was lost or restored, and is dropped whole (see `Sketch`); one of another tick length says nothing.
+    `labels` are the values of categories that are told apart (see `merged`).
     """
     sketch = arrived.sketch
     seen = ticks.sources.get(sketch.source, SourceSeen())
@@ -88,18 +91,18 @@ def merge(ticks: Ticks, arrived: Arrived, plan: WatchPlan) -> tuple[Ticks, list[
         ticks, sources={**ticks.sources, sketch.source: now}, out_of_order=ticks.out_of_order + overlaps
     )
     if sketch.tick_ms == plan.tick_ms and not overlaps:
-        ticks = _add(ticks, sketch)
+        ticks = _add(ticks, sketch, labels)
     return _close(ticks, arrived.at, plan.lateness_ms)
 
 
-def _add(ticks: Ticks, sketch: Sketch) -> Ticks:
+def _add(ticks: Ticks, sketch: Sketch, labels: Mapping[str, Collection[str]] | None) -> Ticks:
     opened, late = dict(ticks.open), ticks.late
     for number, brought in sketch.votes.items():
         if (number + 1) * ticks.tick_ms <= ticks.closed:
             late += sum(feature.count for features in brought.values() for feature in features.values())
             continue
         added = TickVotes(brought, sketch.kept.get(number, 1.0))
-        opened[number] = merged(number, opened.get(number, TickVotes()), added)
+        opened[number] = merged(number, opened.get(number, TickVotes()), added, labels)
     return msgspec.structs.replace(ticks, open=opened, late=late)
 
 

@@ -5,7 +5,7 @@ mean of its rows, a category's the share of each value, a loss's the mean; each 
 much is missing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,8 +15,9 @@ import numpy.typing as npt
 import polars as pl
 
 from tidemill.core.errors import InvalidInput
+from tidemill.events import tallies
 from tidemill.events.records import FeatureSketch
-from tidemill.events.tallies import LISTED, LONGEST, MOST_ENTITIES, bound_of, clipped, commonest, place, shortened
+from tidemill.events.tallies import LISTED, LONGEST, bound_of, clipped, coded, listed, place, shortened
 
 __all__ = ["FeatureVotes", "Gaps", "Kind", "TickVotes", "category_votes", "merged", "votes_of"]
 
@@ -34,36 +35,48 @@ class TickVotes(msgspec.Struct, frozen=True):
     """Entities with a hash below this are here, and none else (see `Sketch.kept`)."""
 
 
-def merged(tick: int, one: TickVotes, other: TickVotes) -> TickVotes:
+def merged(
+    tick: int, one: TickVotes, other: TickVotes, labels: Mapping[str, Collection[str]] | None = None
+) -> TickVotes:
     """The votes of disjoint sets of one tick's rows, put together: in any order, and however they were cut, the same.
 
     An entity is kept if its hash is below both bounds, whole; where there are too many, those with the smallest hashes
     are. Counts of values add up, so none is lost in merging; only totals, sums of floats, depend on the order in
     their last digits.
+
+    With `labels`, the values of categories that are told apart, each entity keeps these and of others the commonest, 30
+    in all: else a field of ids would make a tick as large as what was sent. What is bet on does not depend on it.
     """
     kept = min(one.kept, other.kept)
     votes = dict(one.votes)
     for entity, features in other.votes.items():
-        votes[entity] = _together(votes[entity], features) if entity in votes else features
-    if kept < 1.0 or len(votes) > MOST_ENTITIES:
+        votes[entity] = _together(votes[entity], features, labels) if entity in votes else features
+    if kept < 1.0 or len(votes) > tallies.MOST_ENTITIES:
         places = {entity: place(entity, tick) for entity in votes}
-        places = {entity: at for entity, at in places.items() if at < kept}
         kept = min(kept, bound_of(places.values()))
         votes = {entity: votes[entity] for entity, at in places.items() if at < kept}
     return TickVotes(votes, kept)
 
 
-def _together(one: Mapping[str, FeatureSketch], other: Mapping[str, FeatureSketch]) -> Mapping[str, FeatureSketch]:
+def _together(
+    one: Mapping[str, FeatureSketch],
+    other: Mapping[str, FeatureSketch],
+    labels: Mapping[str, Collection[str]] | None,
+) -> Mapping[str, FeatureSketch]:
     both = dict(one)
     for name, added in other.items():
-        both[name] = _sum(both[name], added) if name in both else added
+        told = None if labels is None else labels.get(name, ())
+        both[name] = _sum(both[name], added, told) if name in both else added
     return both
 
 
-def _sum(one: FeatureSketch, other: FeatureSketch) -> FeatureSketch:
+def _sum(one: FeatureSketch, other: FeatureSketch, labels: Collection[str] | None) -> FeatureSketch:
     values = dict(one.values)
     for value, rows in other.values.items():
         values[value] = values.get(value, 0) + rows
+    if labels is not None and len(values) > LISTED + len(labels):
+        others = sorted(values.keys() - set(labels), key=lambda value: (-values[value], value))[:LISTED]
+        values = {value: values[value] for value in (*labels, *others) if value in values}
     return FeatureSketch(
         count=one.count + other.count,
         total=one.total + other.total,
@@ -84,17 +97,19 @@ class Gaps:
 
 @dataclass(frozen=True)
 class FeatureVotes:
-    """The votes of one feature, in the order of time."""
+    """The votes of one feature, in the order of time. What features have in common they share."""
 
     name: str
     ticks: Ints
     """Number of the tick of each vote, event time // tick (n,)."""
     values: Floats
     """The votes (n,); of a category (n, R), the share of each of `labels` and then of all other values."""
-    entities: tuple[str, ...]
-    """Whose votes they are (n)."""
+    whose: Ints
+    """Positions in `names` of the entities whose votes they are (n,)."""
+    names: tuple[str, ...]
+    """All entities."""
     rows: int
-    """Rows behind them."""
+    """Rows behind the votes."""
     deviation: float
     """Standard deviation of the rows; of a category 0."""
     gaps: Gaps
@@ -109,28 +124,34 @@ class FeatureVotes:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def entities(self) -> tuple[str, ...]:
+        """Whose votes they are (n)."""
+        return tuple(self.names[position] for position in self.whose)
+
+    @property
+    def table(self) -> Floats:
+        """The votes by row (n, R); of a number the one row of its values."""
+        return self.values if self.values.ndim == 2 else self.values[:, None]
+
     def where(self, chosen: Callable[[Ints], npt.NDArray[np.bool_]]) -> "FeatureVotes":
         """The votes of some ticks; `rows` in proportion."""
-        keep, keep_gaps = chosen(self.ticks), chosen(self.gaps.ticks)
+        return self._part(chosen(self.ticks), chosen(self.gaps.ticks))
+
+    def between(self, first: int, last: int) -> "FeatureVotes":
+        """The votes of ticks from `first` to `last`, without a copy of them; `rows` in proportion."""
+        at, gaps = (slice(*np.searchsorted(ticks, [first, last + 1])) for ticks in (self.ticks, self.gaps.ticks))
+        return self._part(at, gaps)
+
+    def _part(self, keep: slice | npt.NDArray[np.bool_], keep_gaps: slice | npt.NDArray[np.bool_]) -> "FeatureVotes":
+        values = self.values[keep]
         return replace(
             self,
             ticks=self.ticks[keep],
-            values=self.values[keep],
-            entities=tuple(np.asarray(self.entities, dtype=object)[keep]),
-            rows=round(self.rows * int(keep.sum()) / max(len(self), 1)),
+            values=values,
+            whose=self.whose[keep],
+            rows=round(self.rows * len(values) / max(len(self), 1)),
             gaps=Gaps(self.gaps.ticks[keep_gaps], self.gaps.shares[keep_gaps]),
-        )
-
-    def between(self, first: int, last: int) -> "FeatureVotes":
-        """The votes of ticks from `first` to `last`; `rows` and `deviation` stay those of the whole."""
-        at = slice(*np.searchsorted(self.ticks, [first, last + 1]))
-        gaps = slice(*np.searchsorted(self.gaps.ticks, [first, last + 1]))
-        return replace(
-            self,
-            ticks=self.ticks[at],
-            values=self.values[at],
-            entities=self.entities[at],
-            gaps=Gaps(self.gaps.ticks[gaps], self.gaps.shares[gaps]),
         )
 
     def below(self, edges: Floats) -> tuple[Ints, Floats, Floats]:
@@ -141,7 +162,7 @@ class FeatureVotes:
         """By tick with votes: its number (T,), the sum of hits in each row (T, R), votes (T,)."""
         if self.kind == "number":
             return self.below(edges)
-        return _by_tick(self.ticks, self.values.reshape(len(self), -1))
+        return _by_tick(self.ticks, self.table)
 
     def missing(self) -> tuple[Ints, Floats, Floats]:
         """By tick with rows: its number (T,), the sum of the shares that are missing (T, 1), votes (T,)."""
@@ -163,11 +184,11 @@ def votes_of(
 
     Nulls and what is not finite are missing. Raises `InvalidInput` where a column is missing or of another type.
     """
-    _check(frame, features)
+    cells = _cells(frame, features, tick_ms)
     for name in features:
         if not frame.schema[name].is_numeric():
             raise InvalidInput(f"{name} of a reference's rows is {frame.schema[name]}, not a number")
-    return [_number_votes(frame, name, tick_ms, kind) for name in features]
+    return [_number_votes(frame[name], cells, kind) for name in features]
 
 
 def category_votes(frame: pl.DataFrame, features: Sequence[str], tick_ms: int) -> list[FeatureVotes]:
@@ -176,105 +197,114 @@ def category_votes(frame: pl.DataFrame, features: Sequence[str], tick_ms: int) -
     Told apart are all values where there are at most 15, else the 15 commonest of the older half of the votes: what is
     then measured on the newer half was not chosen by it. Nulls are missing. Raises `InvalidInput` as `votes_of` does.
     """
-    _check(frame, features)
-    return [_category_votes(frame, name, tick_ms) for name in features]
+    cells = _cells(frame, features, tick_ms)
+    return [_category_votes(frame[name], cells) for name in features]
 
 
-def _check(frame: pl.DataFrame, features: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class _Cells:
+    """The entities and ticks with rows (m of them), in the order of time: the same for all features."""
+
+    of_row: Ints
+    """Each row's cell (rows,)."""
+    ticks: Ints
+    whose: Ints
+    sizes: Ints
+    """Rows of each cell (m,)."""
+    full: Gaps
+    """Of a feature of which nothing is missing."""
+    names: tuple[str, ...]
+
+    def votes(self, name: str, kind: Kind, counts: Ints, values: Floats) -> FeatureVotes:
+        """A feature's votes: each cell has so many rows with a value (m,); `values` are of those that have any."""
+        voted = counts > 0
+        keep = slice(None) if voted.all() else voted
+        gaps = self.full if (counts == self.sizes).all() else Gaps(self.ticks, 1 - counts / self.sizes)
+        return FeatureVotes(
+            name=name,
+            ticks=self.ticks[keep],
+            values=values,
+            whose=self.whose[keep],
+            names=self.names,
+            rows=int(counts.sum()),
+            deviation=0.0,
+            gaps=gaps,
+            kind=kind,
+        )
+
+
+def _cells(frame: pl.DataFrame, features: Sequence[str], tick_ms: int) -> _Cells:
     missing = [name for name in ("entity", "event_time", *features) if name not in frame.columns]
     if missing:
         raise InvalidInput(f"the rows of a reference lack {', '.join(missing)}; they have {', '.join(frame.columns)}")
     if not isinstance(frame.schema["event_time"], pl.Datetime):
         raise InvalidInput(f"event_time of a reference's rows is {frame.schema['event_time']}, not a Datetime")
+    ticks = frame["event_time"].dt.epoch("ms").to_numpy() // tick_ms
+    names, whose = coded(frame["entity"].cast(pl.String))
+    first = int(ticks.min()) if len(ticks) else 0
+    keys, of_row, sizes = np.unique((ticks - first) * len(names) + whose, return_inverse=True, return_counts=True)
+    ticks, whose = np.divmod(keys, max(len(names), 1))
+    ticks = ticks + first
+    return _Cells(of_row, ticks, whose, sizes, Gaps(ticks, np.zeros(len(ticks))), tuple(names))
 
 
-def _cells(frame: pl.DataFrame, tick_ms: int, value: pl.Series) -> pl.DataFrame:
-    return frame.select(
-        entity=pl.col("entity").cast(pl.String), tick=pl.col("event_time").dt.epoch("ms") // tick_ms, value=value
-    )
+def _number_votes(series: pl.Series, cells: _Cells, kind: Kind) -> FeatureVotes:
+    values, of_row = clipped(series), cells.of_row
+    absent = np.isnan(values)
+    if absent.any():
+        values, of_row = values[~absent], of_row[~absent]
+    counts = np.bincount(of_row, minlength=len(cells.ticks))
+    voted = counts > 0
+    means = np.bincount(of_row, weights=values, minlength=len(cells.ticks))[voted] / counts[voted]
+    votes = cells.votes(series.name, kind, counts, means)
+    return replace(votes, deviation=float(np.std(values)) if len(values) else 0.0)
 
 
-def _gaps(rows: pl.DataFrame) -> Gaps:
-    gaps = rows.group_by("tick", "entity").agg(pl.col("value").is_null().mean().alias("missing")).sort("tick", "entity")
-    return Gaps(gaps["tick"].to_numpy().astype(np.int64), gaps["missing"].to_numpy().astype(np.float64))
+def _category_votes(series: pl.Series, cells: _Cells) -> FeatureVotes:
+    texts = _short(series.cast(pl.String))
+    there = texts.is_not_null().to_numpy()
+    known, codes = coded(texts.drop_nulls())
+    keys, rows = np.unique(cells.of_row[there] * len(known) + codes, return_counts=True)
+    at, codes = np.divmod(keys, max(len(known), 1))
+    counts = np.bincount(at, weights=rows, minlength=len(cells.ticks)).astype(np.int64)
+    shares = rows / counts[at]
+    votes = np.cumsum(counts > 0) - 1  # of a cell, its vote
+    labels = _told_apart(cells.ticks[at], codes, shares, cells.ticks[counts > 0], len(known))
 
+    def table(chosen: npt.NDArray[np.bool_]) -> Floats:
+        """Share of each label and of all other values by vote (n, R), as if only these were known."""
+        row = np.full(len(known), len(labels))
+        row[labels] = np.arange(len(labels))
+        chosen = chosen & (row[codes] < len(labels))
+        found = np.zeros((int((counts > 0).sum()), len(labels) + 1))
+        found[votes[at[chosen]], row[codes[chosen]]] = shares[chosen]
+        rest = 1.0 - found.sum(axis=1)
+        found[:, -1] = np.where(rest < _ROUNDING, 0.0, rest)
+        return found
 
-def _number_votes(frame: pl.DataFrame, name: str, tick_ms: int, kind: Kind) -> FeatureVotes:
-    rows = _cells(frame, tick_ms, pl.Series(clipped(frame[name]), nan_to_null=True))
-    there = rows.drop_nulls("value")
-    votes = there.group_by("tick", "entity").agg(pl.col("value").mean()).sort("tick", "entity")
-    return FeatureVotes(
-        name=name,
-        ticks=votes["tick"].to_numpy().astype(np.int64),
-        values=votes["value"].to_numpy().astype(np.float64),
-        entities=tuple(votes["entity"]),
-        rows=there.height,
-        deviation=float(np.std(there["value"].to_numpy())) if there.height else 0.0,
-        gaps=_gaps(rows),
-        kind=kind,
-    )
-
-
-def _category_votes(frame: pl.DataFrame, name: str, tick_ms: int) -> FeatureVotes:
-    rows = _cells(frame, tick_ms, frame[name].cast(pl.String))
-    there = rows.drop_nulls("value")
-    counted = there.group_by("tick", "entity", "value").len("rows")
-    cells = counted.group_by("tick", "entity").agg(pl.col("rows").sum().alias("all")).sort("tick", "entity")
-    cells = cells.with_row_index("vote")
-    counted = counted.join(cells, on=["tick", "entity"]).with_columns(_short(counted["value"]))
-    labels, others = _told_apart(counted, cells)
-    shares = _shares(counted, labels, cells.height)
-    listed = commonest(counted, "vote")
-    cut = 0.0
-    if listed.height < counted.height:
-        cut = float(np.abs(shares.mean(axis=0) - _shares(listed, labels, cells.height).mean(axis=0)).max())
-    return FeatureVotes(
-        name=name,
-        ticks=cells["tick"].to_numpy().astype(np.int64),
-        values=shares,
-        entities=tuple(cells["entity"]),
-        rows=there.height,
-        deviation=0.0,
-        gaps=_gaps(rows),
-        kind="category",
-        labels=labels,
-        others=others,
+    exact, sketched = table(np.ones(len(at), dtype=np.bool_)), listed(at, rows)
+    cut = 0.0 if sketched.all() else float(np.abs((exact - table(sketched)).mean(axis=0)).max())
+    return replace(
+        cells.votes(series.name, "category", counts, exact),
+        labels=tuple(known[code] for code in labels),
+        others=len(known) - len(labels),
         cut=cut,
     )
 
 
+_ROUNDING = 1e-9
+
+
 def _short(values: pl.Series) -> pl.Series:
     long = values.filter(values.str.len_chars() > LONGEST).unique()
-    return (
-        values.replace(long, pl.Series([shortened(value) for value in long], dtype=pl.String()))
-        if len(long)
-        else values
-    )
+    return values.replace(long, pl.Series([shortened(value) for value in long], dtype=pl.String()))
 
 
-def _told_apart(counted: pl.DataFrame, cells: pl.DataFrame) -> tuple[tuple[str, ...], int]:
-    """The values that get a row of their own, the commonest first; and how many there are besides."""
-    values = counted["value"].n_unique()
-    if values > LISTED:
-        middle = cells["tick"][cells.height // 2]
-        older = counted.filter(pl.col("tick") < middle)
-        counted = counted if older.is_empty() else older
-    weight = (pl.col("rows") / pl.col("all")).sum().round(9)
-    ranked = counted.group_by("value").agg(weight.alias("weight")).sort("weight", "value", descending=[True, False])
-    labels = tuple(ranked["value"].head(LISTED))
-    return labels, values - len(labels)
-
-
-def _shares(counted: pl.DataFrame, labels: Sequence[str], votes: int) -> Floats:
-    """Share of each value's rows in each vote, and of all other values (n, R)."""
-    shares = np.zeros((votes, len(labels) + 1))
-    told = counted.join(
-        pl.DataFrame({"value": labels}, schema={"value": pl.String()}).with_row_index("row"), on="value"
-    )
-    shares[told["vote"].to_numpy(), told["row"].to_numpy()] = (told["rows"] / told["all"]).to_numpy()
-    shares[:, -1] = np.maximum(1.0 - shares[:, :-1].sum(axis=1), 0.0)
-    shares[:, -1][shares[:, -1] < _ROUNDING] = 0.0
-    return shares
-
-
-_ROUNDING = 1e-9
+def _told_apart(ticks: Ints, codes: Ints, shares: Floats, of_votes: Ints, known: int) -> Ints:
+    """The values that get a row of their own, the commonest first, of equally common ones the first by name."""
+    if known > LISTED:
+        older = ticks < of_votes[len(of_votes) // 2]
+        if older.any():
+            codes, shares = codes[older], shares[older]
+    weight = np.bincount(codes, weights=shares, minlength=known).round(9)
+    return np.lexsort((np.arange(known), -weight))[:LISTED]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from tidemill.stats.drift import Alarm
 from tidemill.watch.reference import FeatureReference
 
-__all__ = ["drift_message", "figures", "moved_entities", "movers", "with_entities"]
+__all__ = ["drift_message", "moved_entities", "movers", "with_entities"]
 
 MOVED = 0.5
 """Entities are named whose mean moved at least half as far as that of the one that moved farthest."""
@@ -38,7 +38,7 @@ def drift_message(
         also: other features that the alarm names.
     """
     before = feature.mean or 0.0
-    was, is_now = figures(before, now)
+    was, is_now = _figures(before, now)
     if was != is_now and (now > before) == alarm.rises:
         text = f"{feature.name} {'rose' if alarm.rises else 'fell'} from {was} to {is_now}"
     else:
@@ -66,7 +66,7 @@ def _list(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def figures(before: float, now: float) -> tuple[str, str]:
+def _figures(before: float, now: float) -> tuple[str, str]:
     """Both with as few digits as tell them apart, at least two and at most four."""
     for digits in (2, 3, 4):
         pair = f"{before:.{digits}g}", f"{now:.{digits}g}"

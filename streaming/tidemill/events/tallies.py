@@ -29,7 +29,8 @@ __all__ = [
     "MOST_ENTITIES",
     "bound_of",
     "clipped",
-    "commonest",
+    "coded",
+    "listed",
     "place",
     "shortened",
     "tally",
@@ -45,7 +46,7 @@ LARGEST = 1e150
 LONGEST = 64
 _CUT = 48
 
-Cells = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int64]
 
 _TICK, _CELL = "#tick", "#cell"
 """Names that no field can have."""
@@ -57,9 +58,9 @@ def place(entity: str, tick: int) -> float:
     return (int.from_bytes(digest) >> 11) / (1 << 53)
 
 
-def bound_of(places: Collection[float], most: int = MOST_ENTITIES) -> float:
-    """The bound below which at most so many places lie: the smallest one that has to go, 1 if none has to."""
-    return sorted(places)[most] if len(places) > most else 1.0
+def bound_of(places: Collection[float]) -> float:
+    """The bound below which at most 512 places lie: the smallest one that has to go, 1 if none has to."""
+    return sorted(places)[MOST_ENTITIES] if len(places) > MOST_ENTITIES else 1.0
 
 
 def shortened(value: str) -> str:
@@ -115,7 +116,7 @@ def _bounded(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[int, float]]:
     return rows.join(left_out, on=[_TICK, "entity"], how="anti", maintain_order="left"), kept
 
 
-def _sums(values: pl.Series, cells: Cells, size: int) -> Iterator[FeatureSketch]:
+def _sums(values: pl.Series, cells: Ints, size: int) -> Iterator[FeatureSketch]:
     """A number's votes in each cell."""
     # `bincount` adds one value after the other: parallel sums would add up in another order each time.
     numbers = clipped(values)
@@ -129,25 +130,42 @@ def _sums(values: pl.Series, cells: Cells, size: int) -> Iterator[FeatureSketch]
         yield FeatureSketch(count=count, total=total, missing=without)
 
 
-def _counts(values: pl.Series, cells: Cells, size: int) -> Iterator[FeatureSketch]:
+def _counts(values: pl.Series, cells: Ints, size: int) -> Iterator[FeatureSketch]:
     """A category's votes in each cell."""
-    counted = pl.DataFrame({"cell": cells, "value": values}).group_by("cell", "value").len("rows")
-    counted = counted.with_columns(pl.col("value").cast(pl.String))
-    at, rows = counted["cell"].to_numpy(), counted["rows"].to_numpy()
-    none = counted["value"].is_null().to_numpy()
-    counts = np.bincount(at[~none], weights=rows[~none], minlength=size).astype(np.int64)
-    missing = np.bincount(at[none], weights=rows[none], minlength=size).astype(np.int64)
+    texts = values.cast(pl.String)
+    absent = texts.is_null().to_numpy()
+    missing = np.bincount(cells[absent], minlength=size)
+    known, codes = coded(texts.drop_nulls())
+    keys, rows = np.unique(cells[~absent] * len(known) + codes, return_counts=True)
+    at, codes = np.divmod(keys, max(len(known), 1))
+    counts = np.bincount(at, weights=rows, minlength=size).astype(np.int64)
+    chosen = listed(at, rows)
     by_cell: list[dict[str, int]] = [{} for _ in range(size)]
-    for cell, value, number in commonest(counted.filter(~none), "cell").select("cell", "value", "rows").iter_rows():
-        by_cell[cell][shortened(value)] = number
-    for count, without, listed in zip(counts.tolist(), missing.tolist(), by_cell, strict=True):
-        yield FeatureSketch(count=count, missing=without, values=listed)
+    for cell, code, number in zip(at[chosen].tolist(), codes[chosen].tolist(), rows[chosen].tolist(), strict=True):
+        by_cell[cell][shortened(known[code])] = number
+    for count, without, of_cell in zip(counts.tolist(), missing.tolist(), by_cell, strict=True):
+        yield FeatureSketch(count=count, missing=without, values=of_cell)
 
 
-def commonest(counted: pl.DataFrame, *cell: str) -> pl.DataFrame:
-    """Of rows with columns `value` and `rows`, those whose value is listed in its cell, the commonest first."""
-    ranked = counted.sort([*cell, "rows", "value"], descending=[*[False] * len(cell), True, False])
-    if ranked.height <= EXACT:
-        return ranked
-    there, position = pl.len().over(cell), pl.int_range(pl.len()).over(cell)
-    return ranked.filter((there <= EXACT) | (position < LISTED))
+def coded(texts: pl.Series) -> tuple[list[str], Ints]:
+    """The values of texts without nulls, in the order of their bytes, and each text's place among them (n,)."""
+    known = texts.unique().sort()
+    return known.to_list(), texts.cast(pl.Enum(known)).to_physical().to_numpy().astype(np.int64)
+
+
+def listed(cells: Ints, rows: Ints) -> npt.NDArray[np.bool_]:
+    """Which values are listed.
+
+    Args:
+        cells: of each value of each cell the cell's number (n,), in order, and in a cell by the values' bytes.
+        rows: how many rows of the cell have it (n,).
+    """
+    there = np.bincount(cells)
+    crowded = there[cells] > EXACT
+    if not crowded.any():
+        return ~crowded
+    order = np.lexsort((-rows, cells))  # equally common values stay in their order
+    position = np.arange(len(cells)) - np.repeat(np.cumsum(there) - there, there)
+    first = np.empty(len(cells), dtype=np.bool_)
+    first[order] = position < LISTED
+    return first | ~crowded

@@ -23,13 +23,16 @@ MAX_SKETCH_BYTES = 4 << 20
 class Voting:
     """What counts as a vote: the features, the length of a window tick, and how late an event may arrive.
 
-    Without `triggers.drift` nothing is watched, and a sketch tells only how far the source was read.
+    Without `triggers.drift`, or where it leaves out inputs, nothing is watched, and a sketch tells only how far the
+    source was read.
     """
 
     def __init__(self, resource: ContinualModel) -> None:
         drift = resource.spec.triggers.drift
-        self.numbers: Sequence[str] = () if drift is None else resource.watched_features
-        self.categories: Sequence[str] = () if drift is None else resource.watched_categories
+        watched = drift is not None and "inputs" in drift.watch
+        self.numbers: Sequence[str] = resource.watched_features if watched else ()
+        self.categories: Sequence[str] = resource.watched_categories if watched else ()
+        self.features = (*self.numbers, *self.categories)
         self.tick_ms = _ms((drift or DriftTrigger()).every)
         self.lateness_ms = _ms(resource.spec.events.allowed_lateness)
 
@@ -66,7 +69,7 @@ def sketch(voting: Voting, source: Source, span: Span, rows: pl.DataFrame) -> Sk
 
 
 def _tally(voting: Voting, rows: pl.DataFrame) -> tuple[Votes, dict[int, float]]:
-    if not (voting.numbers or voting.categories) or not rows.height:
+    if not voting.features or not rows.height:
         return {}, {}
     lateness = (pl.col("available_at") - pl.col("event_time")).dt.total_milliseconds()
     in_time = rows.filter(lateness <= voting.lateness_ms).sort("offset")

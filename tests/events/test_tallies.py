@@ -1,0 +1,131 @@
+"""What a sketch holds of rows: sums, commonest values, and a sample of entities whatever they sent."""
+
+import hashlib
+from collections import Counter
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidemill.events import tallies
+from tidemill.events.records import FeatureSketch, Sketch, Votes, decode, encode
+from tidemill.events.tallies import bound_of, place, shortened, tally
+
+TICK = pl.col("tick")
+
+
+def of(values: list[Any], kind: pl.DataType | None = None, entities: list[str] | None = None) -> pl.DataFrame:
+    entities = entities or ["A"] * len(values)
+    return pl.DataFrame({"entity": entities, "tick": [7] * len(values), "x": pl.Series(values, dtype=kind)})
+
+
+def number(*values: Any, kind: pl.DataType | None = None) -> FeatureSketch:
+    return tally(of(list(values), kind), TICK, numbers=["x"], categories=[])[0][7]["A"]["x"]
+
+
+def category(*values: Any, kind: pl.DataType | None = None) -> FeatureSketch:
+    return tally(of(list(values), kind), TICK, numbers=[], categories=["x"])[0][7]["A"]["x"]
+
+
+def test_what_is_not_finite_is_missing() -> None:
+    found = number(1.0, float("nan"), float("inf"), float("-inf"), None, 2.0)
+    assert found == FeatureSketch(count=2, total=3.0, missing=4)
+    assert number(None, None, kind=pl.Float64()) == FeatureSketch(count=0, missing=2)
+
+
+@pytest.mark.parametrize("huge", [1.7e308, -1.7e308])
+def test_sums_of_the_largest_numbers_can_be_written_down(huge: float) -> None:
+    found = number(*[huge] * 9)
+    assert found.total == pytest.approx(9e150 if huge > 0 else -9e150)
+    assert decode(FeatureSketch, encode(found)) == found
+
+
+def test_whole_numbers_at_their_ends_are_summed() -> None:
+    assert number(2**63 - 1, 2**63 - 1, kind=pl.Int64()).total == pytest.approx(2.0**64)
+
+
+def test_values_are_counted_and_nulls_are_missing() -> None:
+    found = category("steel", "brass", "steel", None, "")
+    assert found == FeatureSketch(count=4, missing=1, values={"steel": 2, "brass": 1, "": 1})
+    assert category(None, kind=pl.String()) == FeatureSketch(count=0, missing=1)
+
+
+def test_yes_or_no_and_whole_numbers_are_counted_by_their_text() -> None:
+    assert category(True, False, True).values == {"true": 2, "false": 1}
+    assert category(3, -(2**63), 3).values == {"3": 2, str(-(2**63)): 1}
+
+
+def test_sixteen_values_are_exact_and_of_more_the_fifteen_commonest_are_listed() -> None:
+    values = [f"v{position:02}" for position in range(16)]
+    assert category(*values).values == dict.fromkeys(values, 1)
+    crowded = category(*values, "v16", "v16", "v09")
+    assert crowded.count == 19
+    assert crowded.values == {"v16": 2, "v09": 2, **dict.fromkeys(values[:9] + values[10:14], 1)}
+
+
+def test_one_crowded_entity_leaves_the_others_exact() -> None:
+    values = [f"v{position % 20}" for position in range(40)]
+    rows = pl.concat([of(values), of(["b", "a"], entities=["B", "B"])])
+    (votes, _) = tally(rows, TICK, numbers=[], categories=["x"])
+    assert len(votes[7]["A"]["x"].values) == 15
+    assert votes[7]["B"]["x"].values == {"a": 1, "b": 1}
+
+
+@given(st.lists(st.sampled_from([f"v{position}" for position in range(30)]), min_size=1, max_size=120))
+def test_a_value_that_is_left_out_has_at_most_a_sixteenth_of_the_rows(values: list[str]) -> None:
+    found, true = category(*values), Counter(values)
+    assert all(true[value] == rows for value, rows in found.values.items())
+    assert all(true[value] <= len(values) / 16 for value in true.keys() - found.values.keys())
+
+
+def test_thousands_of_long_values_stay_small() -> None:
+    values = [f"{'€' * 5_000}{position}" for position in range(5_000)]
+    found = category(*values)
+    assert (found.count, len(found.values)) == (5_000, 15)
+    assert len(encode(found)) < 5_000
+
+
+def test_long_values_are_cut_and_stay_apart() -> None:
+    one, other = "x" * 65, "x" * 64 + "y"
+    assert shortened("x" * 64) == "x" * 64
+    assert shortened(one) != shortened(other)
+    assert len(shortened("x" * 10**6)) <= 64
+    assert category(one, other, one).values == {shortened(one): 2, shortened(other): 1}
+
+
+def test_a_place_is_what_it_always_was() -> None:
+    """Sketches that another version wrote are merged with those of this one."""
+    whole = int.from_bytes(hashlib.blake2b(b"7 station-1", digest_size=8).digest())
+    assert place("station-1", 7) == pytest.approx(whole / 2**64, abs=1e-15)
+    assert place("station-1", 7) != place("station-1", 8)
+    assert 0 <= place("", 0) < 1
+
+
+def test_of_very_many_entities_the_smallest_hashes_are_kept_whole() -> None:
+    entities = [f"e{position}" for position in range(2_000)] * 2
+    votes, kept = tally(of([1.0] * 4_000, entities=entities), TICK, numbers=["x"], categories=[])
+    assert set(votes[7]) == set(sorted(set(entities), key=lambda entity: place(entity, 7))[:512])
+    assert all(place(entity, 7) < kept[7] for entity in votes[7])
+    assert {features["x"].count for features in votes[7].values()} == {2}
+    assert tally(of([1.0], entities=["A"]), TICK, numbers=["x"], categories=[])[1] == {}
+    sketched = Sketch(
+        source="c/t/0", first_offset=0, last_offset=1, max_event_time=0, tick_ms=1, votes=votes, kept=kept
+    )
+    assert decode(Sketch, encode(sketched)) == sketched
+
+
+def test_the_sample_of_another_tick_is_another() -> None:
+    rows = of([1.0] * 600, entities=[f"e{position}" for position in range(600)])
+    votes: Votes = tally(
+        pl.concat([rows, rows.with_columns(tick=pl.lit(8, dtype=pl.Int64()))]), TICK, numbers=["x"], categories=[]
+    )[0]
+    assert len(votes[7]) == len(votes[8]) == 512
+    assert votes[7].keys() != votes[8].keys()
+
+
+def test_a_bound_is_the_smallest_that_has_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tallies, "MOST_ENTITIES", 2)
+    assert bound_of([0.3, 0.1]) == 1.0
+    assert bound_of([0.3, 0.1, 0.2]) == 0.3
