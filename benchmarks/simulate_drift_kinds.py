@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from benchmarks.drift_alarms import false_alarms
 from benchmarks.report import Figure, Report, environment
-from benchmarks.simulate_drift import false_alarms
 
 from tidemill.spec.model import DriftTrigger
 from tidemill.stats.drift import MISSING, ROWS, Detectors, feature_evidence, grow, reset, start

@@ -1,14 +1,17 @@
 """Reports of benchmarks and simulations: the bound they quote, what they write, and what they refuse."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from benchmarks.__main__ import main, names
+from benchmarks.drift_alarms import KINDS, Long, upper_bound
+from benchmarks.drift_delays import KINDS as COMPARED
+from benchmarks.drift_delays import Compared
+from benchmarks.drift_peers import PEERS
 from benchmarks.report import Figure, Report, environment, save
-from benchmarks.simulate_drift import SIZES, run, upper_bound
+from benchmarks.simulate_drift import SIZES, Size, run
 
 
 @pytest.mark.parametrize(("count", "bound"), [(0, 2.996), (1, 4.744), (10, 16.962), (300, 330.2)])
@@ -36,11 +39,16 @@ def test_an_unknown_name_is_refused_with_the_known_ones(capsys: pytest.CaptureFi
 
 
 def test_the_drift_simulation_runs_from_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = replace(SIZES["small"], streams=2, references=1, days=0.01, control_days=0.01, repeats=1)
+    tiny = Size(Long(2, 1, days=0.05, control_days=0.05), Compared(1, 0.3, 60, 1, limit=1_000), repeats=1)
     monkeypatch.setitem(SIZES, "small", tiny)
+    for name in KINDS.keys() - {"iid", "AR(1) 0.9", "daily season 1 sigma, reference of 9 days"}:
+        monkeypatch.delitem(KINDS, name)
+    for name in COMPARED.keys() - {"iid"}:
+        monkeypatch.delitem(COMPARED, name)
     report = run("small")
     found = {figure.name: figure for figure in report.figures}
     assert found["iid"].value == 0
     assert found["iid"].holds is False  # so few days show nothing
     assert found["demo, reference of 1,200 votes, 5 of 5 features shift"].holds
     assert found["control: AR(1) 0.9, not tempered"].value != 0
+    assert {f"iid: {peer}" for peer in PEERS} < found.keys()

@@ -83,3 +83,25 @@ def test_a_reference_of_few_ticks_is_never_long_enough(ticks: int) -> None:
 def test_a_constant_feature_has_no_dependence() -> None:
     found = measure_dependence(np.full((100, 1), 3.0), np.full(100, 3.0))
     assert found == Dependence(tau=1.0, ticks=100, grows=False)
+
+
+def test_a_season_is_not_memory_where_it_is_removed() -> None:
+    rng = np.random.default_rng(8)
+    hours = np.arange(20 * 48) // 2
+    values = rng.standard_normal((len(hours), 20)) + np.sin(2 * np.pi * hours / 24)[:, None]
+    edges = np.quantile(values, np.arange(1, 16) / 16)
+    below, votes = (values[:, :, None] <= edges).sum(axis=1).astype(np.float64), np.full(len(hours), 20.0)
+    assert measure_dependence(below, votes).tau > 20
+    removed = measure_dependence(below, votes, hours % 24)
+    assert removed.tau < 1.5
+    assert not removed.grows
+
+
+def test_removing_a_season_that_is_not_there_leaves_dependence_as_it_is() -> None:
+    rng = np.random.default_rng(9)
+    hours = np.arange(20 * 48) // 2
+    for rho, low, high in ((0.0, 1.0, 1.3), (0.5, 1.8, 4.0)):
+        values = ar1(rng, len(hours), 3, rho)
+        edges = np.quantile(values, np.arange(1, 16) / 16)
+        below = (values[:, :, None] <= edges).sum(axis=1).astype(np.float64)
+        assert low <= measure_dependence(below, np.full(len(hours), 3.0), hours % 24).tau < high

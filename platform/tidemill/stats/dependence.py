@@ -20,6 +20,10 @@ Taken literally the largest of many noisy figures is far above 1 even on indepen
 `grows`: that last doubling brought more than 40 %. A memory with no end in sight doubles the inflation; an AR(1)
 brings less than that once a block holds about three of its correlation times.
 
+A season is not memory: where hours differ of themselves each hour's excess is over its own share. That removes a part
+of the rest too; for independent votes it is max(L, min(L G, cycle)) / T with G hours in a cycle (ticks), which the
+estimate is divided by one minus of.
+
 `make simulate ONLY=drift` shows what this gives on independent votes, AR(1) and copies.
 """
 
@@ -57,22 +61,28 @@ class Dependence:
         return self.ticks >= TICKS_PER_TAU * self.tau
 
 
-def measure_dependence(below: npt.NDArray[np.float64], votes: npt.NDArray[np.float64]) -> Dependence:
+def measure_dependence(
+    below: npt.NDArray[np.float64], votes: npt.NDArray[np.float64], hours: npt.NDArray[np.int64] | None = None
+) -> Dependence:
     """Tau of one feature.
 
     Args:
         below: votes at or below each edge, by tick (T, E), in the order of time.
         votes: votes by tick (T,), each at least 1.
+        hours: hour of the cycle of each tick (T,) where hours differ of themselves: the season is removed.
     """
     ticks = len(votes)
-    share = below.sum(axis=0) / max(votes.sum(), 1.0)
-    inner = (share > 0) & (share < 1)
+    hours = np.zeros(ticks, dtype=np.int64) if hours is None else hours
+    share, groups, cycle = _usual(below, votes, hours)
+    independent = (votes[:, None] * share * (1 - share)).mean(axis=0) if ticks else np.zeros(below.shape[1])
+    inner = independent > 0
     if not inner.any() or ticks < 2 * BLOCKS:
         return Dependence(tau=1.0, ticks=ticks, grows=False)
-    excess = below[:, inner] - votes[:, None] * share[inner]
-    independent = votes.mean() * share[inner] * (1 - share[inner])
+    excess, independent = (below - votes[:, None] * share)[:, inner], independent[inner]
     lengths = [1 << power for power in range(ticks.bit_length()) if ticks >= BLOCKS << power]
+    lost = [max(length, min(length * groups, cycle)) / ticks for length in lengths]
     inflation = np.array([_inflation(excess, independent, length) for length in lengths])
+    inflation /= 1 - np.array(lost)[:, None]
     pooled = inflation @ independent / independent.sum()
     covariance = excess.T @ excess
     few = float(np.square(covariance).sum() / np.trace(covariance) ** 2)
@@ -84,12 +94,22 @@ def measure_dependence(below: npt.NDArray[np.float64], votes: npt.NDArray[np.flo
     return Dependence(tau=max(1.0, tau), ticks=ticks, grows=growth > GROWTH)
 
 
+def _usual(
+    below: npt.NDArray[np.float64], votes: npt.NDArray[np.float64], hours: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float64], int, float]:
+    """Share at each tick's hour (T, E), how many hours there are, and ticks a cycle."""
+    names, at = np.unique(hours, return_inverse=True)
+    totals = np.stack([np.bincount(at, weights=column) for column in below.T], axis=-1)
+    shares = totals / np.bincount(at, weights=votes)[:, None]
+    visits = 1 + int(np.count_nonzero(np.diff(hours)))
+    return shares[at], len(names), len(hours) * len(names) / visits
+
+
 def _inflation(
     excess: npt.NDArray[np.float64], independent: npt.NDArray[np.float64], length: int
 ) -> npt.NDArray[np.float64]:
     """Variance of overlapping sums of `length` ticks over that of independent votes, by edge."""
     sums = np.vstack([np.zeros(excess.shape[1]), excess.cumsum(axis=0)])
     blocks = sums[length:] - sums[:-length]
-    estimated_mean = 1 / (1 - length / len(excess))  # the mean is the same data's: m / (m - 1) for m blocks
     ratio: npt.NDArray[np.float64] = np.square(blocks).mean(axis=0) / (length * independent)
-    return estimated_mean * ratio
+    return ratio

@@ -35,6 +35,9 @@ P(any within T) <= T / period (Markov at the first alarm).
 Beside each M runs the e-CUSUM of the same paper in logs, max(0, S + log e): the tick at which it last stood at 0
 maximises the product of e over starting points, and is shown as "since".
 
+Where hours differ of themselves (`tidemill.watch.season`) F is that of the tick's hour: the null of a tick is known
+before it, which is all that a bet needs. A bet that is off in an hour rests in it (e = 1).
+
 All is pure and vectorised: O(features x rows x bets) a tick. Products are formed in logs; M itself is bounded by
 the alarm and kept as it is, so that a state written as text is read back the same.
 """
@@ -55,10 +58,12 @@ __all__ = [
     "DriftState",
     "Missing",
     "Watched",
+    "at",
     "detectors",
     "expected_votes",
     "feature_evidence",
     "grow",
+    "only",
     "reset",
     "start",
     "step",
@@ -77,6 +82,8 @@ BETS = (0.1, 0.3, 0.6, 0.95)
 """Bets as shares of the largest one, lambda = share / p: from a small excess over p to a complete shift."""
 NAMED = 0.1
 """Share of the evidence from which a feature is named in an alarm of all together."""
+HOUR_MS = 3_600_000
+HOURS_A_WEEK = 168
 _LARGEST_LOG = 700.0
 """exp of more overflows; far above any alarm."""
 
@@ -108,6 +115,8 @@ class Watched:
     missing: Missing | None = None
     only_rise: bool = False
     """Whether only more hits than before are drift."""
+    hours: Sequence[Sequence[float]] = ()
+    """F by hour since 1970 modulo 24 or 168, in place of `shares`; nothing is bet on in an hour without."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,12 @@ class Detectors:
     """Weight of each bet in M_f (F, R, 2, 1): one over their number, 0 where off."""
     weights: Floats
     """w_f (F,)."""
+    scale: Floats
+    """g (F, R, 1, 1)."""
+    seasonal: Ints
+    """Positions of the features whose hours differ (S,)."""
+    by_hour: Floats
+    """Their p by hour of the week since 1970 (S, 168, MISSING, 2); 1 where there is no bet."""
 
 
 @dataclass(frozen=True)
@@ -174,17 +189,70 @@ def detectors(features: Sequence[Watched]) -> Detectors:
         on[number, :, 0] = feature.on
         on[number, :, 1] = feature.on and not feature.only_rise
     on &= nulls < 1
-    p = np.where(on, nulls, 0.5)[..., None]
-    bets, scale = np.asarray(BETS), 2 * tau[..., None, None]
+    seasonal = np.array([number for number, feature in enumerate(features) if feature.hours], dtype=np.int64)
+    by_hour = np.ones((len(seasonal), HOURS_A_WEEK, MISSING, 2))
+    for place, number in enumerate(seasonal):
+        by_hour[place] = _nulls_by_hour(features[number])
+        on[number, :MISSING] = (by_hour[place] < 1).any(axis=0)
+    scale = 2 * tau[..., None, None]
     count = np.maximum(on.sum(axis=(1, 2)) * len(BETS), 1).reshape(-1, 1, 1)
     return Detectors(
         edges=edges,
-        hit=np.log1p(bets * (1 - p) / p) / scale,
-        miss=np.log1p(-bets) / scale,
+        hit=_hit(nulls, on) / scale,
+        miss=np.log1p(-np.asarray(BETS)) / scale,
         on=on,
         mixture=(on / count)[..., None],
         weights=np.full(len(features), 1 / max(len(features), 1)),
+        scale=scale,
+        seasonal=seasonal,
+        by_hour=by_hour,
     )
+
+
+def only(watched: Detectors, feature: int) -> Detectors:
+    """The detectors of one feature of many, with the weight that it has among them."""
+    one, its = slice(feature, feature + 1), watched.seasonal == feature
+    return Detectors(
+        edges=watched.edges[one],
+        hit=watched.hit[one],
+        miss=watched.miss[one],
+        on=watched.on[one],
+        mixture=watched.mixture[one],
+        weights=watched.weights[one],
+        scale=watched.scale[one],
+        seasonal=np.flatnonzero(its[its]),
+        by_hour=watched.by_hour[its],
+    )
+
+
+def at(watched: Detectors, begin: int) -> Detectors:
+    """The detectors with the nulls of the hour in which a tick begins (milliseconds)."""
+    if not len(watched.seasonal):
+        return watched
+    nulls = watched.by_hour[:, begin // HOUR_MS % HOURS_A_WEEK]
+    hit, on = watched.hit.copy(), watched.on.copy()
+    on[watched.seasonal, :MISSING] = nulls < 1
+    hit[watched.seasonal, :MISSING] = _hit(nulls, nulls < 1) / watched.scale[watched.seasonal, :MISSING]
+    return replace(watched, hit=hit, on=on)
+
+
+def _hit(nulls: Floats, on: npt.NDArray[np.bool_]) -> Floats:
+    """log(1 + lambda (1 - p)) of each bet."""
+    p = np.where(on, nulls, 0.5)[..., None]
+    log: Floats = np.log1p(np.asarray(BETS) * (1 - p) / p)
+    return log
+
+
+def _nulls_by_hour(feature: Watched) -> Floats:
+    """The largest means that are no drift by hour of the week (168, MISSING, 2)."""
+    nulls = np.ones((len(feature.hours), MISSING, 2))
+    for hour, shares in enumerate(feature.hours):
+        if shares and feature.on:
+            share = np.asarray(shares, dtype=np.float64)
+            nulls[hour, : len(share)] = np.stack([share, 1 - share], axis=-1) + feature.tolerance + feature.c_ref
+    if feature.only_rise:
+        nulls[..., 1] = 1.0
+    return np.tile(nulls, (HOURS_A_WEEK // max(len(nulls), 1), 1, 1))
 
 
 def _nulls(feature: Watched) -> tuple[Floats, Floats]:
@@ -248,6 +316,7 @@ def grow(
         tick: its length, milliseconds.
         period: the time in which one false alarm may be expected, milliseconds.
     """
+    watched = at(watched, end - tick)
     votes = np.broadcast_to(votes.reshape(len(votes), -1), hits.shape)
     both = np.stack([hits, votes - hits], axis=-1)[..., None]
     log_e = both * watched.hit + (votes[..., None, None] - both) * watched.miss
@@ -287,15 +356,22 @@ def _alarm(watched: Detectors, state: DriftState, rows: tuple[int, ...], evidenc
     )
 
 
-def expected_votes(watched: Detectors, feature: int, shares: Floats, *, tick: int, period: float) -> float:
+def expected_votes(
+    watched: Detectors, feature: int, shares: Floats, *, tick: int, period: float, hours: Floats | None = None
+) -> float:
     """About how many votes it takes until a feature alarms once its first rows' shares are `shares`; inf: never.
 
     The bet that gets there first, from one tick's fresh M to 1/w_f: log(period / (tick w_f share in the mixture))
-    over the mean of log e a vote.
+    over the mean of log e a vote. Where its hours differ `shares` are by hour (H, R), and `hours` says which part of
+    the votes each hour has (H,).
     """
-    rows = slice(len(shares))
-    after = np.stack([shares, 1 - shares], axis=-1)[..., None]
-    growth = after * watched.hit[feature, rows] + (1 - after) * watched.miss[feature, rows]
+    rows = slice(shares.shape[-1])
+    growth = np.zeros((shares.shape[-1], *watched.hit.shape[2:]))
+    for hour, after in enumerate(np.atleast_2d(shares)):
+        then = watched if hours is None else at(watched, hour * HOUR_MS)
+        hits = np.stack([after, 1 - after], axis=-1)[..., None]
+        log_e = hits * then.hit[feature, rows] + (1 - hits) * then.miss[feature, rows]
+        growth += np.where(then.on[feature, rows, :, None], log_e, 0.0) * (1.0 if hours is None else hours[hour])
     weight = np.broadcast_to(watched.mixture[feature, rows] * watched.weights[feature], growth.shape)
     wins = (weight > 0) & (growth > 0)
     if not wins.any():

@@ -17,7 +17,7 @@ from tidemill.stats.drift import ROWS, Alarm, Detectors, DriftState, feature_evi
 from tidemill.watch.changes import change
 from tidemill.watch.hits import Hits, hits_of, moved_on
 from tidemill.watch.plan import WatchPlan
-from tidemill.watch.quantity import FeatureReference, Subject, watched
+from tidemill.watch.quantity import FeatureReference, Subject, in_hour, watched
 from tidemill.watch.reference import Reference
 from tidemill.watch.ticks import ClosedTick
 
@@ -140,7 +140,9 @@ def _reason(feature: FeatureReference, reference: Reference | None, plan: WatchP
         return feature.reason
     declared = reference.tolerance if reference is not None else plan.tolerance
     before = "" if feature.kind == "loss" else f" from {declared:g}"
-    raised = f"tolerance raised{before} to {feature.tolerance:.2g}: the reference's older half alarms below"
+    raised = f"tolerance raised{before} to {feature.tolerance:.2g}"
+    if feature.season is None or feature.season.deviation <= declared:
+        raised += ": the reference's older half alarms below"
     return f"{raised}; {feature.reason}" if feature.reason else raised
 
 
@@ -152,7 +154,7 @@ def _state_signal(feature: FeatureReference, reason: str, version: str, at: int,
 def _drift_signal(state: Detection, alarm: Alarm, end: int, plan: WatchPlan) -> Signal:
     feature, *others = (state.features[row] for row in alarm.features)
     also: Sequence[str] = [other.said for other in others]
-    found = change(feature, alarm, state.recent, entity=plan.entity, also=also)
+    found = change(in_hour(feature, end - plan.tick_ms), alarm, state.recent, entity=plan.entity, also=also)
     version = state.version or ""
     is_loss = feature.kind == "loss"
     return Signal(

@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from tidemill.spec.model import DriftTrigger
 from tidemill.stats.dependence import TICKS_PER_TAU, Dependence, measure_dependence
-from tidemill.stats.drift import BINS, MISSING, ROWS, Detectors, expected_votes, start, step
+from tidemill.stats.drift import BINS, HOUR_MS, MISSING, ROWS, Detectors, expected_votes, only, start, step
 from tidemill.stats.radius import distribution_radius, mean_radius, values_needed
-from tidemill.watch.quantity import ENTITIES, FeatureReference, MissingReference, State, watched
+from tidemill.watch.quantity import ENTITIES, FeatureReference, MissingReference, State, in_hour, watched
+from tidemill.watch.season import fit_season, hourly
 from tidemill.watch.votes import FeatureVotes
 
 __all__ = ["budget_period_ms", "measure", "replayed"]
@@ -93,18 +94,24 @@ def _measure(whole: FeatureVotes, newer: FeatureVotes, trigger: DriftTrigger, qu
     if not len(newer):
         return msgspec.structs.replace(blank, reason=f"reference too small: no row has a value of {whole.name}")
     edges = _edges(newer) if whole.kind == "number" else np.zeros(0)
-    _, hits, counts = whole.hits(edges)
-    found = measure_dependence(hits, counts)
-    rows = _shares(newer, edges, found.tau, tolerance, (1 - OF_MISSING) * DELTA / quantities)
-    c_ref = float(rows.margins.max())
+    ticks, hits, counts = whole.hits(edges)
+    seen = hourly(ticks, hits, counts, round(trigger.every / timedelta(milliseconds=1)))
+    found = measure_dependence(hits, counts, seen.groups)
+    risk = (1 - OF_MISSING) * DELTA / quantities
+    rows = _shares(newer, edges, found.tau, tolerance, risk)
+    each = risk / len(rows.shares) if whole.kind == "category" else risk
+    fit = fit_season(seen, ticks >= newer.ticks[0], _tick_means(whole), tau=found.tau, risk=each, tolerance=tolerance)
+    c_ref = float(rows.margins.max()) if fit.c_ref is None else fit.c_ref + whole.cut
     needed = 2 * math.ceil(rows.needed * found.tau) if math.isfinite(rows.needed) else 0
     state, reason = _verdict(whole, needed, found, c_ref > tolerance / 2, tolerance)
+    if fit.tolerance >= LARGEST_TOLERANCE:
+        state, reason = "cannot-promise", f"{reason or 'cannot promise'}; {fit.words}"
     missing, without = _missing(whole, newer, OF_MISSING * DELTA / quantities)
     is_category = whole.kind == "category"
     return msgspec.structs.replace(
         blank,
         state=state,
-        reason=reason or without,
+        reason=reason or "; ".join(filter(None, [fit.words, without])),
         edges=tuple(map(float, edges)),
         labels=whole.labels,
         others=whole.others,
@@ -113,6 +120,9 @@ def _measure(whole: FeatureVotes, newer: FeatureVotes, trigger: DriftTrigger, qu
         ticks=found.ticks,
         tau=found.tau,
         c_ref=c_ref,
+        tolerance=fit.tolerance,
+        raised=fit.tolerance > tolerance,
+        season=fit.season,
         margins=() if whole.kind == "number" else tuple(map(float, rows.margins)),
         missing=missing,
         votes_needed=needed,
@@ -121,6 +131,14 @@ def _measure(whole: FeatureVotes, newer: FeatureVotes, trigger: DriftTrigger, qu
         entities={} if is_category else {name: float(mean[0]) for name, mean in _means(newer).items()},
         entity_shares={name: tuple(map(float, mean)) for name, mean in _means(newer).items()} if is_category else {},
     )
+
+
+def _tick_means(votes: FeatureVotes) -> Floats:
+    """Mean of the votes of each tick (T,); of a category, whose means say nothing, its first label's share."""
+    _, starts = np.unique(votes.ticks, return_index=True)
+    values = votes.values.reshape(len(votes), -1)[:, 0]
+    means: Floats = np.add.reduceat(values, starts) / np.diff(np.append(starts, len(values)))
+    return means
 
 
 def _edges(newer: FeatureVotes) -> Floats:
@@ -251,8 +269,12 @@ def _with_power(
     """With the events until a lasting move is found, in the slower direction."""
     if feature.state != "ok":
         return feature
-    moved = _moved(feature, newer, against.edges[row, :MISSING])
-    slowest = max((expected_votes(against, row, to, tick=tick_ms, period=period) for to in moved), default=math.inf)
+    moved, hours = _moved(feature, newer, against.edges[row, :MISSING]), None
+    if feature.season is not None and feature.season.by_hour:
+        moved, hours = _moved_by_hour(feature, newer, against.edges[row, :MISSING], tick_ms)
+    own = only(against, row)
+    votes = [expected_votes(own, 0, to, tick=tick_ms, period=period, hours=hours) for to in moved]
+    slowest = max(votes, default=math.inf)
     votes_a_tick = len(newer) / len(np.unique(newer.ticks))
     found = slowest / votes_a_tick * tick_ms <= THIRTY_DAYS_MS
     events = math.ceil(slowest * newer.rows / len(newer)) if found else None
@@ -273,3 +295,20 @@ def _moved(feature: FeatureReference, newer: FeatureVotes, edges: Floats) -> lis
     ordered = np.sort(newer.values)
     shifts = (newer.deviation, -newer.deviation)
     return [np.searchsorted(ordered, edges - shift, side="right") / len(ordered) for shift in shifts]
+
+
+def _moved_by_hour(
+    feature: FeatureReference, newer: FeatureVotes, edges: Floats, tick_ms: int
+) -> tuple[list[Floats], Floats]:
+    """The same by hour (H, R), and which part of the votes each hour has (H,)."""
+    count = len(feature.season.shares) if feature.season is not None else 1
+    parts = np.bincount(newer.ticks * tick_ms // HOUR_MS % count, minlength=count) / len(newer)
+    by_hour = [
+        _moved(in_hour(feature, hour * HOUR_MS), _votes_in(newer, hour, count, tick_ms) if part else newer, edges)
+        for hour, part in enumerate(parts)
+    ]
+    return [np.stack(ways) for ways in zip(*by_hour, strict=True)], parts
+
+
+def _votes_in(votes: FeatureVotes, hour: int, count: int, tick_ms: int) -> FeatureVotes:
+    return votes.where(lambda ticks: ticks * tick_ms // HOUR_MS % count == hour)

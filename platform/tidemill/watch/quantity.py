@@ -9,10 +9,11 @@ from typing import Literal
 
 import msgspec
 
-from tidemill.stats.drift import MISSING, Detectors, Missing, Watched, detectors
+from tidemill.stats.drift import HOUR_MS, MISSING, Detectors, Missing, Watched, detectors
+from tidemill.watch.season import Season
 from tidemill.watch.votes import Kind
 
-__all__ = ["ENTITIES", "FeatureReference", "MissingReference", "State", "Subject", "fits", "watched"]
+__all__ = ["ENTITIES", "FeatureReference", "MissingReference", "State", "Subject", "fits", "in_hour", "watched"]
 
 ENTITIES = 64
 """Entities up to which each one's mean is kept, so that a signal can name those that moved."""
@@ -67,9 +68,12 @@ class FeatureReference(msgspec.Struct, frozen=True, kw_only=True):
     missing: MissingReference | None = None
     """The missing rate; None where it is not watched."""
     tolerance: float
-    """The tolerance in use; above the declared one where the older half alarmed. Of a loss the largest rise."""
+    """The tolerance in use; above the declared one where hours differ by more, or the older half alarmed. Of a loss
+    the largest rise."""
     raised: bool = False
     """Whether it was raised."""
+    season: Season | None = None
+    """How hours differ of themselves; None where they do not, or too little was seen to tell."""
     votes_needed: int = 0
     """Votes in the whole reference from which c_ref is at most half the declared tolerance."""
     mean: float | None = None
@@ -105,7 +109,25 @@ def fits(feature: FeatureReference) -> bool:
     if feature.kind == "number":
         rising &= all(one <= other for one, other in zip(feature.shares, feature.shares[1:], strict=False))
     wide = {rows, len(feature.margins) or rows, *map(len, feature.entity_shares.values())} == {rows}
+    hours = feature.season.shares if feature.season is not None else ()
+    wide &= len(hours) in {0, 24, 168} and {len(shares) for shares in hours} <= {0, rows}
     return rising and wide and rows <= MISSING and rows in {0, widths[feature.kind]}
+
+
+def in_hour(feature: FeatureReference, begin: int) -> FeatureReference:
+    """The feature with the shares and means that are usual in the hour in which a tick begins (milliseconds)."""
+    season = feature.season
+    if season is None or not season.shares:
+        return feature
+    hour = begin // HOUR_MS % len(season.shares)
+    usual = season.means[hour]
+    moved = 0.0 if usual is None or feature.mean is None else usual - feature.mean
+    return msgspec.structs.replace(
+        feature,
+        shares=season.shares[hour] or feature.shares,
+        mean=None if feature.mean is None else feature.mean + moved,
+        entities={entity: mean + moved for entity, mean in feature.entities.items()},
+    )
 
 
 def watched(features: Sequence[FeatureReference], *, tolerance: float = 0.0, rise: float = 0.0) -> Detectors:
@@ -122,6 +144,7 @@ def watched(features: Sequence[FeatureReference], *, tolerance: float = 0.0, ris
                 margins=feature.margins,
                 missing=_missing(feature.missing),
                 only_rise=feature.kind == "loss",
+                hours=feature.season.shares if feature.season is not None else (),
             )
             for feature in features
         ]

@@ -72,10 +72,10 @@ def tell(plan: WatchPlan, state: WatchState, evidence: Mapping[str, float], sign
         _SIGNALS.labels(model, kind)
     for signal in signals:
         _SIGNALS.labels(model, signal.kind).inc()
-    for stream, ticks in {"inputs": state.ticks}.items():
+    for stream, ticks in state.streams.items():
         _CLOSED.labels(model, stream).set(ticks.closed / 1000)
         _LATE.labels(model, stream).set(ticks.late)
-        _LATENESS.labels(model, stream).set((plan.lateness_ms + plan.tick_ms) / 1000)
+        _LATENESS.labels(model, stream).set((plan.lateness_of(stream) + plan.tick_ms) / 1000)
     _REFERENCE.labels(model).set(state.reference is not None)
     features = state.reference.features if state.reference is not None else ()
     for name in STATES:
