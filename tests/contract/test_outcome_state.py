@@ -9,7 +9,7 @@ from tidemill.core.errors import InvalidInput, Unavailable
 from tidemill.labels.parse import KnownLabel, event_key
 from tidemill.outcomes.join import Heard, Indexed
 from tidemill.outcomes.state import OutcomeState, RedisState, StateLost
-from tidemill.testing.outcomes import MemoryIndex
+from tidemill.testing.outcome_stores import MemoryIndex
 
 Made = tuple[OutcomeState, Callable[[], None]]
 

@@ -24,7 +24,8 @@ from tidemill.outcomes.tables import Tables
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.batch import Arrived, Known, expected_outcomes, known_of
 from tidemill.testing.loop import example_resource
-from tidemill.testing.outcomes import Faults, MemoryIndex, MemoryLog, MemoryTable, MemoryTopics
+from tidemill.testing.outcome_stores import MemoryIndex, MemoryTable
+from tidemill.testing.outcomes import Faults, MemoryLog, MemoryTopics
 
 AFTER, HORIZON = 60, 400
 HOT = Hot(timedelta(milliseconds=1500), timedelta(milliseconds=300))
