@@ -19,6 +19,7 @@ from tidemill.outcomes.gaps import read_count
 from tidemill.outcomes.late import Hot
 from tidemill.outcomes.log import Channel
 from tidemill.outcomes.session import Session
+from tidemill.outcomes.start import known_gaps
 from tidemill.outcomes.tables import Tables
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.batch import Arrived, Known, expected_outcomes, known_of
@@ -339,6 +340,22 @@ def test_what_a_killed_process_may_have_lost_is_in_the_outcomes_of_each_life_unt
     world.settle()
     found = [(outcome.lost, outcome.maybe_lost) for outcome in world.topics.outcomes()]
     assert found == [(0, 40), (0, 40), (6, 0), (6, 0)]
+
+
+def test_an_idle_process_is_not_silent_to_the_next_life() -> None:
+    world = World(Random(1), 1, 0.0)
+    world.random.random = lambda: 0.5  # type: ignore[method-assign]  # no word but these
+    for _ in range(3):  # the same word each time, while others are busy
+        world.topics.append(Channel.PREDICTIONS, serving_count(0, "idle"))
+        world.predict()
+        world.live()
+        assert world.alive is not None
+        world.alive.flush()
+        world.topics.now += 25
+    world.topics.now -= 25
+    log = MemoryLog(world.topics, world.faults)
+    told = known_gaps(log, Tables("lake", world.resource.id, kind=world.table))
+    assert (told.maybe_lost(world.topics.now), told.maybe_lost(world.topics.now + 31)) == (0, 40)
 
 
 def test_outcomes_without_the_offsets_they_follow_from_are_refused_loudly() -> None:

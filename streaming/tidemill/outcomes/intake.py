@@ -68,6 +68,8 @@ class Intake:
         self._stated = msgspec.json.encode(self._terms).decode()
         self._max_future_ms = round(spec.events.max_future.total_seconds() * 1000)
         self._words: dict[str, ServingCount] = {}
+        self._heard: dict[ServingCount, tuple[Source, Raw]] = {}
+        """Words that the lake does not have, or not since so late; of the same words the newest."""
         self.upto: Offsets = {}
         """The offset after the last prediction taken in, by partition."""
 
@@ -149,13 +151,24 @@ class Intake:
             read = [self._read(record, f"{source}@{record.offset}") for record in records]
             resolve_labels(self._state, [label for label in read if not isinstance(label, str)])
 
-    def _hear(self, word: ServingCount, source: Source, record: Raw) -> None:
-        """What a serving process says of itself; the lake has it where it is anything new."""
-        self._gaps.hear(word, record.arrived_at)
-        if self._words.get(word.boot) != word:
-            self._words[word.boot] = word
+    def keep_words(self) -> None:
+        """Add what processes said to the rows for the lake, if anything is new, or rows of predictions are written.
+
+        For after these the next life begins: it would not hear again that an idle process was still there.
+        """
+        new = any(self._words.get(word.boot) != word for word in self._heard)
+        if not new and not self._tables.predictions:
+            return
+        for word, (source, record) in sorted(self._heard.items(), key=lambda heard: heard[1][1].offset):
             columns = {name: [value] for name, value in count_row(word, record.arrived_at).items()}
             self._tables.counts.add(source, record.offset, [record.offset], columns)
+            self._words[word.boot] = word
+        self._heard = {}
+
+    def _hear(self, word: ServingCount, source: Source, record: Raw) -> None:
+        """What a serving process says of itself."""
+        self._gaps.hear(word, record.arrived_at)
+        self._heard[word] = source, record
 
     def _read(self, record: Raw, label_id: str) -> tuple[Label, KnownLabel] | str:
         """The label in a record, or why it is refused."""

@@ -144,6 +144,7 @@ class Session:
     def _write(self) -> None:
         self._log.flush()
         self._log.check()
+        self._intake.keep_words()
         labels = self._tables.flush()
         if self._rows is not None:
             self._rows.settle()  # also when no label comes: readers wait for rows that were lost
