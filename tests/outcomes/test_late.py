@@ -94,7 +94,7 @@ class Mill:
         return [outcome for outcome in self.topics.outcomes() if outcome.prediction_id == prediction][-1]
 
     def forgot(self, prediction: str) -> bool:
-        return self.index.recall([prediction])[0][0] is None
+        return next(self.index.recall([prediction]))[0] is None
 
 
 def test_a_label_by_prediction_lands_after_30_days(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What outcomes keeps, in memory: the index and a lake table. Each can fail at any call (`Faults`)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 
 import polars as pl
@@ -59,7 +59,7 @@ class MemoryIndex:
         self._check()
         self._whole, self._rebuilding = True, False
 
-    def index(self, predictions: Sequence[Indexed]) -> list[list[KnownLabel]]:
+    def index(self, predictions: Iterable[Indexed]) -> list[list[KnownLabel]]:
         """Keep predictions; for each the labels that are known of its event, by arrival."""
         found = []
         self._expire()
@@ -77,26 +77,29 @@ class MemoryIndex:
         self._check()
         return found
 
-    def know(self, labels: Sequence[tuple[str, KnownLabel]]) -> list[list[tuple[str, int]]]:
+    def know(self, labels: Iterable[tuple[str, KnownLabel]]) -> list[list[tuple[str, int]]]:
         """Keep labels by event key; for each the (id, partition) of that event's predictions."""
         self._expire()
+        events = []
         for event, label in labels:
+            events.append(event)
             self._faults.at("know")
             self._touch("event", event)
             self._known.setdefault(event, {}).setdefault(label.label_id, label)
         self._check()
-        return [list(self._of_event.get(event, {}).items()) for event, _ in labels]
+        return [list(self._of_event.get(event, {}).items()) for event in events]
 
-    def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> dict[str, Recalled]:
-        """Keep resolved labels by prediction id; what is known then of those that may be judged."""
+    def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> Iterator[tuple[str, Recalled]]:
+        """Keep resolved labels by prediction id; what is known then of those that may be judged, each once."""
         self._expire()
         for prediction, label in heard:
             self._faults.at("hear")
             self._touch("prediction", prediction)
             self._heard.setdefault(prediction, {})[label.offset, label.place] = label
-        ids = [prediction for prediction, _ in heard]
-        known = dict(zip(ids, self.recall(ids), strict=True))
-        return {of: recalled for of, recalled in known.items() if recalled[0] is None or recalled[0].offset < judged}
+        ids = list(dict.fromkeys(prediction for prediction, _ in heard))
+        for of, recalled in zip(ids, self.recall(ids), strict=True):
+            if recalled[0] is None or recalled[0].offset < judged:
+                yield of, recalled
 
     def restore(self, predictions: Sequence[Indexed]) -> None:
         """Keep predictions that had left the index."""
@@ -105,17 +108,14 @@ class MemoryIndex:
             self._touch("prediction", prediction.prediction_id)
             self._predictions.setdefault(prediction.prediction_id, {})[prediction.offset] = prediction
 
-    def recall(self, predictions: Sequence[str]) -> list[Recalled]:
+    def recall(self, predictions: Sequence[str]) -> Iterator[Recalled]:
         """What is known of each prediction."""
         self._expire()
+        for of in predictions:
+            kept = self._predictions.get(of, {}).values()
+            labels = list(self._heard.get(of, {}).values())
+            yield min(kept, key=lambda found: found.offset, default=None), labels
         self._check()
-        return [
-            (
-                min(self._predictions.get(of, {}).values(), key=lambda found: found.offset, default=None),
-                list(self._heard.get(of, {}).values()),
-            )
-            for of in predictions
-        ]
 
     def _touch(self, kind: str, key: str) -> None:
         if self._hot is not None:

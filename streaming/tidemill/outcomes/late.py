@@ -112,7 +112,7 @@ class Late:
         """
         now = self._now(missing.values())
         asked = {of for of in missing if self._may_be_old(of, now, time_of(of))}
-        if not asked:
+        if not asked or not self._has_any(now):
             return {}
         if self._flush is not None:
             self._flush()
@@ -121,14 +121,20 @@ class Late:
         self._remember(asked - found.keys(), now)
         return found
 
-    def gather(self, labels: Sequence[LateLabel]) -> None:
-        """Take labels by event; those of events that are not in the index, or no longer whole, wait for `settle`."""
-        now = self._now(late.label.available_at for late in labels)
-        self._gathered += [
-            late
-            for late in labels
-            if self._may_be_old(late.event, now, None) and not any(self._is_new(of, now) for of in late.known)
-        ]
+    def gather(self, labels: Iterable[LateLabel], newest: int) -> None:
+        """Take labels by event; those of events that are not in the index, or no longer whole, wait for `settle`.
+
+        Args:
+            labels: the labels; not looked at while the lake is too young to have what the index lacks.
+            newest: when the last of them arrived, in milliseconds.
+        """
+        now = self._now([newest])
+        if self._has_any(now):
+            self._gathered += [
+                late
+                for late in labels
+                if not any(self._is_new(of, now) for of in late.known) and self._may_be_old(late.event, now, None)
+            ]
 
     def settle(self) -> list[Addressed]:
         """Search for what was gathered, if it is time; those labels whose predictions were found."""
@@ -169,8 +175,10 @@ class Late:
         """Whether a prediction may have been in the index and have left it by now."""
         if made is not None and now - made < self._sure:
             return False
-        if key in self._vain and now - self._vain[key] < self._sure:
-            return False
+        return key not in self._vain or now - self._vain[key] >= self._sure
+
+    def _has_any(self, now: int) -> bool:
+        """Whether the lake goes back to what may have left the index by now."""
         begins = self.archive.begins()
         return begins is not None and begins <= _utc(now - self._sure).date()
 

@@ -135,7 +135,7 @@ class Session:
                 self._log.commit(channel, offsets)
                 self._committed[channel] = offsets
         if renew:
-            self._state.recall([])  # and the index is not left alone for long
+            self._state.restore([])  # and the index is not left alone for long
         if renew or self._judge.positions != self._emitted:
             self._emit([])
         self._flushed = self._clock.monotonic()
