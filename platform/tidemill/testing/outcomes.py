@@ -6,6 +6,7 @@ not known to be.
 """
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
@@ -91,13 +92,17 @@ class MemoryLog:
         topics: what survives.
         faults: where to fail.
         batch: how many records the next poll returns at most.
+        late: whether what is emitted is written only when the next emission, or a flush, waits for it.
     """
 
-    def __init__(self, topics: MemoryTopics, faults: Faults, batch: Callable[[], int] = lambda: 100) -> None:
+    def __init__(
+        self, topics: MemoryTopics, faults: Faults, batch: Callable[[], int] = lambda: 100, *, late: bool = False
+    ) -> None:
         self._topics, self._faults, self._batch = topics, faults, batch
         self._at: dict[tuple[Channel, int], int] = {}
         self._due: Offsets = {}
         self._unflushed: list[tuple[int, Resolved]] = []
+        self._late, self._under_way = late, deque[tuple[Sequence[Outcome], dict[int, Position]]]()
         topics.writer += 1
         self._writer = topics.writer
 
@@ -175,7 +180,11 @@ class MemoryLog:
             self._unflushed += [(part, Resolved(labels=said[at : at + 2])) for at in range(0, len(said), 2)]
 
     def flush(self) -> None:
-        """Write what was sent; a failure on the way leaves the first part of it written."""
+        """Write what was sent or emitted; a failure on the way leaves the first part of it written."""
+        self._settle()
+        self._flush_resolved()
+
+    def _flush_resolved(self) -> None:
         while self._unflushed:
             self._faults.at("send")
             part, said = self._unflushed.pop(0)
@@ -183,7 +192,7 @@ class MemoryLog:
 
     def mark(self, through: int) -> int:
         """Append a mark to each partition."""
-        self.flush()
+        self._flush_resolved()
         for part in self.sources[Channel.RESOLVED]:
             self._faults.at("mark")
             self._topics.append(Channel.RESOLVED, Resolved(through=through), part)
@@ -200,13 +209,21 @@ class MemoryLog:
 
     def emit(self, outcomes: Sequence[Outcome], judged: Mapping[int, Position]) -> None:
         """Append outcomes and note how far was judged: both or neither."""
-        self._faults.at("emit")
-        if self._writer != self._topics.writer:
-            raise Conflict("another outcomes worker took over")
-        for outcome in outcomes:
-            self._topics.append(Channel.OUTCOMES, outcome, key=outcome.prediction_id)
-        self._topics.judged = dict(judged)
-        self._faults.at("emit")
+        self._settle()
+        self._under_way.append((outcomes, dict(judged)))
+        if not self._late or not outcomes:
+            self._settle()
+
+    def _settle(self) -> None:
+        while self._under_way:
+            outcomes, judged = self._under_way.popleft()
+            self._faults.at("emit")
+            if self._writer != self._topics.writer:
+                raise Conflict("another outcomes worker took over")
+            for outcome in outcomes:
+                self._topics.append(Channel.OUTCOMES, outcome, key=outcome.prediction_id)
+            self._topics.judged = judged
+            self._faults.at("emit")
 
     def replay(self, channel: Channel, until: Offsets) -> Iterator[Sequence[Raw]]:
         """All records before `until`, from the log's start."""

@@ -4,22 +4,27 @@ Two consumers without membership: the first reads all four topics, committed rec
 predictions again when they are due, and asks for ends. Two producers: one for resolved labels, where a repeated
 record does no harm; one whose transactions carry outcomes and positions together, named after the model, so that
 a second worker fences the first.
+
+A transaction is under way while the worker goes on: it takes in and judges what comes next, of which nothing is written
+before the transaction ended well.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.partitioner.default import murmur2
 
 from tidemill.core.errors import Unavailable
-from tidemill.events.pack import send_together
+from tidemill.events.pack import Sent, send_together
 from tidemill.events.records import Outcome, Resolved, ResolvedLabel, Topics, encode
 from tidemill.events.sources import Source
 from tidemill.outcomes.brokers import TIMEOUT_S, Brokers
 from tidemill.outcomes.log import Addressed, Channel, Offsets, Position, Raw
+from tidemill.outcomes.own import OwnOutcomes
 
 __all__ = ["KafkaLog"]
 
@@ -55,6 +60,8 @@ class KafkaLog:
         self._group = f"{topics.model}.outcomes"
         self._failed: list[BaseException] = []
         self._failures = self._brokers.failures
+        self._thread = ThreadPoolExecutor(1, "emit")
+        self._under_way: Future[Mapping[int, Sequence[Sent] | None]] | None = None
         try:
             self._brokers.make_topics(keep_ms)
             self.sources: Mapping[Channel, Mapping[int, Source]] = self._brokers.sources()
@@ -71,6 +78,7 @@ class KafkaLog:
             self.close()
             raise
         self._reader.assign([tp for channel in Channel for tp in self._partitions(channel)])
+        self._own = OwnOutcomes(self._reader, {tp.partition: tp for tp in self._partitions(Channel.OUTCOMES)})
         # It reads predictions alone, but kafka-python finds ends only of partitions that are assigned.
         others = [tp for channel in Channel if channel is not Channel.PREDICTIONS for tp in self._partitions(channel)]
         self._due.assign([*self._partitions(Channel.PREDICTIONS), *others])
@@ -118,6 +126,8 @@ class KafkaLog:
         """Read on from here."""
         for part, offset in offsets.items():
             self._reader.seek(self._tp(channel, part), offset)
+        if channel is Channel.OUTCOMES:
+            self._own.begin({part: end for (_, part), end in self.ends(channel).items()})
 
     def seek_due(self, offsets: Offsets) -> None:
         """Read predictions for the second time from here."""
@@ -126,9 +136,13 @@ class KafkaLog:
 
     def poll(self, timeout_s: float) -> Sequence[tuple[Channel, Sequence[Raw]]]:
         """The next records: each entry is of one partition, in offset order. Empty after `timeout_s`."""
+        if self._under_way is not None and self._under_way.done():
+            self._settle()
         with self._failures("reading"):
-            found = self._reader.poll(timeout_ms=round(timeout_s * 1000), max_records=_BATCH)
-        return [(self._channels[tp.topic], _raw(tp, records)) for tp, records in found.items()]
+            own = self._own.take()
+            found = self._reader.poll(timeout_ms=0 if own else round(timeout_s * 1000), max_records=_BATCH)
+        read = [(self._channels[tp.topic], _raw(tp, records)) for tp, records in found.items()]
+        return [*((Channel.OUTCOMES, records) for records in own if records), *read]
 
     def poll_due(self, partitions: Sequence[int]) -> Sequence[Sequence[Raw]]:
         """The next predictions for the second time, of these partitions; does not wait."""
@@ -162,7 +176,11 @@ class KafkaLog:
                     self._resolved.send(topic, value, partition=part).add_errback(self._failed.append)
 
     def flush(self) -> None:
-        """Return when all that was sent is written."""
+        """Return when all that was sent or emitted is written."""
+        self._settle()
+        self._flush_resolved()
+
+    def _flush_resolved(self) -> None:
         with self._failures("resolved labels were not written"):
             self._resolved.flush(timeout=TIMEOUT_S)
             if self._failed:
@@ -170,7 +188,7 @@ class KafkaLog:
 
     def mark(self, through: int) -> int:
         """After all that was sent, append a mark to each partition; when, in the brokers' time."""
-        self.flush()
+        self._flush_resolved()
         topic, value = self._names[Channel.RESOLVED], encode(Resolved(through=through))
         with self._failures(f"marking {topic}"):
             futures = [self._resolved.send(topic, value, partition=part) for part in self.sources[Channel.RESOLVED]]
@@ -192,10 +210,11 @@ class KafkaLog:
             self._reader.commit(commits, timeout_ms=round(TIMEOUT_S * 1000))
 
     def emit(self, outcomes: Sequence[Outcome], judged: Mapping[int, Position]) -> None:
-        """Append outcomes and note how far was judged: both or neither.
+        """Append outcomes and note how far was judged: both or neither; begins once the emission before it is written.
 
-        Raises `Conflict` where another worker took over.
+        Raises `Conflict` where another worker took over, as do `poll`, `flush` and the next `emit`.
         """
+        self._settle()
         commits = {}
         for part, at in judged.items():
             predictions, resolved = self.sources[Channel.PREDICTIONS][part], self.sources[Channel.RESOLVED][part]
@@ -203,13 +222,27 @@ class KafkaLog:
             commits[self._tp(Channel.RESOLVED, part)] = OffsetAndMetadata(
                 at.read, f"{at.through},{at.final} {resolved}", -1
             )
+        records = self._by_partition(Channel.OUTCOMES, _keyed(outcomes))
+        self._under_way = self._thread.submit(self._transact, records, commits)
+        if not outcomes:
+            self._settle()
+
+    def _transact(
+        self, records: Mapping[int, Sequence[tuple[bytes, bytes]]], commits: Mapping[Any, Any]
+    ) -> Mapping[int, Sequence[Sent] | None]:
         topic = self._names[Channel.OUTCOMES]
         with self._failures(f"writing to {topic}"):
             self._writer.begin_transaction()
-            for part, records in self._by_partition(Channel.OUTCOMES, _keyed(outcomes)).items():
-                send_together(self._writer, topic, part, records)
+            sent = {part: send_together(self._writer, topic, part, said) for part, said in records.items()}
             self._writer.send_offsets_to_transaction(commits, f"{self._group}.join")
             self._writer.commit_transaction()
+        return sent
+
+    def _settle(self) -> None:
+        """Wait for the transaction under way, and raise what went wrong with it."""
+        if self._under_way is not None:
+            under_way, self._under_way = self._under_way, None
+            self._own.wrote(under_way.result())
 
     def replay(self, channel: Channel, until: Offsets) -> Iterator[Sequence[Raw]]:
         """All records before `until`, from the log's start."""
@@ -236,6 +269,7 @@ class KafkaLog:
     def close(self) -> None:
         """Drop the connections; what was sent and not flushed may or may not be written."""
         self._brokers.close()
+        self._thread.shutdown()
 
     def _commit(self, consumer: Any, channel: Channel, part: int) -> Any:
         with self._failures("asking for commits"):

@@ -109,7 +109,7 @@ class OutcomeLog(Protocol):
         ...
 
     def flush(self) -> None:
-        """Return when all that was sent is written."""
+        """Return when all that was sent or emitted is written."""
         ...
 
     def mark(self, through: int) -> int:
@@ -127,7 +127,8 @@ class OutcomeLog(Protocol):
     def emit(self, outcomes: Sequence[Outcome], judged: Mapping[int, Position]) -> None:
         """Append outcomes and note how far was judged: both or neither.
 
-        Raises `Conflict` where another worker took over.
+        It may go on after the return; the next one begins once it is written, and `flush` waits for it. Where it fails,
+        whatever is called next may raise that: `Conflict` where another worker took over.
         """
         ...
 
