@@ -92,7 +92,7 @@ class MemoryLog:
         topics: what survives.
         faults: where to fail.
         batch: how many records the next poll returns at most.
-        late: whether what is emitted is written only when the next emission, or a flush, waits for it.
+        late: whether what is emitted is written only when the next emission waits for it, or after another step.
     """
 
     def __init__(
@@ -103,6 +103,7 @@ class MemoryLog:
         self._due: Offsets = {}
         self._unflushed: list[tuple[int, Resolved]] = []
         self._late, self._under_way = late, deque[tuple[Sequence[Outcome], dict[int, Position]]]()
+        self._polled = False
         topics.writer += 1
         self._writer = topics.writer
 
@@ -146,6 +147,9 @@ class MemoryLog:
 
     def poll(self, timeout_s: float) -> Sequence[tuple[Channel, Sequence[Raw]]]:
         """The next records of some partitions."""
+        if self._polled:
+            self.settle()
+        self._polled = True
         found = []
         for place, log in self._topics.records.items():
             records = _from(log, self._at[place], self._batch())
@@ -180,11 +184,7 @@ class MemoryLog:
             self._unflushed += [(part, Resolved(labels=said[at : at + 2])) for at in range(0, len(said), 2)]
 
     def flush(self) -> None:
-        """Write what was sent or emitted; a failure on the way leaves the first part of it written."""
-        self._settle()
-        self._flush_resolved()
-
-    def _flush_resolved(self) -> None:
+        """Write what was sent; a failure on the way leaves the first part of it written."""
         while self._unflushed:
             self._faults.at("send")
             part, said = self._unflushed.pop(0)
@@ -192,7 +192,7 @@ class MemoryLog:
 
     def mark(self, through: int) -> int:
         """Append a mark to each partition."""
-        self._flush_resolved()
+        self.flush()
         for part in self.sources[Channel.RESOLVED]:
             self._faults.at("mark")
             self._topics.append(Channel.RESOLVED, Resolved(through=through), part)
@@ -209,12 +209,14 @@ class MemoryLog:
 
     def emit(self, outcomes: Sequence[Outcome], judged: Mapping[int, Position]) -> None:
         """Append outcomes and note how far was judged: both or neither."""
-        self._settle()
+        self.settle()
         self._under_way.append((outcomes, dict(judged)))
+        self._polled = False
         if not self._late or not outcomes:
-            self._settle()
+            self.settle()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Write what was emitted."""
         while self._under_way:
             outcomes, judged = self._under_way.popleft()
             self._faults.at("emit")

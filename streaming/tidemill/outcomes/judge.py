@@ -197,9 +197,13 @@ def read_resolved(records: Sequence[Raw], through: int) -> tuple[list[tuple[str,
     return heard, through
 
 
-def _read_before(prediction: Indexed, labels: Sequence[Heard], at: Position) -> tuple[list[Heard], bool]:
+def _read_before(prediction: Indexed, labels: Sequence[Heard], at: Position) -> tuple[Sequence[Heard], bool]:
     """What a position knows of a prediction: its labels, and whether its horizon has passed."""
-    return [label for label in labels if label.offset < at.read], prediction.offset < at.final
+    if len(labels) == 1:
+        known = labels if labels[0].offset < at.read else ()
+    else:
+        known = [label for label in labels if label.offset < at.read]
+    return known, prediction.offset < at.final
 
 
 def read_prediction(record: Raw) -> Prediction | None:

@@ -137,7 +137,7 @@ class KafkaLog:
     def poll(self, timeout_s: float) -> Sequence[tuple[Channel, Sequence[Raw]]]:
         """The next records: each entry is of one partition, in offset order. Empty after `timeout_s`."""
         if self._under_way is not None and self._under_way.done():
-            self._settle()
+            self.settle()
         with self._failures("reading"):
             own = self._own.take()
             found = self._reader.poll(timeout_ms=0 if own else round(timeout_s * 1000), max_records=_BATCH)
@@ -176,11 +176,7 @@ class KafkaLog:
                     self._resolved.send(topic, value, partition=part).add_errback(self._failed.append)
 
     def flush(self) -> None:
-        """Return when all that was sent or emitted is written."""
-        self._settle()
-        self._flush_resolved()
-
-    def _flush_resolved(self) -> None:
+        """Return when all that was sent is written."""
         with self._failures("resolved labels were not written"):
             self._resolved.flush(timeout=TIMEOUT_S)
             if self._failed:
@@ -188,7 +184,7 @@ class KafkaLog:
 
     def mark(self, through: int) -> int:
         """After all that was sent, append a mark to each partition; when, in the brokers' time."""
-        self._flush_resolved()
+        self.flush()
         topic, value = self._names[Channel.RESOLVED], encode(Resolved(through=through))
         with self._failures(f"marking {topic}"):
             futures = [self._resolved.send(topic, value, partition=part) for part in self.sources[Channel.RESOLVED]]
@@ -212,9 +208,9 @@ class KafkaLog:
     def emit(self, outcomes: Sequence[Outcome], judged: Mapping[int, Position]) -> None:
         """Append outcomes and note how far was judged: both or neither; begins once the emission before it is written.
 
-        Raises `Conflict` where another worker took over, as do `poll`, `flush` and the next `emit`.
+        Raises `Conflict` where another worker took over, as do `poll`, `settle` and the next `emit`.
         """
-        self._settle()
+        self.settle()
         commits = {}
         for part, at in judged.items():
             predictions, resolved = self.sources[Channel.PREDICTIONS][part], self.sources[Channel.RESOLVED][part]
@@ -225,21 +221,10 @@ class KafkaLog:
         records = self._by_partition(Channel.OUTCOMES, _keyed(outcomes))
         self._under_way = self._thread.submit(self._transact, records, commits)
         if not outcomes:
-            self._settle()
+            self.settle()
 
-    def _transact(
-        self, records: Mapping[int, Sequence[tuple[bytes, bytes]]], commits: Mapping[Any, Any]
-    ) -> Mapping[int, Sequence[Sent] | None]:
-        topic = self._names[Channel.OUTCOMES]
-        with self._failures(f"writing to {topic}"):
-            self._writer.begin_transaction()
-            sent = {part: send_together(self._writer, topic, part, said) for part, said in records.items()}
-            self._writer.send_offsets_to_transaction(commits, f"{self._group}.join")
-            self._writer.commit_transaction()
-        return sent
-
-    def _settle(self) -> None:
-        """Wait for the transaction under way, and raise what went wrong with it."""
+    def settle(self) -> None:
+        """Return when what was emitted is written."""
         if self._under_way is not None:
             under_way, self._under_way = self._under_way, None
             self._own.wrote(under_way.result())
@@ -270,6 +255,17 @@ class KafkaLog:
         """Drop the connections; what was sent and not flushed may or may not be written."""
         self._brokers.close()
         self._thread.shutdown()
+
+    def _transact(
+        self, records: Mapping[int, Sequence[tuple[bytes, bytes]]], commits: Mapping[Any, Any]
+    ) -> Mapping[int, Sequence[Sent] | None]:
+        topic = self._names[Channel.OUTCOMES]
+        with self._failures(f"writing to {topic}"):
+            self._writer.begin_transaction()
+            sent = {part: send_together(self._writer, topic, part, said) for part, said in records.items()}
+            self._writer.send_offsets_to_transaction(commits, f"{self._group}.join")
+            self._writer.commit_transaction()
+        return sent
 
     def _commit(self, consumer: Any, channel: Channel, part: int) -> Any:
         with self._failures("asking for commits"):

@@ -109,7 +109,7 @@ class OutcomeLog(Protocol):
         ...
 
     def flush(self) -> None:
-        """Return when all that was sent or emitted is written."""
+        """Return when all that was sent is written."""
         ...
 
     def mark(self, through: int) -> int:
@@ -127,9 +127,13 @@ class OutcomeLog(Protocol):
     def emit(self, outcomes: Sequence[Outcome], judged: Mapping[int, Position]) -> None:
         """Append outcomes and note how far was judged: both or neither.
 
-        It may go on after the return; the next one begins once it is written, and `flush` waits for it. Where it fails,
-        whatever is called next may raise that: `Conflict` where another worker took over.
+        It may go on after the return; the next one begins once it is written. Where it fails, whatever is called next
+        may raise that: `Conflict` where another worker took over.
         """
+        ...
+
+    def settle(self) -> None:
+        """Return when what was emitted is written."""
         ...
 
     def replay(self, channel: Channel, until: Offsets) -> Iterator[Sequence[Raw]]:

@@ -122,6 +122,7 @@ def _live(
                     upkeep.begin_if_due()
                     teller.begin_if_due()
                 session.flush()
+                log.settle()
                 upkeep.close()
                 teller.close()
             finally:
