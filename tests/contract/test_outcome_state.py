@@ -130,6 +130,40 @@ def test_a_loss_is_noticed_by_every_call_until_it_is_rebuilt(made: Made) -> None
     assert state.is_whole()
 
 
+def test_answers_come_before_it_is_known_that_the_index_was_whole_and_the_end_says_that_it_was_not(made: Made) -> None:
+    state, lose = made
+    ids = [f"p{number}" for number in range(1000)]
+    state.index([prediction(of) for of in ids])
+    answers = state.recall(ids)
+    assert next(answers) == (prediction("p0"), [])
+    lose()
+    with pytest.raises(StateLost):
+        list(answers)
+
+
+@pytest.mark.redis
+def test_answers_that_nobody_takes_are_not_those_of_the_next_batch(redis_url: str, topic_prefix: str) -> None:
+    state = RedisState(redis_url, topic_prefix, ttl_s=60)
+    state.begin_rebuild()
+    ids = [f"p{number}" for number in range(1000)]
+    state.index([prediction(of) for of in ids])
+    answers = state.recall(ids)
+    next(answers)
+    assert [known for known, _ in state.recall(["p7"])] == [prediction("p7")]  # while the other waits, too
+    del answers
+    assert [known for known, _ in state.recall(["p8", "p9"])] == [prediction("p8"), prediction("p9")]
+    state.close()
+
+
+def test_a_prediction_heard_of_twice_is_told_once_with_both(made: Made) -> None:
+    state, _ = made
+    state.index([prediction("p"), prediction("q")])
+    labels = [Heard(f"c/t/0@{n}", {}, "", 5, 3, 0, n) for n in range(3)]
+    told = list(state.hear([("p", labels[0]), ("q", labels[1]), ("p", labels[2])], 9))
+    assert sorted(of for of, _ in told) == ["p", "q"]
+    assert sorted(dict(told)["p"][1], key=lambda label: label.place) == [labels[0], labels[2]]
+
+
 @pytest.mark.redis
 def test_another_life_finds_the_index_whole(redis_url: str, topic_prefix: str) -> None:
     first = RedisState(redis_url, topic_prefix, ttl_s=60)
