@@ -44,8 +44,8 @@ __all__ = ["Session", "truth_of"]
 FLUSH_S = 2.0
 """Longest time that rows wait for the lake: each commit is one more file that readers must open."""
 
-FLUSH_ROWS = 20_000
-"""Rows that are written at once, however young."""
+FLUSH_ROWS = 60_000
+"""Rows of all tables that are written at once, however young: a commit of each takes milliseconds."""
 
 RENEW_S = 600.0
 """Kafka forgets the commits of a group after a quiet week; they are repeated long before."""
