@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer
@@ -131,7 +131,14 @@ class Brokers:
             if isinstance(client, KafkaConsumer):
                 client.close(autocommit=False)
             elif isinstance(client, KafkaProducer):
-                client.close(timeout=0)
+                _end(client)
             else:
                 client.close()
         self._open = []
+
+
+def _end(producer: KafkaProducer) -> None:
+    """Close it, whatever it has under way; kafka-python's own way waits for that, and raises where time is short."""
+    producer._sender.force_close()
+    with suppress(kafka_errors.KafkaError):
+        producer.close(timeout=5)
