@@ -65,7 +65,7 @@ _STAGES: dict[str, Sequence[tuple[type, str]]] = {
     "resolved labels to Kafka": [(KafkaLog, "send"), (KafkaLog, "flush")],
     "resolved labels read": [(Session, "_hear"), (Intake, "resolved")],
     "judge": [(Judge, name) for name in ("hear", "take", "ripe", "final")],
-    "outcomes to Kafka": [(Session, "_emit"), (KafkaLog, "emit"), (KafkaLog, "settle")],
+    "outcomes to Kafka": [(Session, "_emit"), (KafkaLog, "emit")],
     "rows of outcomes": [(Intake, "outcomes")],
     "lake": [(Tables, "flush")],
     "marks": [(Marks, "advance")],

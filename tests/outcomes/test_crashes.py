@@ -143,7 +143,7 @@ class World:
         """A step of the worker, which begins a new life where the last one ended."""
         try:
             if self.alive is None:
-                log = MemoryLog(self.topics, self.faults, lambda: self.random.randint(1, 5), late=self.sent % 2 == 0)
+                log = MemoryLog(self.topics, self.faults, lambda: self.random.randint(1, 5))
                 tables = Tables("lake", self.resource.id, kind=self.table)
                 self.alive = Session(self.resource, log, self.index, tables, self.clock, self.hot)
             self.alive.step()

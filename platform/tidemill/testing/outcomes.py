@@ -6,7 +6,6 @@ not known to be.
 """
 
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
@@ -92,18 +91,13 @@ class MemoryLog:
         topics: what survives.
         faults: where to fail.
         batch: how many records the next poll returns at most.
-        late: whether what is emitted is written only when the next emission waits for it, or after another step.
     """
 
-    def __init__(
-        self, topics: MemoryTopics, faults: Faults, batch: Callable[[], int] = lambda: 100, *, late: bool = False
-    ) -> None:
+    def __init__(self, topics: MemoryTopics, faults: Faults, batch: Callable[[], int] = lambda: 100) -> None:
         self._topics, self._faults, self._batch = topics, faults, batch
         self._at: dict[tuple[Channel, int], int] = {}
         self._due: Offsets = {}
         self._unflushed: list[tuple[int, Resolved]] = []
-        self._late, self._under_way = late, deque[tuple[Sequence[Outcome], dict[int, Position]]]()
-        self._polled = False
         topics.writer += 1
         self._writer = topics.writer
 
@@ -147,9 +141,6 @@ class MemoryLog:
 
     def poll(self, timeout_s: float) -> Sequence[tuple[Channel, Sequence[Raw]]]:
         """The next records of some partitions."""
-        if self._polled:
-            self.settle()
-        self._polled = True
         found = []
         for place, log in self._topics.records.items():
             records = _from(log, self._at[place], self._batch())
@@ -209,23 +200,13 @@ class MemoryLog:
 
     def emit(self, outcomes: Sequence[Outcome], judged: Mapping[int, Position]) -> None:
         """Append outcomes and note how far was judged: both or neither."""
-        self.settle()
-        self._under_way.append((outcomes, dict(judged)))
-        self._polled = False
-        if not self._late or not outcomes:
-            self.settle()
-
-    def settle(self) -> None:
-        """Write what was emitted."""
-        while self._under_way:
-            outcomes, judged = self._under_way.popleft()
-            self._faults.at("emit")
-            if self._writer != self._topics.writer:
-                raise Conflict("another outcomes worker took over")
-            for outcome in outcomes:
-                self._topics.append(Channel.OUTCOMES, outcome, key=outcome.prediction_id)
-            self._topics.judged = judged
-            self._faults.at("emit")
+        self._faults.at("emit")
+        if self._writer != self._topics.writer:
+            raise Conflict("another outcomes worker took over")
+        for outcome in outcomes:
+            self._topics.append(Channel.OUTCOMES, outcome, key=outcome.prediction_id)
+        self._topics.judged = dict(judged)
+        self._faults.at("emit")
 
     def replay(self, channel: Channel, until: Offsets) -> Iterator[Sequence[Raw]]:
         """All records before `until`, from the log's start."""

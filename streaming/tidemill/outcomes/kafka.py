@@ -4,15 +4,11 @@ Two consumers without membership: the first reads all four topics, committed rec
 predictions again when they are due, and asks for ends. Two producers: one for resolved labels, where a repeated
 record does no harm; one whose transactions carry outcomes and positions together, named after the model, so that
 a second worker fences the first.
-
-A transaction is under way while the worker goes on: it takes in and judges what comes next, of which nothing is written
-before the transaction ended well.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from kafka import OffsetAndMetadata, TopicPartition
@@ -60,8 +56,6 @@ class KafkaLog:
         self._group = f"{topics.model}.outcomes"
         self._failed: list[BaseException] = []
         self._failures = self._brokers.failures
-        self._thread = ThreadPoolExecutor(1, "emit")
-        self._under_way: Future[Mapping[int, Sequence[Sent] | None]] | None = None
         try:
             self._brokers.make_topics(keep_ms)
             self.sources: Mapping[Channel, Mapping[int, Source]] = self._brokers.sources()
@@ -136,8 +130,6 @@ class KafkaLog:
 
     def poll(self, timeout_s: float) -> Sequence[tuple[Channel, Sequence[Raw]]]:
         """The next records: each entry is of one partition, in offset order. Empty after `timeout_s`."""
-        if self._under_way is not None and self._under_way.done():
-            self.settle()
         with self._failures("reading"):
             own = self._own.take()
             found = self._reader.poll(timeout_ms=0 if own else round(timeout_s * 1000), max_records=_BATCH)
@@ -206,11 +198,10 @@ class KafkaLog:
             self._reader.commit(commits, timeout_ms=round(TIMEOUT_S * 1000))
 
     def emit(self, outcomes: Sequence[Outcome], judged: Mapping[int, Position]) -> None:
-        """Append outcomes and note how far was judged: both or neither; begins once the emission before it is written.
+        """Append outcomes and note how far was judged: both or neither.
 
-        Raises `Conflict` where another worker took over, as do `poll`, `settle` and the next `emit`.
+        Raises `Conflict` where another worker took over.
         """
-        self.settle()
         commits = {}
         for part, at in judged.items():
             predictions, resolved = self.sources[Channel.PREDICTIONS][part], self.sources[Channel.RESOLVED][part]
@@ -219,15 +210,7 @@ class KafkaLog:
                 at.read, f"{at.through},{at.final} {resolved}", -1
             )
         records = self._by_partition(Channel.OUTCOMES, _keyed(outcomes))
-        self._under_way = self._thread.submit(self._transact, records, commits)
-        if not outcomes:
-            self.settle()
-
-    def settle(self) -> None:
-        """Return when what was emitted is written."""
-        if self._under_way is not None:
-            under_way, self._under_way = self._under_way, None
-            self._own.wrote(under_way.result())
+        self._own.wrote(self._transact(records, commits))
 
     def replay(self, channel: Channel, until: Offsets) -> Iterator[Sequence[Raw]]:
         """All records before `until`, from the log's start."""
@@ -254,7 +237,6 @@ class KafkaLog:
     def close(self) -> None:
         """Drop the connections; what was sent and not flushed may or may not be written."""
         self._brokers.close()
-        self._thread.shutdown()
 
     def _transact(
         self, records: Mapping[int, Sequence[tuple[bytes, bytes]]], commits: Mapping[Any, Any]

@@ -127,13 +127,8 @@ class OutcomeLog(Protocol):
     def emit(self, outcomes: Sequence[Outcome], judged: Mapping[int, Position]) -> None:
         """Append outcomes and note how far was judged: both or neither.
 
-        It may go on after the return; the next one begins once it is written. Where it fails, whatever is called next
-        may raise that: `Conflict` where another worker took over.
+        Raises `Conflict` where another worker took over.
         """
-        ...
-
-    def settle(self) -> None:
-        """Return when what was emitted is written."""
         ...
 
     def replay(self, channel: Channel, until: Offsets) -> Iterator[Sequence[Raw]]:

@@ -9,7 +9,6 @@ effects makes each exact:
 2. *Outcomes*: a crash before `emit` ends leaves neither its outcomes nor its position; the next life starts from
    the last position and finds the same outcomes, because they follow from the log before a position and from
    nothing else (`judge`). A crash after it leaves both. A second worker that still runs is refused by Kafka.
-   While `emit` goes on the next records are taken in and judged, of which nothing is written before it ended well.
 3. *Lake of outcomes*: follows the topic, by offset.
 4. *Online rows of labels*, where windows are over labels: after the lake has them and before their commit, fenced
    (`label_rows`).

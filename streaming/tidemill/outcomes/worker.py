@@ -122,7 +122,6 @@ def _live(
                     upkeep.begin_if_due()
                     teller.begin_if_due()
                 session.flush()
-                log.settle()
                 upkeep.close()
                 teller.close()
             finally:
