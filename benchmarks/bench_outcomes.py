@@ -9,7 +9,8 @@ Three runs of the real worker, each in a process of its own:
    each prediction is taken in, judged by its label, and has one outcome.
 
 The clock runs from the poll that brought the first record until the last outcome is committed on `.outcomes`, all is in
-the lake (predictions, labels, and the outcomes, which are read back from Kafka) and the offsets are committed.
+the lake (predictions, labels and outcomes) and the offsets are committed. The index works
+while labels are checked and judged.
 """
 
 import subprocess

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import product
 from typing import Any
 
@@ -32,7 +32,8 @@ from tidemill.outcomes.tables import Tables
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.batch import Arrived, Known, expected_outcomes, known_of
 from tidemill.testing.loop import example_resource
-from tidemill.testing.outcomes import Faults, MemoryIndex, MemoryLog, MemoryTable, MemoryTopics
+from tidemill.testing.outcome_stores import MemoryIndex, MemoryTable
+from tidemill.testing.outcomes import Faults, MemoryClock, MemoryLog, MemoryTopics
 
 __all__ = ["run"]
 
@@ -141,7 +142,7 @@ def delay(rng: random.Random, kinds: Counter[str]) -> int:
 
 @dataclass
 class Machine:
-    """One worker on doubles, and the time it lives in."""
+    """One worker on doubles."""
 
     resource: ContinualModel
     topics: MemoryTopics = field(default_factory=MemoryTopics)
@@ -152,19 +153,7 @@ class Machine:
         index = MemoryIndex(faults, lambda: self.topics.now, HOT)
         tables = Tables("lake", self.resource.id, kind=MemoryTable.shared(faults))
         log = MemoryLog(self.topics, faults, lambda: 5000)
-        self.session = Session(self.resource, log, index, tables, self, HOT)
-
-    def now(self) -> datetime:
-        """The brokers' time."""
-        return from_ms(self.topics.now)
-
-    def monotonic(self) -> float:
-        """The same, in seconds."""
-        return self.topics.now / 1000
-
-    def sleep(self, seconds: float) -> None:
-        """Time passes."""
-        self.topics.now += round(seconds * 1000)
+        self.session = Session(self.resource, log, index, tables, MemoryClock(self.topics), HOT)
 
     def work(self, sent: list[tuple[int, Record | bytes]]) -> None:
         """All of it, and then as long as anything may still be due."""

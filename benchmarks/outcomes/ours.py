@@ -66,7 +66,7 @@ _STAGES: dict[str, Sequence[tuple[type, str]]] = {
     "resolved labels read": [(Session, "_hear"), (Intake, "resolved")],
     "judge": [(Judge, name) for name in ("hear", "take", "ripe", "final")],
     "outcomes to Kafka": [(Session, "_emit"), (KafkaLog, "emit")],
-    "outcomes read back": [(Intake, "outcomes")],
+    "rows of outcomes": [(Intake, "outcomes")],
     "lake": [(Tables, "flush")],
     "marks": [(Marks, "advance")],
     "commit": [(Session, "flush"), (KafkaLog, "commit")],
@@ -113,7 +113,7 @@ def main(task: Task) -> Measured:
     emitted: list[Time] = []
     ended: list[Time] = []
     written = followed = 0
-    poll, emit, follow, flush = KafkaLog.poll, KafkaLog.emit, Intake.outcomes, Session.flush
+    poll, transact, follow, flush = KafkaLog.poll, KafkaLog._transact, Intake.outcomes, Session.flush
 
     def polled(log: KafkaLog, timeout_s: float) -> Any:
         started = _now()
@@ -123,12 +123,14 @@ def main(task: Task) -> Measured:
             watch.spent.clear()
         return found
 
-    def emitting(log: KafkaLog, outcomes: Any, judged: Any) -> None:
+    def transacting(log: KafkaLog, records: Any, commits: Any) -> Any:
         nonlocal written
-        emit(log, outcomes, judged)
-        written += len(outcomes)
-        if len(outcomes):
+        sent = transact(log, records, commits)
+        many = sum(map(len, records.values()))
+        written += many
+        if many:
             emitted.append(_now())
+        return sent
 
     def following(intake: Intake, records: Any) -> None:
         nonlocal followed
@@ -142,7 +144,7 @@ def main(task: Task) -> Measured:
         ended[:] = [_now()]
 
     ours: Any = KafkaLog
-    ours.poll, ours.emit = polled, emitting
+    ours.poll, ours._transact = polled, transacting
     ours = Intake
     ours.outcomes = following
     ours = Session

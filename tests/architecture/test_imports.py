@@ -21,6 +21,7 @@ VENDORS = {
         "ingest.consumer",
         "events.replay",
         "ingest.worker",
+        "outcomes.brokers",
         "outcomes.kafka",
     },
     "redis": {"features.connection", "stack.redis", "outcomes.state"},

@@ -9,7 +9,7 @@ from tidemill.core.errors import InvalidInput, Unavailable
 from tidemill.labels.parse import KnownLabel, event_key
 from tidemill.outcomes.join import Heard, Indexed
 from tidemill.outcomes.state import OutcomeState, RedisState, StateLost
-from tidemill.testing.outcomes import MemoryIndex
+from tidemill.testing.outcome_stores import MemoryIndex
 
 Made = tuple[OutcomeState, Callable[[], None]]
 
@@ -62,24 +62,24 @@ def test_what_is_written_twice_is_there_once(made: Made) -> None:
     for _ in range(2):
         state.index([prediction("p")])
         state.know([(KEY, label(1))])
-        state.hear([("p", Heard("c/t/0@1", {}, "", 5, 3, 0))], 0)
+        list(state.hear([("p", Heard("c/t/0@1", {}, "", 5, 3, 0))], 0))
     assert state.know([(KEY, label(1))]) == [[("p", 0)]]
-    assert state.recall(["p"]) == [(prediction("p"), [Heard("c/t/0@1", {}, "", 5, 3, 0)])]
+    assert list(state.recall(["p"])) == [(prediction("p"), [Heard("c/t/0@1", {}, "", 5, 3, 0)])]
 
 
 def test_of_several_records_of_a_prediction_the_first_in_the_log_counts(made: Made) -> None:
     state, _ = made
     state.index([prediction("p", offset=10)])
     state.index([prediction("p", offset=9)])
-    assert state.recall(["p", "unknown"]) == [(prediction("p", offset=9), []), (None, [])]
+    assert list(state.recall(["p", "unknown"])) == [(prediction("p", offset=9), []), (None, [])]
 
 
 def test_heard_labels_come_with_their_prediction(made: Made) -> None:
     state, _ = made
     first, second = Heard("c/t/0@1", {}, "", 5, 3, 0), Heard("c/t/0@2", {}, "", 6, 4, 0)
-    assert state.hear([("p", first)], 0) == {"p": (None, [first])}
+    assert dict(state.hear([("p", first)], 0)) == {"p": (None, [first])}
     state.index([prediction("p")])
-    known = state.hear([("p", second), ("q", first)], 1)
+    known = dict(state.hear([("p", second), ("q", first)], 1))
     assert known["p"][0] == prediction("p")
     assert sorted(known["p"][1], key=lambda heard: heard.offset) == [first, second]
 
@@ -87,7 +87,7 @@ def test_heard_labels_come_with_their_prediction(made: Made) -> None:
 def test_a_prediction_that_is_restored_is_not_found_by_its_event(made: Made) -> None:
     state, _ = made
     state.restore([prediction("p")])
-    assert state.recall(["p"]) == [(prediction("p"), [])]
+    assert list(state.recall(["p"])) == [(prediction("p"), [])]
     assert state.know([(KEY, label(1))]) == [[]]
 
 
@@ -95,16 +95,17 @@ def test_of_predictions_that_are_not_judged_nothing_is_told(made: Made) -> None:
     state, _ = made
     state.index([prediction("p", offset=10), prediction("q", offset=11)])
     heard = [("p", Heard("c/t/0@1", {}, "", 5, 3, 0)), ("q", Heard("c/t/0@2", {}, "", 6, 3, 0, 1))]
-    assert state.hear(heard, 10) == {}
-    assert state.hear(heard, 11) == {"p": (prediction("p", offset=10), [heard[0][1]])}
+    assert dict(state.hear(heard, 10)) == {}
+    assert dict(state.hear(heard, 11)) == {"p": (prediction("p", offset=10), [heard[0][1]])}
     state.index([prediction("q", offset=9)])
-    assert state.hear(heard, 10) == {"q": (prediction("q", offset=9), [heard[1][1]])}
+    assert dict(state.hear(heard, 10)) == {"q": (prediction("q", offset=9), [heard[1][1]])}
 
 
 def test_labels_of_one_record_are_kept_apart(made: Made) -> None:
     state, _ = made
     labels = [Heard(f"c/t/0@{n}", {}, "", 5, 3, 0, n) for n in range(600)]
-    (_, known) = state.hear([("p", label) for label in labels], 0)["p"]
+    ((of, (_, known)),) = state.hear([("p", label) for label in labels], 0)
+    assert of == "p"
     assert sorted(known, key=lambda heard: heard.place) == labels
 
 
@@ -115,8 +116,8 @@ def test_a_loss_is_noticed_by_every_call_until_it_is_rebuilt(made: Made) -> None
     for call in (
         lambda: state.index([prediction("p")]),
         lambda: state.know([(KEY, label(1))]),
-        lambda: state.recall(["p"]),
-        lambda: state.hear([], 0),
+        lambda: list(state.recall(["p"])),
+        lambda: list(state.hear([], 0)),
     ):
         with pytest.raises(StateLost):
             call()
@@ -129,6 +130,40 @@ def test_a_loss_is_noticed_by_every_call_until_it_is_rebuilt(made: Made) -> None
     assert state.is_whole()
 
 
+def test_answers_come_before_it_is_known_that_the_index_was_whole_and_the_end_says_that_it_was_not(made: Made) -> None:
+    state, lose = made
+    ids = [f"p{number}" for number in range(1000)]
+    state.index([prediction(of) for of in ids])
+    answers = state.recall(ids)
+    assert next(answers) == (prediction("p0"), [])
+    lose()
+    with pytest.raises(StateLost):
+        list(answers)
+
+
+@pytest.mark.redis
+def test_answers_that_nobody_takes_are_not_those_of_the_next_batch(redis_url: str, topic_prefix: str) -> None:
+    state = RedisState(redis_url, topic_prefix, ttl_s=60)
+    state.begin_rebuild()
+    ids = [f"p{number}" for number in range(1000)]
+    state.index([prediction(of) for of in ids])
+    answers = state.recall(ids)
+    next(answers)
+    assert [known for known, _ in state.recall(["p7"])] == [prediction("p7")]  # while the other waits, too
+    del answers
+    assert [known for known, _ in state.recall(["p8", "p9"])] == [prediction("p8"), prediction("p9")]
+    state.close()
+
+
+def test_a_prediction_heard_of_twice_is_told_once_with_both(made: Made) -> None:
+    state, _ = made
+    state.index([prediction("p"), prediction("q")])
+    labels = [Heard(f"c/t/0@{n}", {}, "", 5, 3, 0, n) for n in range(3)]
+    told = list(state.hear([("p", labels[0]), ("q", labels[1]), ("p", labels[2])], 9))
+    assert sorted(of for of, _ in told) == ["p", "q"]
+    assert sorted(dict(told)["p"][1], key=lambda label: label.place) == [labels[0], labels[2]]
+
+
 @pytest.mark.redis
 def test_another_life_finds_the_index_whole(redis_url: str, topic_prefix: str) -> None:
     first = RedisState(redis_url, topic_prefix, ttl_s=60)
@@ -139,7 +174,7 @@ def test_another_life_finds_the_index_whole(redis_url: str, topic_prefix: str) -
     assert second.is_whole()
     second.begin_rebuild()
     with pytest.raises(StateLost):  # the first one's view may be incomplete from here on
-        first.recall(["p"])
+        list(first.recall(["p"]))
     first.close()
     second.close()
 

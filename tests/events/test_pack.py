@@ -15,6 +15,7 @@ from tidemill.events import pack
 from tidemill.events.cluster import ensure_topics
 from tidemill.events.pack import _batches, send_together
 from tidemill.events.unpack import TESTED
+from tidemill.testing import eventually
 
 PLACE = TopicPartition("t", 0)
 BYTES = st.binary(max_size=300) | st.just(b"x" * 20_000)
@@ -117,3 +118,43 @@ def test_a_writer_that_was_fenced_commits_nothing(kafka: str, topic_prefix: str,
         writer.commit_transaction()
     other.close(timeout=5)
     assert read(kafka, topic_prefix) == []
+
+
+@pytest.mark.kafka
+def test_what_was_sent_together_knows_where_it_stands(kafka: str, topic_prefix: str, writer: Any) -> None:
+    records = [(b"k%d" % n, b"v" * 900) for n in range(2_500)]
+    writer.begin_transaction()
+    sent = send_together(writer, topic_prefix, 0, records)
+    assert sent is not None
+    assert [batch.placed() for batch in sent] == [None] * len(sent)
+    writer.commit_transaction()
+    writer.begin_transaction()
+    sent += send_together(writer, topic_prefix, 0, records[:1]) or []
+    writer.commit_transaction()
+    placed = []
+    for batch in sent:
+        place = batch.placed()
+        assert place is not None
+        placed += [(at, *record) for at, record in enumerate(batch.records, place[0])]
+    assert len(sent) > 3
+    assert placed == read(kafka, topic_prefix)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("log_append_time", [True, False])
+def test_what_was_sent_together_knows_when_it_arrived(kafka: str, topic_prefix: str, log_append_time: bool) -> None:
+    topic = f"{topic_prefix}.timed"
+    ensure_topics(kafka, {topic: 1}, log_append_time=log_append_time)
+    producer = KafkaProducer(bootstrap_servers=kafka, transactional_id=topic, acks="all")
+    producer.init_transactions()
+    producer.begin_transaction()
+    (sent,) = send_together(producer, topic, 0, [(b"k", b"v")]) or []
+    producer.commit_transaction()
+    producer.close(timeout=5)
+    consumer: Any = KafkaConsumer(bootstrap_servers=kafka, isolation_level="read_committed")
+    place = TopicPartition(topic, 0)
+    consumer.assign([place])
+    consumer.seek(place, 0)
+    found = eventually(lambda: consumer.poll(timeout_ms=200).get(place))
+    consumer.close()
+    assert sent.placed() == (0, found[0].timestamp)

@@ -67,9 +67,33 @@ def test_what_is_labelled_is_considered_too_so_that_labels_do_not_decide_what_is
     answers(lake, *"abcd")
     unlabelled = ask(lake, record=False)[0]
     lake.label("x", {"defect": "ok"}, entity="a", event_id="b")
-    labelled, lines = ask(lake, record=False)
-    assert labelled == unlabelled
-    assert "b" not in {line.event_id for line in lines}
+    assert ask(lake, record=False)[0] == unlabelled
+
+
+def test_a_label_that_was_there_before_the_pick_does_not_answer_it(lake: LabelLake) -> None:
+    answers(lake, *"ab")
+    lake.label("x", {"defect": "ok"}, entity="a", event_id="b")
+    assert {line.event_id for line in ask(lake, control=0.99)[1]} == {"a", "b"}
+    assert {line.event_id for line in ask(lake, control=0.99)[1]} == {"a", "b"}
+    lake.label("y", {"defect": "ok"}, entity="a", event_id="b")
+    assert {line.event_id for line in ask(lake, control=0.99)[1]} == {"a"}
+
+
+def test_where_everything_is_to_be_labelled_any_label_answers(lake: LabelLake, tmp_path: Path) -> None:
+    fields = [{"name": "defect", "type": "class"}]
+    everything = LabelLake(tmp_path, example_resource("a", labels={"fields": fields, "control": 1.0}), START)
+    answers(everything, *"ab")
+    everything.label("x", {"defect": "ok"}, entity="a", event_id="b")
+    assert {line.event_id for line in ask(everything, record=False, control=1.0)[1]} == {"a"}
+
+
+def test_a_pick_of_which_labellers_differ_already_is_one_line_with_both_reasons(lake: LabelLake) -> None:
+    answers(lake, "a")
+    lake.label("x", {"defect": "ok"}, entity="a", event_id="a")
+    lake.label("y", {"defect": "scratch"}, prediction_id="pa")
+    picks, (line,) = ask(lake)
+    assert line.reasons == {**picks.reasons["1:a:a"], DISPUTE: 1.0}
+    assert line.probability == 1.0
 
 
 def test_two_versions_that_answer_an_event_differently_are_one_thing_with_a_reason(lake: LabelLake) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 
 from tidemill.core.clock import SystemClock, to_ms
 from tidemill.core.errors import TidemillError
-from tidemill.events.kafka import RecordReader, RecordWriter, ensure_topics
+from tidemill.events.kafka import RecordReader, RecordWriter, Stamped, ensure_topics
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.records import Label, Outcome, Prediction, Topics
 from tidemill.spec.model import ContinualModel
@@ -88,10 +89,13 @@ class Line:
         writer.send(self.topics.labels, label, key="a")
 
     def outcomes(self) -> list[Outcome]:
-        found: list[Outcome] = []
+        return [stamped.record for stamped in self.stamped()]
+
+    def stamped(self) -> list[Stamped[Outcome]]:
+        found: list[Stamped[Outcome]] = []
         with RecordReader(self.kafka, self.topics.outcomes, Outcome) as reader:
             while not reader.at_end():
-                found += [stamped.record for stamped in reader.poll(timeout_s=0.2)]
+                found += reader.poll(timeout_s=0.2)
         return found
 
     def histories(self) -> dict[str, list[Outcome]]:
@@ -124,7 +128,11 @@ class Line:
         for name in ("predictions", "labels", "outcomes"):
             assert len(rows(name)) == len(set(rows(name))), name
         assert len(rows("predictions")) == self.sent
-        assert len(rows("outcomes")) == len(self.outcomes())
+        columns = ("offset", pl.col("available_at").dt.epoch("ms"), "prediction_id", "revision")
+        kept = LakeTable(table_uri(str(self.lake), self.resource.id, "outcomes")).scan().select(columns).collect()
+        assert sorted(kept.rows()) == sorted(
+            (one.offset, one.timestamp_ms, one.record.prediction_id, one.record.revision) for one in self.stamped()
+        )
 
 
 def kill(process: Process) -> None:

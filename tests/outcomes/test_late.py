@@ -1,14 +1,13 @@
 """Labels that come weeks late, with a real lake: what the index no longer has is found there."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from tidemill.core.clock import from_ms
 from tidemill.core.errors import Unavailable
 from tidemill.core.ids import new_id
 from tidemill.events.records import Label, Outcome, Prediction, encode
@@ -18,7 +17,8 @@ from tidemill.outcomes.log import Channel
 from tidemill.outcomes.session import Session
 from tidemill.outcomes.tables import Tables
 from tidemill.testing.loop import example_resource
-from tidemill.testing.outcomes import Faults, MemoryIndex, MemoryLog, MemoryTopics
+from tidemill.testing.outcome_stores import MemoryIndex
+from tidemill.testing.outcomes import Faults, MemoryClock, MemoryLog, MemoryTopics
 
 HOUR_MS = 3_600_000
 START_MS = 1_750_000_000_000
@@ -39,22 +39,14 @@ class Mill:
         self.lake = str(lake)
         self.topics = MemoryTopics()
         self.topics.now = START_MS
+        self.clock = MemoryClock(self.topics)
         self.faults = Faults()
         self.index = MemoryIndex(self.faults, lambda: self.topics.now, Hot.of(self.resource.spec.labels))
         self.alive: Session | None = None
         self.sent = 0
 
-    def now(self) -> datetime:
-        return from_ms(self.topics.now)
-
-    def monotonic(self) -> float:
-        return self.topics.now / 1000
-
-    def sleep(self, seconds: float) -> None:
-        self.topics.now += round(seconds * 1000)
-
     def predict(self, event_id: str | None = None, output: str = "ok") -> str:
-        prediction_id = new_id(self.now())
+        prediction_id = new_id(self.clock.now())
         prediction = Prediction(
             prediction_id=prediction_id,
             version="v1",
@@ -80,7 +72,7 @@ class Mill:
             self.topics.now += HOUR_MS // 6
             if self.alive is None:
                 self.alive = Session(
-                    self.resource, MemoryLog(self.topics, self.faults), self.index, Tables(self.lake, "m"), self
+                    self.resource, MemoryLog(self.topics, self.faults), self.index, Tables(self.lake, "m"), self.clock
                 )
             try:
                 self.alive.step()
@@ -102,7 +94,7 @@ class Mill:
         return [outcome for outcome in self.topics.outcomes() if outcome.prediction_id == prediction][-1]
 
     def forgot(self, prediction: str) -> bool:
-        return self.index.recall([prediction])[0][0] is None
+        return next(self.index.recall([prediction]))[0] is None
 
 
 def test_a_label_by_prediction_lands_after_30_days(tmp_path: Path) -> None:
@@ -217,7 +209,7 @@ def test_labels_of_what_was_never_predicted_are_searched_for_once(
     for _ in range(5):
         mill.label("ok", entity="a", event_id="never")
         mill.label("ok", prediction_id="of another model")
-        mill.label("ok", prediction_id=new_id(mill.now()))  # young: it would be in the index
+        mill.label("ok", prediction_id=new_id(mill.clock.now()))  # young: it would be in the index
         mill.work(2)
     assert sorted(searches) == ["of_events", "recall"]
 

@@ -19,7 +19,7 @@ from kafka.record.util import encode_varint
 
 from tidemill.events.unpack import TESTED
 
-__all__ = ["send_together"]
+__all__ = ["Sent", "send_together"]
 
 _MOST_BYTES = 900_000
 """Of one batch: below a megabyte, which a topic takes unless told otherwise. A partition's batches go one by one."""
@@ -27,24 +27,49 @@ _MOST_BYTES = 900_000
 _MAGIC, _UNCOMPRESSED = 2, 0
 
 
-def send_together(producer: KafkaProducer, topic: str, partition: int, records: Sequence[tuple[bytes, bytes]]) -> None:
+class Sent:
+    """Records that were sent together: once their transaction is committed, where they stand."""
+
+    def __init__(self, batch: ProducerBatch, records: Sequence[tuple[bytes, bytes]]) -> None:
+        self.records = records
+        self._written, self._made_at = batch.produce_future, batch.records._builder._first_timestamp
+
+    def placed(self) -> tuple[int, int] | None:
+        """The first record's offset, which the others follow, and when all arrived; None where nobody said."""
+        if not self._written.succeeded():
+            return None
+        offset, arrived_at, failed = self._written.value
+        if failed is not None or offset is None or offset < 0:  # of a batch that was sent again it may not be known
+            return None
+        return offset, self._made_at if arrived_at in {None, -1} else arrived_at
+
+
+def send_together(
+    producer: KafkaProducer, topic: str, partition: int, records: Sequence[tuple[bytes, bytes]]
+) -> list[Sent] | None:
     """Append records (key, value) to a partition, in the transaction that is open.
 
-    They are written by the time that `commit_transaction` returns; it raises where one of them is not.
+    They are written by the time that `commit_transaction` returns; it raises where one of them is not. Returns the
+    records by batch, which know then where they stand; None with a version of kafka-python that does not tell.
     """
     if kafka_version != TESTED:
         for key, value in records:
             producer.send(topic, value, key=key, partition=partition)
-        return
+        return None
     producer.partitions_for(topic)  # waits until its leader is known, as `send` does
     place = TopicPartition(topic, partition)
     producer._transaction_manager.maybe_add_partition_to_transaction(place)
     accumulator = producer._accumulator
+    sent: list[Sent] = []
+    start = 0
     for batch in _batches(place, records):
+        sent.append(Sent(batch, records[start : start + batch.record_count]))
+        start += batch.record_count
         with accumulator._tp_lock(place):
             accumulator._batches[place].append(batch)
             accumulator._incomplete.add(batch)
     producer._sender.wakeup()
+    return sent
 
 
 def _batches(place: TopicPartition, records: Sequence[tuple[bytes, bytes]]) -> Iterator[ProducerBatch]:

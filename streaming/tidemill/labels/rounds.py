@@ -50,9 +50,9 @@ class Round:
     through: datetime
     """Up to where."""
     asked: pl.DataFrame
-    """Picked in earlier rounds: prediction_id, reasons (JSON)."""
+    """Picked in earlier rounds: prediction_id, reasons (JSON), picked_at."""
     labelled: pl.DataFrame
-    """What has labels: item, prediction_id, labeller, text, entity, event_id."""
+    """What has labels: item, prediction_id, labeller, text, entity, event_id, labelled_at."""
 
     def things(self) -> pl.DataFrame:
         """One row a thing, from its newest prediction; in the order of their names."""
@@ -99,7 +99,7 @@ def read_round(lake: str, resource: ContinualModel, field: LabelField, now: date
     return Round(
         predictions.select(*_PREDICTIONS),
         through,
-        newest_first.select("prediction_id", "reasons"),
+        newest_first.select("prediction_id", "reasons", picked_at="available_at"),
         _placed(said, table),
     )
 
@@ -150,4 +150,4 @@ def _placed(said: pl.DataFrame, predictions: LakeTable) -> pl.DataFrame:
         pl.when(pl.col("prediction_id").is_null()).then("event_id").otherwise("p_event_id").alias("event_id"),
     )
     item = item_of("prediction_id", "entity", "event_id").alias("item")
-    return placed.select(item, "prediction_id", "labeller", "text", "entity", "event_id")
+    return placed.select(item, "prediction_id", "labeller", "text", "entity", "event_id", labelled_at="available_at")

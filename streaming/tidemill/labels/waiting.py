@@ -2,6 +2,9 @@
 
 Picks of the control share come first, because an estimate needs all of them: who stops half-way must not leave them
 out. Then the most useful: disputes, and the largest probabilities.
+
+Only a label that came after the pick answers it. One that was volunteered before has another probability, and estimates
+that rest on picks would wait in vain for a thing that nobody is shown.
 """
 
 import math
@@ -52,8 +55,12 @@ def waiting(
         limit: lines.
     """
     open_things = _open(lake, resource, found, picked)
-    order = sorted(open_things, key=lambda item: (not _is_control(item, open_things[item]), *_rank(item, open_things)))
     disputes = disputed(found)
+    for item in open_things.keys() & set(disputes["item"]):
+        one = open_things[item]
+        open_things[item] = msgspec.structs.replace(one, reasons=one.reasons | {DISPUTE: 1.0})
+    order = sorted(open_things, key=lambda item: (not _is_control(item, open_things[item]), *_rank(item, open_things)))
+    disputes = disputes.filter(~pl.col("item").is_in(list(open_things)))
     room = max(1, limit // _DISPUTES)
     lines = [
         Waiting(prediction_id, entity, event_id, {DISPUTE: 1.0}, None)
@@ -68,22 +75,28 @@ def waiting(
 def _open(
     lake: str, resource: ContinualModel, found: Round, picked: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Waiting]:
-    """What was picked, now or before, and has no label: by thing."""
+    """What was picked, now or before, and has no label since: by thing."""
     table = LakeTable(table_uri(lake, resource.id, "predictions"))
     ids = found.asked["prediction_id"].drop_nulls()
     known = table.scan().filter(pl.col("prediction_id").is_in(ids.implode())).select(answered())
-    columns = ("item", "prediction_id", "entity", "event_id", "answer", "confidence", "available_at", "reasons")
+    shown = ("item", "prediction_id", "entity", "event_id", "answer", "confidence", "reasons")
+    columns = (*shown, "available_at", "picked_at")
     earlier = table.collect(known).unique("prediction_id").join(found.asked, on="prediction_id").select(columns)
     new = pl.DataFrame(
         [(item, msgspec.json.encode(reasons).decode()) for item, reasons in picked.items()],
         schema={"item": pl.String(), "reasons": pl.String()},
         orient="row",
     )
-    rows = pl.concat([earlier, found.predictions.join(new, on="item").select(columns)])
-    rows = rows.join(found.labelled, on="item", how="anti").sort("available_at", "prediction_id")
+    picked_now = pl.lit(found.through).alias("picked_at")
+    rows = pl.concat([earlier, found.predictions.join(new, on="item").with_columns(picked_now).select(columns)])
+    last = found.labelled.group_by("item").agg(pl.max("labelled_at"))
+    answers = pl.col("labelled_at").is_not_null()
+    if resource.spec.labels.control < 1:  # else picks are not recorded, and every label has the probability 1
+        answers &= pl.col("labelled_at") > pl.col("picked_at")
+    rows = rows.join(last, on="item", how="left").filter(~answers).sort("available_at", "prediction_id")
     return {
         item: _line(prediction_id, entity, event_id, answer, confidence, msgspec.json.decode(reasons))
-        for item, prediction_id, entity, event_id, answer, confidence, _, reasons in rows.iter_rows()
+        for item, prediction_id, entity, event_id, answer, confidence, reasons in rows.select(shown).iter_rows()
     }
 
 

@@ -1,6 +1,6 @@
 """Records taken in: into the index, the log of resolved labels, and the rows that wait for the lake."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -69,6 +69,8 @@ class Intake:
         self._stated = msgspec.json.encode(self._terms).decode()
         self._max_future_ms = round(spec.events.max_future.total_seconds() * 1000)
         self._words: dict[str, ServingCount] = {}
+        self._heard: dict[ServingCount, tuple[Source, Raw]] = {}
+        """Words that the lake does not have, or not since so late; of the same words the newest."""
         self.upto: Offsets = {}
         """The offset after the last prediction taken in, by partition."""
 
@@ -91,7 +93,7 @@ class Intake:
             for record in records:
                 if record.offset not in known and (word := read_count(record.value)) is not None:
                     self._hear(word, source, record)
-        taken = [indexed(prediction, record, self._terms) for prediction, record in read]
+        taken = (indexed(prediction, record, self._terms) for prediction, record in read)
         self._log.send(resolve_predictions(self._state, taken))
         columns = prediction_columns([(prediction, record.arrived_at) for prediction, record in read], self._stated)
         self._tables.predictions.add(source, records[-1].offset, [record.offset for _, record in read], columns)
@@ -101,20 +103,26 @@ class Intake:
         """Labels of one partition, in log order; one that is refused is kept in the lake with the reason."""
         source = self._log.sources[Channel.LABELS][records[0].partition]
         taken: list[tuple[Label, KnownLabel]] = []
-        refused: list[Refused] = []
         offsets: list[int] = []
+        refused: list[Refused] = []
+
+        def accepted() -> Iterator[tuple[Label, KnownLabel]]:
+            for record in records:
+                label_id = f"{prefix}{record.offset}"
+                read = self._read(record, label_id)
+                if isinstance(read, str):
+                    refused.append(Refused(label_id, read, record))
+                else:
+                    taken.append(read)
+                    offsets.append(record.offset)
+                    yield read
+
         prefix = f"{source}@"
-        for record in records:
-            label_id = f"{prefix}{record.offset}"
-            read = self._read(record, label_id)
-            if isinstance(read, str):
-                refused.append(Refused(label_id, read, record))
-            else:
-                taken.append(read)
-                offsets.append(record.offset)
-        found, by_event = resolve_labels(self._state, taken)
+        found, by_event = resolve_labels(self._state, accepted())
         self._log.send(found)
-        self._late.gather([_late(*taken[number], records[0].partition, known) for number, known in by_event])
+        part, newest = records[0].partition, records[-1].arrived_at
+        late = (_late(*taken[number], part, offsets[number], known) for number, known in by_event)
+        self._late.gather(late, newest)
         table, upto = self._tables.labels, records[-1].offset
         table.add(source, upto, offsets, label_columns(taken))
         if refused:  # one line, however many: each has its reason in the lake
@@ -150,13 +158,24 @@ class Intake:
             read = [self._read(record, f"{source}@{record.offset}") for record in records]
             resolve_labels(self._state, [label for label in read if not isinstance(label, str)])
 
-    def _hear(self, word: ServingCount, source: Source, record: Raw) -> None:
-        """What a serving process says of itself; the lake has it where it is anything new."""
-        self._gaps.hear(word, record.arrived_at)
-        if self._words.get(word.boot) != word:
-            self._words[word.boot] = word
+    def keep_words(self) -> None:
+        """Add what processes said to the rows for the lake, if anything is new, or rows of predictions are written.
+
+        For after these the next life begins: it would not hear again that an idle process was still there.
+        """
+        new = any(self._words.get(word.boot) != word for word in self._heard)
+        if not new and not self._tables.predictions:
+            return
+        for word, (source, record) in sorted(self._heard.items(), key=lambda heard: heard[1][1].offset):
             columns = {name: [value] for name, value in count_row(word, record.arrived_at).items()}
             self._tables.counts.add(source, record.offset, [record.offset], columns)
+            self._words[word.boot] = word
+        self._heard = {}
+
+    def _hear(self, word: ServingCount, source: Source, record: Raw) -> None:
+        """What a serving process says of itself."""
+        self._gaps.hear(word, record.arrived_at)
+        self._heard[word] = source, record
 
     def _read(self, record: Raw, label_id: str) -> tuple[Label, KnownLabel] | str:
         """The label in a record, or why it is refused."""
@@ -167,6 +186,5 @@ class Intake:
         return label, KnownLabel(label_id, label.value, label.labeller, record.arrived_at, label.reasons)
 
 
-def _late(said: Label, known: KnownLabel, partition: int, predictions: Sequence[str]) -> LateLabel:
-    offset = int(known.label_id.rpartition("@")[2])
+def _late(said: Label, known: KnownLabel, partition: int, offset: int, predictions: Sequence[str]) -> LateLabel:
     return LateLabel((said.entity or "", said.event_id or ""), known, partition, offset, predictions)

@@ -7,7 +7,7 @@ lake (`late`), where it is the same.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -102,7 +102,7 @@ class Judge:
             due.append((offset, prediction))
         if not due:
             return []
-        recalled = iter(self._state.recall([of.prediction_id for _, of in due if of is not None]))
+        recalled = self._state.recall([of.prediction_id for _, of in due if of is not None])
         outcomes: list[Outcome] = []
         written = position.written
         for offset, prediction in due:
@@ -117,6 +117,7 @@ class Judge:
                     outcomes += self._added(kept, labels, None, position)
             ahead.popleft()
             written = offset + 1
+        deque(recalled, 0)  # its end says that the index was whole
         self.positions[partition] = replace(position, written=written)
         return outcomes
 
@@ -140,27 +141,31 @@ class Judge:
         self.positions[partition] = replace(position, final=max(position.final, final))
         return outcomes
 
-    def _known(self, heard: Sequence[tuple[str, Heard]], position: Position) -> list[Recalled]:
+    def _known(self, heard: Sequence[tuple[str, Heard]], position: Position) -> Iterator[Recalled]:
         """Keep labels; what is known then of their predictions, those that may be judged already."""
         if not heard:
-            return []
-        known = self._state.hear(heard, position.written)
-        missing: dict[str, int] = {}
-        for of, label in heard:
-            if of in known and known[of][0] is None:
-                missing[of] = max(label.available_at, missing.get(of, 0))
+            return
+        missing: dict[str, list[Heard]] = {}
+        for of, known in self._state.hear(heard, position.written):
+            if known[0] is None:
+                missing[of] = known[1]
+            else:
+                yield known
         if missing and self._late is not None:
-            found = self._late.recall(missing)
+            newest: dict[str, int] = {}
+            for of, label in heard:
+                if of in missing:
+                    newest[of] = max(label.available_at, newest.get(of, 0))
+            found = self._late.recall(newest)
             # The labels first: where the index has a prediction, it has all that was heard of it.
-            self._state.hear([(of, label) for of, (_, labels) in found.items() for label in labels], 0)
+            deque(self._state.hear([(of, label) for of, (_, labels) in found.items() for label in labels], 0), 0)
             self._state.restore([prediction for prediction, _ in found.values()])
             for of, (prediction, labels) in found.items():
-                known[of] = prediction, [*labels, *known[of][1]]
-        return list(known.values())
+                yield prediction, [*labels, *missing[of]]
 
     def _recalled(self, predictions: Sequence[str]) -> list[Recalled]:
         """What is known of each prediction, in the index or else in the lake."""
-        recalled = self._state.recall(predictions) if predictions else []
+        recalled = list(self._state.recall(predictions)) if predictions else []
         missing = [of for of, (kept, _) in zip(predictions, recalled, strict=True) if kept is None]
         found = self._late.archive.recall(missing) if self._late is not None else {}
         return [found.get(of, known) for of, known in zip(predictions, recalled, strict=True)]
@@ -169,11 +174,13 @@ class Judge:
         self, prediction: Indexed, labels: Sequence[Heard], before: Position | None, now: Position
     ) -> list[Outcome]:
         """The outcomes that a position adds to those of an earlier one (None: the prediction was not judged)."""
-        written = 0
-        if before is not None:
-            known, final = _read_before(prediction, labels, before)
-            written = len(history(prediction, known, final=final))
         known, final = _read_before(prediction, labels, now)
+        if before is None:
+            return outcomes_of(prediction, known, self._truth, final=final)
+        earlier, was_final = _read_before(prediction, labels, before)
+        if not earlier and not was_final:  # nothing was said yet, as of nearly all: that was revision 0
+            return outcomes_of(prediction, known, self._truth, final=final, after=1)
+        written = len(history(prediction, earlier, final=was_final))
         return outcomes_of(prediction, known, self._truth, final=final, after=written)
 
 
@@ -190,9 +197,13 @@ def read_resolved(records: Sequence[Raw], through: int) -> tuple[list[tuple[str,
     return heard, through
 
 
-def _read_before(prediction: Indexed, labels: Sequence[Heard], at: Position) -> tuple[list[Heard], bool]:
+def _read_before(prediction: Indexed, labels: Sequence[Heard], at: Position) -> tuple[Sequence[Heard], bool]:
     """What a position knows of a prediction: its labels, and whether its horizon has passed."""
-    return [label for label in labels if label.offset < at.read], prediction.offset < at.final
+    if len(labels) == 1:
+        known = labels if labels[0].offset < at.read else ()
+    else:
+        known = [label for label in labels if label.offset < at.read]
+    return known, prediction.offset < at.final
 
 
 def read_prediction(record: Raw) -> Prediction | None:

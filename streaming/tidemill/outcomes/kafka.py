@@ -6,24 +6,21 @@ record does no harm; one whose transactions carry outcomes and positions togethe
 a second worker fences the first.
 """
 
-import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
-from kafka import errors as kafka_errors
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka.partitioner.default import murmur2
 
-from tidemill.core.errors import Conflict, InvalidInput, NotFound, Unavailable
-from tidemill.events.cluster import MAX_MESSAGE_BYTES, Cluster, ensure_topics, kafka_failures
-from tidemill.events.pack import send_together
+from tidemill.core.errors import Unavailable
+from tidemill.events.pack import Sent, send_together
 from tidemill.events.records import Outcome, Resolved, ResolvedLabel, Topics, encode
 from tidemill.events.sources import Source
-from tidemill.events.unpack import unpack_by_batch
+from tidemill.outcomes.brokers import TIMEOUT_S, Brokers
 from tidemill.outcomes.log import Addressed, Channel, Offsets, Position, Raw
+from tidemill.outcomes.own import OwnOutcomes
 
 __all__ = ["KafkaLog"]
 
@@ -33,16 +30,8 @@ _BATCH = 10_000
 _AHEAD = 5000
 """Predictions held that wait for their time; as many become outcomes in one transaction at most."""
 
-_TOGETHER_BYTES, _TOGETHER_MS = 32 << 10, 25
-"""The brokers answer once they have so much or so long: a handful of records cost little more than one."""
-
 _RECORD_BYTES = 256 << 10
 """Size up to which resolved labels share a record: some thousand of them."""
-
-_TIMEOUT_S = 30.0
-
-# It logs every attempt to reconnect; an outage is reported once, by the worker that waits for its end.
-logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 _JUDGED = re.compile(r"(-?\d+)(?:,(\d+))? (\S+)")
 
@@ -61,32 +50,29 @@ class KafkaLog:
     """
 
     def __init__(self, bootstrap: str, topics: Topics, *, keep_ms: int) -> None:
-        self._names = {
-            Channel.PREDICTIONS: topics.predictions,
-            Channel.LABELS: topics.labels,
-            Channel.RESOLVED: topics.resolved,
-            Channel.OUTCOMES: topics.outcomes,
-        }
+        self._brokers = Brokers(bootstrap, topics)
+        self._names, self._model = self._brokers.names, topics.model
         self._channels = {name: channel for channel, name in self._names.items()}
-        self._bootstrap, self._model = bootstrap, topics.model
         self._group = f"{topics.model}.outcomes"
         self._failed: list[BaseException] = []
-        self._cluster = Cluster(bootstrap)
-        self._open: list[Any] = [self._cluster]
+        self._failures = self._brokers.failures
         try:
-            self._make_topics(keep_ms)
-            self.sources: Mapping[Channel, Mapping[int, Source]] = self._sources()
+            self._brokers.make_topics(keep_ms)
+            self.sources: Mapping[Channel, Mapping[int, Source]] = self._brokers.sources()
             # First of all: it ends what a dead worker left open, so that the commits read below are the last ones.
-            self._writer = self._producer(transactional_id=f"{topics.model}.outcomes", transaction_timeout_ms=30_000)
+            self._writer = self._brokers.producer(
+                transactional_id=f"{topics.model}.outcomes", transaction_timeout_ms=30_000
+            )
             with self._failures("taking over from an earlier worker"):
                 self._writer.init_transactions()
-            self._resolved = self._producer()
-            self._reader = self._consumer(self._group, "read_committed")
-            self._due = self._consumer(f"{self._group}.join", "read_uncommitted")
+            self._resolved = self._brokers.producer()
+            self._reader = self._brokers.consumer(self._group, "read_committed")
+            self._due = self._brokers.consumer(f"{self._group}.join", "read_uncommitted")
         except BaseException:
             self.close()
             raise
         self._reader.assign([tp for channel in Channel for tp in self._partitions(channel)])
+        self._own = OwnOutcomes(self._reader, {tp.partition: tp for tp in self._partitions(Channel.OUTCOMES)})
         # It reads predictions alone, but kafka-python finds ends only of partitions that are assigned.
         others = [tp for channel in Channel if channel is not Channel.PREDICTIONS for tp in self._partitions(channel)]
         self._due.assign([*self._partitions(Channel.PREDICTIONS), *others])
@@ -96,7 +82,7 @@ class KafkaLog:
 
     def starts(self, channel: Channel) -> Offsets:
         """The lowest offset that each partition holds."""
-        return self._cluster.starts(self._names[channel], self.sources[channel])
+        return self._brokers.cluster.starts(self._names[channel], self.sources[channel])
 
     def ends(self, *channels: Channel) -> dict[tuple[Channel, int], int]:
         """The offset after the last record of each partition, those of open transactions included."""
@@ -134,6 +120,8 @@ class KafkaLog:
         """Read on from here."""
         for part, offset in offsets.items():
             self._reader.seek(self._tp(channel, part), offset)
+        if channel is Channel.OUTCOMES:
+            self._own.begin({part: end for (_, part), end in self.ends(channel).items()})
 
     def seek_due(self, offsets: Offsets) -> None:
         """Read predictions for the second time from here."""
@@ -143,8 +131,10 @@ class KafkaLog:
     def poll(self, timeout_s: float) -> Sequence[tuple[Channel, Sequence[Raw]]]:
         """The next records: each entry is of one partition, in offset order. Empty after `timeout_s`."""
         with self._failures("reading"):
-            found = self._reader.poll(timeout_ms=round(timeout_s * 1000), max_records=_BATCH)
-        return [(self._channels[tp.topic], _raw(tp, records)) for tp, records in found.items()]
+            own = self._own.take()
+            found = self._reader.poll(timeout_ms=0 if own else round(timeout_s * 1000), max_records=_BATCH)
+        read = [(self._channels[tp.topic], _raw(tp, records)) for tp, records in found.items()]
+        return [*((Channel.OUTCOMES, records) for records in own if records), *read]
 
     def poll_due(self, partitions: Sequence[int]) -> Sequence[Sequence[Raw]]:
         """The next predictions for the second time, of these partitions; does not wait."""
@@ -180,7 +170,7 @@ class KafkaLog:
     def flush(self) -> None:
         """Return when all that was sent is written."""
         with self._failures("resolved labels were not written"):
-            self._resolved.flush(timeout=_TIMEOUT_S)
+            self._resolved.flush(timeout=TIMEOUT_S)
             if self._failed:
                 raise self._failed[0]
 
@@ -190,12 +180,12 @@ class KafkaLog:
         topic, value = self._names[Channel.RESOLVED], encode(Resolved(through=through))
         with self._failures(f"marking {topic}"):
             futures = [self._resolved.send(topic, value, partition=part) for part in self.sources[Channel.RESOLVED]]
-            self._resolved.flush(timeout=_TIMEOUT_S)
-            return min(int(future.get(timeout=_TIMEOUT_S).timestamp) for future in futures)
+            self._resolved.flush(timeout=TIMEOUT_S)
+            return min(int(future.get(timeout=TIMEOUT_S).timestamp) for future in futures)
 
     def check(self) -> None:
         """Raise `Unavailable` where a topic was made anew: its offsets mean something else now."""
-        if self._sources() != self.sources:
+        if self._brokers.sources() != self.sources:
             raise Unavailable(f"a topic of {self._model} was made anew, or has more partitions: reading starts again")
 
     def commit(self, channel: Channel, offsets: Offsets) -> None:
@@ -205,7 +195,7 @@ class KafkaLog:
             for part, offset in offsets.items()
         }
         with self._failures("committing"):
-            self._reader.commit(commits, timeout_ms=round(_TIMEOUT_S * 1000))
+            self._reader.commit(commits, timeout_ms=round(TIMEOUT_S * 1000))
 
     def emit(self, outcomes: Sequence[Outcome], judged: Mapping[int, Position]) -> None:
         """Append outcomes and note how far was judged: both or neither.
@@ -219,18 +209,13 @@ class KafkaLog:
             commits[self._tp(Channel.RESOLVED, part)] = OffsetAndMetadata(
                 at.read, f"{at.through},{at.final} {resolved}", -1
             )
-        topic = self._names[Channel.OUTCOMES]
-        with self._failures(f"writing to {topic}"):
-            self._writer.begin_transaction()
-            for part, records in self._by_partition(Channel.OUTCOMES, _keyed(outcomes)).items():
-                send_together(self._writer, topic, part, records)
-            self._writer.send_offsets_to_transaction(commits, f"{self._group}.join")
-            self._writer.commit_transaction()
+        records = self._by_partition(Channel.OUTCOMES, _keyed(outcomes))
+        self._own.wrote(self._transact(records, commits))
 
     def replay(self, channel: Channel, until: Offsets) -> Iterator[Sequence[Raw]]:
         """All records before `until`, from the log's start."""
         starts = self.starts(channel)
-        reader = self._consumer(None, "read_committed")
+        reader = self._brokers.consumer(None, "read_committed")
         try:
             reader.assign([self._tp(channel, part) for part, end in until.items() if starts[part] < end])
             for tp in reader.assignment():
@@ -240,100 +225,33 @@ class KafkaLog:
                 with self._failures("reading the log again"):
                     found = reader.poll(timeout_ms=1000, max_records=_BATCH)
                 silent = 0 if found else silent + 1
-                if silent > _TIMEOUT_S:
+                if silent > TIMEOUT_S:
                     raise Unavailable(f"{self._names[channel]} ended before what was read of it, or cannot be read")
                 for tp, records in found.items():
                     wanted = _raw(tp, [record for record in records if record.offset < until[tp.partition]])
                     if wanted:
                         yield wanted
         finally:
-            self._open.remove(reader)
-            reader.close(autocommit=False)
+            self._brokers.drop(reader)
 
     def close(self) -> None:
         """Drop the connections; what was sent and not flushed may or may not be written."""
-        for client in self._open:
-            if isinstance(client, KafkaConsumer):
-                client.close(autocommit=False)
-            elif isinstance(client, KafkaProducer):
-                client.close(timeout=0)
-            else:
-                client.close()
-        self._open = []
+        self._brokers.close()
 
-    def _make_topics(self, keep_ms: int) -> None:
-        predictions, resolved = self._names[Channel.PREDICTIONS], self._names[Channel.RESOLVED]
-        own = {predictions: 1, self._names[Channel.OUTCOMES]: 1}
-        ensure_topics(self._bootstrap, {self._names[Channel.LABELS]: 1})
-        ensure_topics(self._bootstrap, own, retention_ms=keep_ms)
-        partitions = len(self._cluster.sources(predictions))
-        ensure_topics(self._bootstrap, {resolved: partitions}, retention_ms=keep_ms)
-        if len(self._cluster.sources(resolved)) != partitions:
-            raise InvalidInput(
-                f"{predictions} has {partitions} partitions, {resolved} has {len(self._cluster.sources(resolved))}",
-                hint=f"they must have as many; delete {resolved}, which is made again",
-            )
-
-    def _sources(self) -> dict[Channel, dict[int, Source]]:
-        try:
-            return {channel: self._cluster.sources(name) for channel, name in self._names.items()}
-        except NotFound as error:
-            raise Unavailable(f"{error.message}: it was deleted while it was read") from error
+    def _transact(
+        self, records: Mapping[int, Sequence[tuple[bytes, bytes]]], commits: Mapping[Any, Any]
+    ) -> Mapping[int, Sequence[Sent] | None]:
+        topic = self._names[Channel.OUTCOMES]
+        with self._failures(f"writing to {topic}"):
+            self._writer.begin_transaction()
+            sent = {part: send_together(self._writer, topic, part, said) for part, said in records.items()}
+            self._writer.send_offsets_to_transaction(commits, f"{self._group}.join")
+            self._writer.commit_transaction()
+        return sent
 
     def _commit(self, consumer: Any, channel: Channel, part: int) -> Any:
         with self._failures("asking for commits"):
-            return consumer.committed(self._tp(channel, part), metadata=True, timeout_ms=round(_TIMEOUT_S * 1000))
-
-    def _consumer(self, group: str | None, isolation: str) -> Any:
-        with self._failures("connecting"):
-            consumer = KafkaConsumer(
-                bootstrap_servers=self._bootstrap.split(","),
-                client_id=f"{self._model}.outcomes",
-                group_id=group,
-                isolation_level=isolation,
-                auto_offset_reset="none",
-                enable_auto_commit=False,
-                fetch_min_bytes=_TOGETHER_BYTES,
-                fetch_max_wait_ms=_TOGETHER_MS,
-                max_partition_fetch_bytes=4 << 20,
-                fetch_max_bytes=16 << 20,
-                reconnect_backoff_max_ms=1000,
-                bootstrap_timeout_ms=10_000,
-            )
-        unpack_by_batch(consumer)  # labels are written by anyone: a header that is no text must not stop their reading
-        self._open.append(consumer)
-        return consumer
-
-    def _producer(self, **settings: Any) -> Any:
-        with self._failures("connecting"):
-            producer = KafkaProducer(
-                bootstrap_servers=self._bootstrap.split(","),
-                client_id=f"{self._model}.outcomes",
-                acks="all",
-                enable_idempotence=True,
-                linger_ms=5,
-                batch_size=256 << 10,
-                max_request_size=MAX_MESSAGE_BYTES,
-                max_block_ms=10_000,
-                bootstrap_timeout_ms=10_000,
-                request_timeout_ms=10_000,
-                delivery_timeout_ms=30_000,
-                reconnect_backoff_max_ms=1000,
-                **settings,
-            )
-        self._open.append(producer)
-        return producer
-
-    @contextmanager
-    def _failures(self, doing: str) -> Iterator[None]:
-        with kafka_failures(f"{self._model}: {doing}"):
-            try:
-                yield
-            except (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError) as error:
-                raise Conflict(
-                    f"another outcomes worker of {self._model} took over",
-                    hint="one at a time; this one ends, and nothing it did is counted twice",
-                ) from error
+            return consumer.committed(self._tp(channel, part), metadata=True, timeout_ms=round(TIMEOUT_S * 1000))
 
     def _only(self, channel: Channel) -> int | None:
         """The one partition, so that no key is hashed (in Python, a fifth of a send); None where there are more."""

@@ -16,14 +16,14 @@ What was searched for in vain is remembered, and not searched for again while a 
 still be in the index.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import msgspec
 
-from tidemill.core.clock import Clock
+from tidemill.core.clock import Clock, to_ms
 from tidemill.core.ids import time_of
 from tidemill.labels.parse import KnownLabel
 from tidemill.outcomes.archive import Archive, Event
@@ -92,7 +92,7 @@ class Late:
     Args:
         archive: the lake.
         hot: how long the index keeps what it has.
-        clock: measures how long searches take.
+        clock: tells how long ago a prediction was made, and how long searches take.
         flush: writes to the lake what waits for it. Called before the first search of a life: what the lives before
             left unwritten may have left the index meanwhile. Later it waits for seconds and stays in it for days.
     """
@@ -110,24 +110,31 @@ class Late:
         Args:
             missing: when the newest label of each arrived, in milliseconds.
         """
-        asked = {of: at for of, at in missing.items() if self._may_be_old(of, at, time_of(of))}
-        if not asked:
+        now = self._now(missing.values())
+        asked = {of for of in missing if self._may_be_old(of, now, time_of(of))}
+        if not asked or not self._has_any(now):
             return {}
         if self._flush is not None:
             self._flush()
             self._flush = None
-        found = self.archive.recall(asked)
-        self._remember({of: at for of, at in asked.items() if of not in found})
+        found = self.archive.recall({of: missing[of] for of in asked})
+        self._remember(asked - found.keys(), now)
         return found
 
-    def gather(self, labels: Sequence[LateLabel]) -> None:
-        """Take labels by event; those of events that are not in the index, or no longer whole, wait for `settle`."""
-        self._gathered += [
-            late
-            for late in labels
-            if self._may_be_old(late.event, late.label.available_at, None)
-            and not any(self._is_new(of, late.label.available_at) for of in late.known)
-        ]
+    def gather(self, labels: Iterable[LateLabel], newest: int) -> None:
+        """Take labels by event; those of events that are not in the index, or no longer whole, wait for `settle`.
+
+        Args:
+            labels: the labels; not looked at while the lake is too young to have what the index lacks.
+            newest: when the last of them arrived, in milliseconds.
+        """
+        now = self._now([newest])
+        if self._has_any(now):
+            self._gathered += [
+                late
+                for late in labels
+                if not any(self._is_new(of, now) for of in late.known) and self._may_be_old(late.event, now, None)
+            ]
 
     def settle(self) -> list[Addressed]:
         """Search for what was gathered, if it is time; those labels whose predictions were found."""
@@ -136,9 +143,11 @@ class Late:
             return []
         gathered, self._gathered = self._gathered, []
         arrived = [late.label.available_at for late in gathered]
-        days = _utc(min(arrived)) - _REACH, _utc(max(arrived) - self._sure)
-        found = self.archive.of_events({late.event for late in gathered}, (days[0].date(), days[1].date()))
-        self._remember({late.event: late.label.available_at for late in gathered if late.event not in found})
+        now = self._now(arrived)
+        days = _utc(min(arrived)) - _REACH, _utc(now - self._sure)
+        events = {late.event for late in gathered}
+        found = self.archive.of_events(events, (days[0].date(), days[1].date()))
+        self._remember(events - found.keys(), now)
         done = self._clock.monotonic()
         self._due = done + max(_AT_LEAST_S, (done - begun) / _SHARE)
         return [
@@ -159,23 +168,29 @@ class Late:
             first[late.partition] = min(late.offset, first.get(late.partition, late.offset))
         return first
 
-    def _is_new(self, prediction: str, at: int) -> bool:
+    def _now(self, arrived: Iterable[int]) -> int:
+        """The time in milliseconds: what the index has of a label is asked when it is read, however late that is."""
+        return max(to_ms(self._clock.now()), *arrived, 0)
+
+    def _is_new(self, prediction: str, now: int) -> bool:
         made = time_of(prediction)
-        return made is not None and at - made < self._sure
+        return made is not None and now - made < self._sure
 
-    def _may_be_old(self, key: str | Event, at: int, made: int | None) -> bool:
-        """Whether a prediction may have been in the index and have left it by the time that a label arrived."""
-        if made is not None and at - made < self._sure:
+    def _may_be_old(self, key: str | Event, now: int, made: int | None) -> bool:
+        """Whether a prediction may have been in the index and have left it by now."""
+        if made is not None and now - made < self._sure:
             return False
-        if key in self._vain and at - self._vain[key] < self._sure:
-            return False
+        return key not in self._vain or now - self._vain[key] >= self._sure
+
+    def _has_any(self, now: int) -> bool:
+        """Whether the lake goes back to what may have left the index by now."""
         begins = self.archive.begins()
-        return begins is not None and begins <= _utc(at - self._sure).date()
+        return begins is not None and begins <= _utc(now - self._sure).date()
 
-    def _remember(self, vain: Mapping[str | Event, int]) -> None:
-        for key, at in vain.items():
+    def _remember(self, vain: Iterable[str | Event], now: int) -> None:
+        for key in vain:
             self._vain.pop(key, None)
-            self._vain[key] = at
+            self._vain[key] = now
         for key in list(islice(self._vain, max(0, len(self._vain) - _REMEMBERED))):
             del self._vain[key]
 

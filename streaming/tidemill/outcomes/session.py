@@ -45,8 +45,8 @@ __all__ = ["Session", "truth_of"]
 FLUSH_S = 2.0
 """Longest time that rows wait for the lake: each commit is one more file that readers must open."""
 
-FLUSH_ROWS = 20_000
-"""Rows that are written at once, however young."""
+FLUSH_ROWS = 60_000
+"""Rows of all tables that are written at once, however young: a commit of each takes milliseconds."""
 
 RENEW_S = 600.0
 """Kafka forgets the commits of a group after a quiet week; they are repeated long before."""
@@ -144,7 +144,7 @@ class Session:
                 self._log.commit(channel, offsets)
                 self._committed[channel] = offsets
         if renew:
-            self._state.recall([])  # and the index is not left alone for long
+            self._state.restore([])  # and the index is not left alone for long
         if renew or self._judge.positions != self._emitted:
             self._emit([])
         self._flushed = self._clock.monotonic()
@@ -165,6 +165,7 @@ class Session:
     def _write(self) -> None:
         self._log.flush()
         self._log.check()
+        self._intake.keep_words()
         labels = self._tables.flush()
         if self._rows is not None:
             self._rows.settle()  # also when no label comes: readers wait for rows that were lost

@@ -43,8 +43,11 @@ _INFO = "INFO", "server"
 _FORMAT = 2
 """Of what is kept: an index of another format is not this one, and is rebuilt from the log."""
 
-_CHUNK = 250
-"""Entries of one script call: a millisecond or two, in which the server answers no one else."""
+_CHUNK = 100
+"""Entries of one script call: less than a millisecond, in which the server answers no one else."""
+
+_UNDER_WAY = 6
+"""Script calls sent and not yet answered: as much as a socket holds, for who sends more waits for the server."""
 
 _LISTS = """
 local function list(items)
@@ -122,7 +125,9 @@ class StateLost(Transient):
 class OutcomeState(Protocol):
     """What the worker keeps between records. Every method raises `Unavailable`, or `StateLost` once it is lost.
 
-    All writes are idempotent, and those of one kind may come in any order.
+    All writes are idempotent, and those of one kind may come in any order. Arguments may be iterators, which are used
+    up while the index already works on what they gave; what comes back as an iterator is to be used up, too, for only
+    its end says that the state was whole.
     """
 
     def is_whole(self) -> bool:
@@ -137,16 +142,16 @@ class OutcomeState(Protocol):
         """Say that it is complete; raises `StateLost` if it was lost meanwhile."""
         ...
 
-    def index(self, predictions: Sequence[Indexed]) -> list[list[KnownLabel]]:
+    def index(self, predictions: Iterable[Indexed]) -> list[list[KnownLabel]]:
         """Keep predictions; for each the labels that are known of its event, by arrival."""
         ...
 
-    def know(self, labels: Sequence[tuple[str, KnownLabel]]) -> list[list[tuple[str, int]]]:
+    def know(self, labels: Iterable[tuple[str, KnownLabel]]) -> list[list[tuple[str, int]]]:
         """Keep labels by event key; for each the (id, partition) of that event's predictions."""
         ...
 
-    def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> dict[str, Recalled]:
-        """Keep resolved labels by prediction id; what is known then of each of these predictions.
+    def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> Iterator[tuple[str, Recalled]]:
+        """Keep resolved labels by prediction id; what is known then of each of these predictions, once.
 
         Those are left out whose first record stands at `judged` or after it: they are judged later.
         """
@@ -156,7 +161,7 @@ class OutcomeState(Protocol):
         """Keep predictions that had left the index. Not under their events: of an event it has all or none."""
         ...
 
-    def recall(self, predictions: Sequence[str]) -> list[Recalled]:
+    def recall(self, predictions: Sequence[str]) -> Iterator[Recalled]:
         """What is known of each prediction."""
         ...
 
@@ -212,97 +217,108 @@ class RedisState:
 
     def finish_rebuild(self) -> None:
         """Say that it is complete; raises `StateLost` if it was lost meanwhile."""
-        self.recall([])
+        self._batch((), _RECALLED.decode)
         self._mark = f"{self._run} {secrets.token_hex(8)}".encode()
         self._ask(lambda: self._redis.set(self._whole, self._mark, ex=AWAY))
 
-    def index(self, predictions: Sequence[Indexed]) -> list[list[KnownLabel]]:
+    def index(self, predictions: Iterable[Indexed]) -> list[list[KnownLabel]]:
         """Keep predictions; for each the labels that are known of its event, by arrival."""
-        entries = ((self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in predictions)
-        events = (
-            (
-                self._event(event_key(of.entity, of.event_id)),
-                f"p{of.prediction_id}",
-                _pack((of.prediction_id, of.partition)),
-            )
-            for of in predictions
-            if of.event_id is not None
-        )
-        commands = chain(self._keeping(entries, "nothing"), self._keeping(events, "labels"))
-        known = chain.from_iterable(self._batch(commands, _KNOWN.decode))
-        return [[] if of.event_id is None else _by_arrival(next(known)) for of in predictions]
+        named: list[bool] = []
+        known = chain.from_iterable(self._batch(self._indexing(predictions, named), _KNOWN.decode))
+        return [_by_arrival(next(known)) if has_event else [] for has_event in named]
 
-    def know(self, labels: Sequence[tuple[str, KnownLabel]]) -> list[list[tuple[str, int]]]:
+    def know(self, labels: Iterable[tuple[str, KnownLabel]]) -> list[list[tuple[str, int]]]:
         """Keep labels by event key; for each the (id, partition) of that event's predictions."""
         entries = ((self._event(event), f"l{label.label_id}", _pack(label)) for event, label in labels)
         found = self._batch(self._keeping(entries, "predictions"), _PLACES.decode)
         return list(chain.from_iterable(found))
 
-    def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> dict[str, Recalled]:
-        """Keep resolved labels by prediction id; what is known then of each of these predictions.
+    def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> Iterator[tuple[str, Recalled]]:
+        """Keep resolved labels by prediction id; what is known then of each of these predictions, once.
 
         Those are left out whose first record stands at `judged` or after it: they are judged later.
         """
         entries = ((self._prediction(of), f"l{label.offset}.{label.place}", _pack(label)) for of, label in heard)
-        found = chain.from_iterable(self._batch(self._keeping(entries, "judged", judged), _RECALLED.decode))
-        return {of: _recalled(*known) for (of, _), known in zip(heard, found, strict=True) if known is not None}
+        answers = self._stream(self._keeping(entries, "judged", judged), _RECALLED.decode)
+        last = {of: number for number, (of, _) in enumerate(heard)}  # its answer has what those before have, too
+        for number, ((of, _), known) in enumerate(zip(heard, chain.from_iterable(answers), strict=True)):
+            if known is not None and last[of] == number:
+                yield of, _recalled(*known)
 
     def restore(self, predictions: Sequence[Indexed]) -> None:
         """Keep predictions that had left the index. Not under their events: of an event it has all or none."""
         entries = ((self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in predictions)
         self._batch(self._keeping(entries, "nothing"), _KNOWN.decode)
 
-    def recall(self, predictions: Sequence[str]) -> list[Recalled]:
+    def recall(self, predictions: Sequence[str]) -> Iterator[Recalled]:
         """What is known of each prediction."""
         commands = (("EVALSHA", self._recall, len(some), *map(self._prediction, some)) for some in _chunks(predictions))
-        found = chain.from_iterable(self._batch(commands, _RECALLED.decode))
-        return [_recalled(*known) for known in found if known is not None]
+        for known in chain.from_iterable(self._stream(commands, _RECALLED.decode)):
+            if known is not None:
+                yield _recalled(*known)
+
+    def _indexing(self, predictions: Iterable[Indexed], named: list[bool]) -> Iterator[Command]:
+        """The commands that keep predictions, each also under its event; `named` is told which have one."""
+        for some in _chunks(predictions):
+            entries = ((self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in some)
+            yield from self._keeping(entries, "nothing")
+            events = (
+                (
+                    self._event(event_key(of.entity, of.event_id)),
+                    f"p{of.prediction_id}",
+                    _pack((of.prediction_id, of.partition)),
+                )
+                for of in some
+                if of.event_id is not None
+            )
+            yield from self._keeping(events, "labels")
+            named += [of.event_id is not None for of in some]
 
     def _keeping(self, entries: Iterable[tuple[str, str, bytes]], wanted: str, judged: int = 0) -> Iterator[Command]:
         """The commands that keep (key, field, value) entries and answer with what is wanted of their hashes."""
         for some in _chunks(entries):
-            pairs = chain.from_iterable((field, value) for _, field, value in some)
-            keys = (key for key, _, _ in some)
+            keys, fields, values = zip(*some, strict=True)
+            pairs = chain.from_iterable(zip(fields, values, strict=True))
             yield "EVALSHA", self._keep, len(some), *keys, self._ttl, wanted, judged, *pairs
 
     def _batch(self, commands: Iterable[Command], decode: Callable[[bytes], T]) -> list[T]:
         """What the commands answer, decoded; all of it from a state that was whole after the last one."""
-        found, mark, run = self._ask(lambda: self._exchange(commands, decode))
-        if mark != self._mark or run != self._run:
-            raise StateLost(f"Redis at {self._url} lost the index of {self._prefix[:-1]}: it is rebuilt from the log")
-        answers: list[T] = found
-        return answers
+        return list(self._stream(commands, decode))
 
-    def _exchange(self, commands: Iterable[Command], decode: Callable[[bytes], T]) -> tuple[list[T], bytes | None, str]:
-        """The answers, and the mark and the server's run after them.
+    def _stream(self, commands: Iterable[Command], decode: Callable[[bytes], T]) -> Iterator[T]:
+        """The same, each answer as soon as it comes; the end says whether the state was whole.
 
-        A command is sent as soon as it is made, and an answer decoded as soon as it comes: the server does the others
-        meanwhile. It never waits for its answers to be read, so all may be sent first.
+        A few commands are under way at a time: while the server does them, the next is made and the last answer used.
         """
         pool: Any = self._redis.connection_pool
-        connection = pool.get_connection()
+        connection = self._ask(pool.get_connection)
+        under_way = 0
         try:
-            sent = 0
             for command in commands:
-                connection.send_command(*command)
-                sent += 1
+                self._ask(connection.send_command, *command)
+                if under_way == _UNDER_WAY:
+                    yield decode(self._ask(connection.read_response))
+                else:
+                    under_way += 1
             for command in (("EXPIRE", self._whole, round(AWAY.total_seconds())), ("GET", self._whole), _INFO):
-                connection.send_command(*command)
-            found = [decode(connection.read_response()) for _ in range(sent)]
-            _, mark, server = [connection.read_response() for _ in range(3)]
+                self._ask(connection.send_command, *command)
+            for _ in range(under_way):
+                yield decode(self._ask(connection.read_response))
+            _, mark, server = [self._ask(connection.read_response) for _ in range(3)]
         except BaseException:
             connection.disconnect()  # what was not read yet must not be taken for another batch's answers
             raise
         finally:
             pool.release(connection)
-        return found, mark, _run_id(server)
+        if mark != self._mark or _run_id(server) != self._run:
+            raise StateLost(f"Redis at {self._url} lost the index of {self._prefix[:-1]}: it is rebuilt from the log")
 
     def _present_run(self) -> str:
         return str(self._ask(lambda: self._redis.info("server"))["run_id"])
 
-    def _ask(self, call: Callable[[], Any]) -> Any:
+    def _ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return call()
+            return call(*arguments)
         except redis.RedisError as error:
             raise Unavailable(
                 f"Redis at {self._url}: {error}", hint="is it running, and has it memory left?"
