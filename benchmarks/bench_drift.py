@@ -19,7 +19,7 @@ __all__ = ["run"]
 
 PEERS = Path(".peers/bin/python")
 COLUMNS, WIDE = 10, 1_000
-SIZES = {"small": (100_000, 20_000), "full": (1_000_000, 1_000_000)}
+SIZES = {"small": (100_000, 4_000), "full": (1_000_000, 1_000_000)}
 """Rows of 10 columns, and of 1,000."""
 BATCH, WIDE_BATCH = 10_000, 2_000
 MEMORY_MIB = 2_048
@@ -43,7 +43,7 @@ def run(size: str) -> Report:
 
 
 def _ours(found: dict[str, float], rows: int, columns: int, goal: float | None = None) -> list[Figure]:
-    name, cells = f"tidemill, {rows:,} × {columns:,}", rows * columns
+    name, cells = f"tidemill, {rows:,} x {columns:,}", rows * columns
     peak, watched = found["peak_mib"], f"{found['watched']:.0f} columns watched, {found['signals']:.0f} signals"
     return [
         Figure(name, found["votes"] + found["reduce"], "s of CPU", note=watched),

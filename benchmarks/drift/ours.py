@@ -1,7 +1,8 @@
 """Our watch in a process of its own, fed batch after batch: `python -m benchmarks.drift.ours ROWS COLUMNS BATCH`.
 
-Timed are the product's functions from a batch of rows to the verdict: `sketches` (votes) and `reduce` (ticks, detectors,
-signals); apart from them `build_reference`. Values are drawn between the stopwatch's turns, so memory is the batch's.
+Timed are the product's functions from a batch of rows to the verdict: `sketches` (votes) and `reduce` (ticks,
+detectors and signals); apart from them `build_reference`. Values are drawn between the stopwatch's turns, so memory
+is the batch's.
 """
 
 import json
