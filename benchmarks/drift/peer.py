@@ -24,8 +24,8 @@ def main(peer: str, rows: int, count: int) -> dict[str, float]:
 
 
 def _evidently(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, float]:
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.metrics import ValueDrift
+    from evidently import DataDefinition, Dataset, Report  # type: ignore[import-not-found]
+    from evidently.metrics import ValueDrift  # type: ignore[import-not-found]
 
     definition = DataDefinition(numerical_columns=list(now.columns))
     pair = [Dataset.from_pandas(frame, data_definition=definition) for frame in (now, before)]
@@ -38,7 +38,7 @@ def _evidently(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, float]:
 
 
 def _nannyml(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, float]:
-    from nannyml.drift.univariate import UnivariateDriftCalculator
+    from nannyml.drift.univariate import UnivariateDriftCalculator  # type: ignore[import-not-found]
 
     spent = {}
     for method in ("jensen_shannon", "kolmogorov_smirnov"):
