@@ -11,7 +11,7 @@ RESULTS := .tidemill/ci
 ONLY ?=
 SIZE ?= small
 
-.PHONY: help setup demo test check spark bench faults simulate lint types format unit lock clean
+.PHONY: help setup demo test check spark peers bench faults simulate lint types format unit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{split($$1, name, ":"); printf "  make %-8s %s\n", name[1], $$2}'
@@ -33,6 +33,10 @@ check: setup ## what takes minutes rather than seconds
 spark: setup ## the same history on Spark, row for row; installs pyspark (450 MB) into .venv, and needs a Java 17
 	.bootstrap/bin/uv pip install --quiet --python $(BIN)/python "pyspark==4.2.0"
 	$(BIN)/python -m pytest -q tests/features/test_spark.py
+
+peers: setup ## Evidently and NannyML in .peers (1.5 GB), which `make bench ONLY=drift` compares with
+	[ -x .peers/bin/python ] || .bootstrap/bin/uv venv --quiet --python $(BIN)/python .peers
+	.bootstrap/bin/uv pip install --quiet --python .peers/bin/python "evidently==0.7.23" "nannyml==0.13.1" "pandas<3"
 
 bench: setup ## how fast it is, beside its peers: ONLY=name SIZE=small|full
 faults: setup ## whether it holds when things break: ONLY=name SIZE=small|full

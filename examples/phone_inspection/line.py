@@ -13,6 +13,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from inspection.acts import HISTORY_PER_SECOND
+from inspection.camera import DEFOCUSED, DIRTY, GOOD, SWAPPED
 from inspection.delivery import Delivery
 from inspection.desks import check, draw_checked
 from inspection.factory import Factory, draw_history
@@ -36,6 +37,27 @@ class Lamps(StrEnum):
     CHANGED = "changed"
 
 
+class Cameras(StrEnum):
+    """The cameras of the stations."""
+
+    GOOD = "good"
+    DEFOCUSED = "defocused"
+    SWAPPED = "swapped"
+    DIRTY = "dirty"
+
+
+class Stations(StrEnum):
+    """Where the cameras are so."""
+
+    ALL = "all"
+    NORTH = "north"
+    EAST = "east"
+    SOUTH = "south"
+
+
+_CAMERAS = {Cameras.GOOD: GOOD, Cameras.DEFOCUSED: DEFOCUSED, Cameras.SWAPPED: SWAPPED, Cameras.DIRTY: DIRTY}
+
+
 @app.command()
 def history(count: Annotated[int, typer.Option(help="How many pictures.", min=1)] = 6300, seed: int = 1) -> None:
     """Enter labelled pictures of earlier."""
@@ -55,6 +77,10 @@ def history(count: Annotated[int, typer.Option(help="How many pictures.", min=1)
 def run(
     seconds: Annotated[float, typer.Option(help="How long.", min=1)] = 60.0,
     light: Annotated[Lamps, typer.Option(help="The light at the stations.")] = Lamps.NORMAL,
+    camera: Annotated[
+        Cameras, typer.Option(help="Out of focus, of another make, or with a dirty lens.")
+    ] = Cameras.GOOD,
+    station: Annotated[Stations, typer.Option(help="Whose camera it is.")] = Stations.ALL,
     rate: Annotated[float, typer.Option(help="Pictures per second.", min=1, max=200)] = 36.0,
     seed: int = 1,
 ) -> None:
@@ -62,6 +88,8 @@ def run(
     clock, right = SystemClock(), list[bool]()
     factory = _factory(rate, seed, right)
     factory.light = CHANGED if light is Lamps.CHANGED else NORMAL
+    affected = STATIONS if station is Stations.ALL else (station.value,)
+    factory.cameras = dict.fromkeys(affected, _CAMERAS[camera])
     factory.start()
     end = clock.monotonic() + seconds
     try:

@@ -6,7 +6,7 @@ and asks the endpoint. What it counts and sees is what a client of the system se
 
 import heapq
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -16,6 +16,7 @@ from tidemill.core.clock import Clock, to_ms
 from tidemill.events.records import Label, encode
 from tidemill.spec.model import ContinualModel
 
+from .camera import Camera
 from .delivery import Delivery
 from .inspector import Inspected, Inspector, Phone
 from .render import NORMAL, STATIONS, Light, Picture, render
@@ -66,6 +67,7 @@ class Factory:
         on_answer: Callable[[Inspected], None] = lambda _: None,
     ) -> None:
         self.light: Light = NORMAL
+        self.cameras: Mapping[str, Camera] = {}
         self._resource, self._clock, self._rate = resource, clock, rate
         self._rng = np.random.default_rng((seed, 1))
         self._delivery = Delivery(kafka, clock)
@@ -142,7 +144,7 @@ class Factory:
             self._stop.wait(max(0.0, due - self._clock.monotonic()))
 
     def _next_phones(self) -> Iterator[Phone]:
-        for picture in render(self._rng, STATIONS, self.light):
+        for picture in render(self._rng, STATIONS, self.light, cameras=self.cameras):
             self._serial += 1
             yield Phone(f"line-{self._batch}-{self._serial}", to_ms(self._clock.now()), picture)
 

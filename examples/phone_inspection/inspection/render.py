@@ -2,19 +2,22 @@
 
 A picture is 64 x 64 RGB. Half of the phones have one scratch of random place, direction, length and depth;
 its box is known exactly because we drew it. Three stations differ a little in mat, lamp and lens. The light is
-a parameter: `NORMAL`, and `CHANGED`, in which the lamps are darker and warmer and throw a glare.
+a parameter: `NORMAL`, and `CHANGED`, in which the lamps are darker and warmer and throw a glare. So is the camera of
+each station (`inspection.camera`).
 
 All pictures of a batch are drawn together (arrays of n x 64 x 64 x 3), about 1 ms a picture with its JPEG file.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from .camera import Camera
 
 __all__ = ["CHANGED", "NORMAL", "SIZE", "STATIONS", "Light", "Picture", "draw", "render"]
 
@@ -64,19 +67,25 @@ _CHUNK = 32
 
 
 def render(
-    rng: np.random.Generator, stations: Sequence[str], light: Light = NORMAL, *, scratched: float = 0.5
+    rng: np.random.Generator,
+    stations: Sequence[str],
+    light: Light = NORMAL,
+    *,
+    scratched: float = 0.5,
+    cameras: Mapping[str, Camera] = {},
 ) -> list[Picture]:
     """One picture per entry of `stations`, a share of them `scratched`; the same `rng` gives the same pictures.
 
-    Raises ValueError for a station that is not one of `STATIONS`.
+    `cameras` are those of stations whose camera is not as it should be. Raises ValueError for a station that is not
+    one of `STATIONS`.
     """
-    if unknown := set(stations) - set(STATIONS):
+    if unknown := {*stations, *cameras} - set(STATIONS):
         raise ValueError(f"there is no station {', '.join(sorted(unknown))}; there are {', '.join(STATIONS)}")
     pictures: list[Picture] = []
     for start in range(0, len(stations), _CHUNK):
         names = stations[start : start + _CHUNK]
         numbers = np.array([STATIONS.index(name) for name in names])
-        pixels, defects, boxes = draw(rng, numbers, light, scratched)
+        pixels, defects, boxes = draw(rng, numbers, light, scratched, cameras)
         for name, image, defect, box in zip(names, pixels, defects, boxes, strict=True):
             truth = tuple(round(float(edge), 1) for edge in box)
             pictures.append(
@@ -88,7 +97,11 @@ def render(
 
 
 def draw(
-    rng: np.random.Generator, stations: NDArray[np.int64], light: Light, share: float = 0.5
+    rng: np.random.Generator,
+    stations: NDArray[np.int64],
+    light: Light,
+    share: float = 0.5,
+    cameras: Mapping[str, Camera] = {},
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], Array]:
     """Pixels (n, 64, 64, 3), which phones are scratched (n), and boxes (n, 4; zeros where there is no scratch)."""
     n = len(stations)
@@ -106,6 +119,9 @@ def draw(
     image[which], boxes[which] = _scratch(rng, image[which])
     _dust(rng, image)
     image = _illuminate(rng, image, on_glass, light)
+    for station, camera in cameras.items():
+        taken = stations == STATIONS.index(station)
+        image[taken] = camera.take(image[taken])
     image += rng.standard_normal(image.shape, dtype=np.float32) * 0.009
     return (np.clip(image, 0, 1) * 255).astype(np.uint8), scratched, boxes
 
