@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats as reference  # type: ignore[import-untyped]
+from scipy import stats as reference
 
 from tidemill.stats.clustered import Clustered, cluster_sums, clustered_mean, contrast
 

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats as reference  # type: ignore[import-untyped]
+from scipy import stats as reference
 
 from tidemill.stats.student import beta_cdf, beta_quantile, student_quantile, student_tail
 
