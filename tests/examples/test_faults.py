@@ -7,6 +7,7 @@ one of three it stays below the tolerance of 0.2 of the shares, and is not promi
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -48,7 +49,8 @@ def rows(
     measured = [statistics(picture.jpeg, names) for picture in pictures]
     times = [START + timedelta(seconds=first + n // 3, milliseconds=250) for n in range(len(stations))]
     places = {"offset": range(3 * first, 3 * first + len(stations)), "event_time": times, "available_at": times}
-    return pl.DataFrame({"entity": stations, **places, **{name: [one[name] for one in measured] for name in names}})
+    columns: dict[str, Any] = {"entity": stations, **places}
+    return pl.DataFrame(columns | {name: [one[name] for one in measured] for name in names})
 
 
 def found(
