@@ -2,12 +2,14 @@
 
 Ours is the real worker in a process of its own: each event validated, in the lake, in its entity's online row and in
 four windows, with the effect exactly once. The peer writes online rows only (see `benchmarks.ingest.peer`). Both read
-the same topic, one after the other; then pictures, and the electricity market where `TIDEMILL_DATA` has it.
+the same topic, one after the other; then what watching those events adds, pictures, and the electricity market where
+`TIDEMILL_DATA` has it.
 """
 
 import os
 import subprocess
 import sys
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from io import BytesIO
@@ -22,6 +24,10 @@ from benchmarks.report import Figure, Report, environment
 from PIL import Image
 
 from tidemill.core.clock import SystemClock, to_ms
+from tidemill.events.lake import LakeTable, Span, table_uri
+from tidemill.events.sources import Source
+from tidemill.ingest.votes import Voting, sketches
+from tidemill.spec.model import ContinualModel
 from tidemill.testing.loop import example_resource
 
 __all__ = ["run"]
@@ -49,7 +55,7 @@ def run(size: str) -> Report:
         produced = produce(stack, f"default.{model['metadata']['name']}.events", _events(events))
         found = _ours(stack, model, events)
         theirs = _peer(stack, model, peer_events)
-        figures = [*_compare(found, theirs, events), *_stages(found, events)]
+        figures = [*_compare(found, theirs, events), *_stages(found, events), _watch(stack, model, found, events)]
         figures.append(Figure("events produced", produced, "events/s", note="kafka-python, acks all"))
         figures += _pictures(stack, pictures)
         figures += _market(stack)
@@ -81,6 +87,24 @@ def _stages(found: ours.Measured, events: int) -> list[Figure]:
     figures.append(Figure("of that in all", found.wall_s / events * 1e6, "µs/event", note=together))
     figures.append(Figure("batches", found.batches, ""))
     return figures
+
+
+def _watch(stack: Stack, model: dict[str, Any], found: ours.Measured, events: int) -> Figure:
+    """What votes of all features add: sketches of the same rows with and without, in this process, nothing beside."""
+    rows = LakeTable(table_uri(str(stack.folder / "lake"), f"default.{model['metadata']['name']}", "events")).scan()
+    frames = list(
+        rows.select("entity", "event_time", "available_at", "offset", *FEATURES).collect().iter_slices(10_000)
+    )
+    spec = model["spec"] | {"triggers": {"drift": {"watch": ["inputs"]}}}
+    spent = []
+    for one in (model, model | {"spec": spec}):
+        voting, began = Voting(ContinualModel.model_validate(one)), time.process_time()
+        for frame in frames:
+            sketches(voting, Source("cluster", "topic", 0), Span(-1, events), frame)
+        spent.append(time.process_time() - began)
+    share = (spent[1] - spent[0]) / found.cpu_s * 100
+    note = f"{(spent[1] - spent[0]) / events * 1e6:.2f} µs/event for {len(FEATURES)} features"
+    return Figure("the watch adds", share, "% of that CPU", "≤ 5", share <= 5, note)
 
 
 def _pictures(stack: Stack, count: int) -> list[Figure]:
