@@ -223,6 +223,8 @@ def test_a_route_that_hangs_holds_up_no_other(
             step_until(alerting, lambda: dead.requests and service.messages)
             made.signal("contrast")
             step_until(alerting, lambda: len(service.messages) == 2)
+            first = dead.requests
+            step_until(alerting, lambda: dead.requests > first)  # the attempt that was under way knew of one alone
             dead.hangs = False
             step_until(alerting, lambda: dead.messages)
     assert dead.messages[0]["title"] == f"{made.resource.id}: 2 features drifted"
