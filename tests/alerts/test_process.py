@@ -35,6 +35,7 @@ def role(folder: Path, kafka: str, **environ: str) -> Iterator["subprocess.Popen
         process.wait(20)
 
 
+@pytest.mark.slow
 def test_a_role_that_is_killed_while_a_service_hangs_tells_the_next_time(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:

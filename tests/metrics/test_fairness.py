@@ -91,6 +91,7 @@ def test_a_label_that_is_still_to_come_moves_the_ends_as_far_as_it_could() -> No
     assert same == other
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_gap_holds_the_truth() -> None:
     missed, rates = 0, np.array([0.1, 0.15, 0.2])
     for _ in range(200):

@@ -234,6 +234,7 @@ def test_whatever_the_interleaving_the_outcomes_are_those_of_the_batch(
     assert written(world) == batch(world)
 
 
+@pytest.mark.slow
 @given(SEEDS, st.sampled_from([1, 2]), st.sampled_from([0.0, 0.02, 0.1]), RULES, st.sampled_from([None, HOT]))
 @example(10040, 1, 0.1, ("last", "unknown"), HOT)  # a label is read when the index has forgotten what it is about
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -273,6 +273,7 @@ def windowed(kafka: str, redis_url: str, topic_prefix: str, tmp_path: Path) -> I
         yield Factory(resource, kafka, redis_url, tmp_path / "lake", writer)
 
 
+@pytest.mark.slow
 def test_labels_are_in_their_windows_once_over_lives_and_a_lost_server(windowed: Factory) -> None:
     reader = OnlineReader(windowed.redis, windowed.resource.id, LABELS, layout=label_layout(windowed.resource))
 

@@ -61,6 +61,7 @@ def test_the_interval_closes_in_on_the_mean() -> None:
     assert widths[-1] < 0.05
 
 
+@pytest.mark.slow
 def test_the_capital_at_the_truth_is_no_larger_than_chance_allows() -> None:
     missed = 0
     for seed in range(200):
