@@ -38,7 +38,7 @@ def outcomes(resource: ResourceFile) -> None:
 
 
 def watch(resource: ResourceFile) -> None:
-    """Role: watch the input for drift."""
+    """Role: watch inputs, answers, labels and losses for drift."""
     machine, model = _begin("watch", resource)
     machine.watch(model, _stop_event())
 
