@@ -1,6 +1,6 @@
 """Records of several topics in the order in which they came, as far as that can be known."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from hypothesis import given
@@ -21,6 +21,7 @@ class Topic:
             for number, times in enumerate(partitions)
         ]
         self._at_once, self._next, self._turn = at_once, [0] * len(partitions), 0
+        self._paused: Collection[int] = ()
         self.asked = 0
 
     def add(self, *times: int) -> None:
@@ -32,12 +33,17 @@ class Topic:
     def poll(self, max_records: int, timeout_s: float) -> list[Stamped[Any]]:
         for _ in self._records:
             self._turn = (self._turn + 1) % len(self._records)
+            if self._turn in self._paused:
+                continue
             start = self._next[self._turn]
             found = self._records[self._turn][start : start + min(self._at_once, max_records)]
             if found:
                 self._next[self._turn] += len(found)
                 return found
         return []
+
+    def pause(self, partitions: Collection[int]) -> None:
+        self._paused = partitions
 
     def offsets(self) -> Mapping[int, int]:
         return dict(enumerate(self._next))
@@ -84,6 +90,11 @@ def test_positions_are_after_what_was_given_not_after_what_was_read() -> None:
     assert inputs.positions() == {str(outcomes.sources[0]): 0, str(sketches.sources[0]): 1}
     taken(inputs)
     assert inputs.positions() == {str(outcomes.sources[0]): 3, str(sketches.sources[0]): 4}
+
+
+def test_a_partition_with_much_does_not_keep_another_one_from_being_read() -> None:
+    first, second = list(range(0, 3 * MOST, 2)), list(range(1, 3 * MOST, 2))
+    assert taken(inputs_of(Topic("outcomes", first, second, at_once=MOST))) == list(range(3 * MOST))
 
 
 @given(st.lists(st.lists(st.integers(0, 50), max_size=20).map(sorted), min_size=1, max_size=4), st.integers(1, 5))

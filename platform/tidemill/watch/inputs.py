@@ -14,7 +14,7 @@ from tidemill.events.kafka import RecordReader, Stamped
 __all__ = ["Inputs"]
 
 MOST = 500
-"""Records of one poll, and how many of a reader may wait."""
+"""Records of one poll, and of a source that may wait before no more of it are read: another one may be awaited."""
 
 
 class Inputs:
@@ -43,8 +43,10 @@ class Inputs:
         return {name: kept[0].offset if kept else read[name] for name, kept in self._waiting.items()}
 
     def _fill(self, reader: RecordReader[Any], timeout_s: float) -> int:
-        if sum(len(self._waiting[str(source)]) for source in reader.sources.values()) >= MOST:
+        full = [number for number, source in reader.sources.items() if len(self._waiting[str(source)]) >= MOST]
+        if len(full) == len(reader.sources):
             return 0
+        reader.pause(full)
         found = reader.poll(MOST, timeout_s)
         for stamped in found:
             self._waiting[str(stamped.source)].append(stamped)

@@ -5,7 +5,7 @@ through a consumer group have their own loop (`tidemill.ingest.worker`).
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -208,6 +208,13 @@ class RecordReader(Generic[R]):
         wanted = self._cluster.acknowledged(self.topic, self.sources)
         while any(at < wanted[number] for number, at in self.offsets().items()):
             yield from self.poll()
+
+    def pause(self, partitions: Collection[int]) -> None:
+        """Read all partitions but these from now on."""
+        wanted, paused = {self._tp(number) for number in partitions}, self._consumer.paused()
+        if wanted != paused:
+            self._consumer.resume(*(paused - wanted))
+            self._consumer.pause(*(wanted - paused))
 
     def offsets(self) -> dict[int, int]:
         """The next offset to read by partition; hand it to a later reader to go on from here."""
