@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidemill.events import parts as parts_module
 from tidemill.events.cluster import MAX_MESSAGE_BYTES
 from tidemill.events.lake import Span
+from tidemill.events.parts import MAX_SKETCH_BYTES
 from tidemill.events.records import FeatureSketch, Sketch, decode, encode
 from tidemill.events.sources import Source
 from tidemill.events.tallies import places
-from tidemill.ingest import votes
-from tidemill.ingest.votes import MAX_SKETCH_BYTES, Voting, sketch, sketches
+from tidemill.ingest.votes import Voting, sketch, sketches
 from tidemill.spec.model import ContinualModel, DriftTrigger
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -158,7 +159,7 @@ def test_a_sketch_fits_into_a_record_however_long_the_names_of_its_entities_are(
 @given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 500), st.sampled_from("AB"), st.just(1.0)), max_size=40))
 def test_the_parts_of_a_sketch_have_its_votes(voting: Voting, events: list[Event]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(votes, "MAX_SKETCH_BYTES", 300)
+        patch.setattr(parts_module, "MAX_SKETCH_BYTES", 300)
         parts = sketches(voting, A, Span(-1, 99), frame(events))
     whole = sketch(voting, A, Span(-1, 99), frame(events))
     assert sum((counted(part) for part in parts), Counter()) == counted(whole)

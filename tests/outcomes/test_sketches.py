@@ -10,12 +10,12 @@ import pytest
 from tests.outcomes.test_worker import Factory
 
 from tidemill.core.clock import to_ms
+from tidemill.events import parts as parts_module
 from tidemill.events import tallies
 from tidemill.events.kafka import RecordReader, RecordWriter
 from tidemill.events.lake import LakeTable, Span
 from tidemill.events.records import FeatureSketch, Sketch, Topics, encode
 from tidemill.events.sources import Source
-from tidemill.outcomes import sketches as module
 from tidemill.outcomes.sketches import Kind, Sketches, label_answers, prediction_answers, sketches
 from tidemill.outcomes.tables import Tables
 from tidemill.spec.model import ContinualModel
@@ -138,7 +138,7 @@ def test_of_many_entities_those_below_one_bound_are_kept_of_all_versions(monkeyp
 def test_a_large_sketch_is_written_in_parts_that_are_ranges_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "MAX_SKETCH_BYTES", 2_000)
+    monkeypatch.setattr(parts_module, "MAX_SKETCH_BYTES", 2_000)
     rows = predictions([(f"e{number}", "r1", number, "ok", 0.5) for number in range(100)])
     parts = told(rows)
     assert len(parts) > 4

@@ -5,19 +5,18 @@ A pure function, so that whoever comes later and reads the rows back writes the 
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 
 import polars as pl
 
 from tidemill.events.lake import Span
-from tidemill.events.records import Sketch, Votes, encode
+from tidemill.events.parts import in_parts
+from tidemill.events.records import Sketch, Votes
 from tidemill.events.sources import Source
 from tidemill.events.tallies import tally
 from tidemill.spec.model import ContinualModel, DriftTrigger
 
-__all__ = ["MAX_SKETCH_BYTES", "Voting", "sketch", "sketches"]
-
-MAX_SKETCH_BYTES = 4 << 20
-"""Largest sketch; one with many entities of long names, or many features, is written in parts."""
+__all__ = ["Voting", "sketch", "sketches"]
 
 
 class Voting:
@@ -38,19 +37,8 @@ class Voting:
 
 
 def sketches(voting: Voting, source: Source, span: Span, rows: pl.DataFrame) -> list[Sketch]:
-    """The sketch of one span, as more than one where it would be too large: of parts of the span, one after the other.
-
-    They too are a function of the rows alone.
-    """
-    whole = sketch(voting, source, span, rows)
-    if rows.height < 2 or len(encode(whole)) <= MAX_SKETCH_BYTES:
-        return [whole]
-    middle = sorted(rows["offset"])[rows.height // 2 - 1]
-    first, second = pl.col("offset") <= middle, pl.col("offset") > middle
-    return [
-        *sketches(voting, source, Span(span.after, middle), rows.filter(first)),
-        *sketches(voting, source, Span(middle, span.upto), rows.filter(second)),
-    ]
+    """The sketch of one span, in parts where it would be too large."""
+    return in_parts(partial(sketch, voting, source), span, rows)
 
 
 def sketch(voting: Voting, source: Source, span: Span, rows: pl.DataFrame) -> Sketch:

@@ -20,20 +20,20 @@ before each commit and on start, whoever committed it, and again where this proc
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import polars as pl
 
 from tidemill.events.kafka import RecordWriter
 from tidemill.events.lake import LakeTable, Span
-from tidemill.events.records import FeatureSketch, Sketch, Topics, Votes, encode
+from tidemill.events.parts import in_parts
+from tidemill.events.records import FeatureSketch, Sketch, Topics, Votes
 from tidemill.events.sources import Source
 from tidemill.events.tallies import places, tally
 from tidemill.spec.model import ContinualModel, DriftTrigger
 
-__all__ = ["MAX_SKETCH_BYTES", "Answers", "Kind", "Sketches", "label_answers", "prediction_answers", "sketches"]
+__all__ = ["Answers", "Kind", "Sketches", "label_answers", "prediction_answers", "sketches"]
 
-MAX_SKETCH_BYTES = 4 << 20
-"""Largest sketch; a larger one is written in parts."""
 _FLUSH_S = 5.0
 _TICK = "#tick"
 
@@ -140,15 +140,8 @@ class Sketches:
 
 
 def sketches(kind: Kind, source: Source, span: Span, rows: pl.DataFrame) -> list[Sketch]:
-    """The sketch of one span, in parts where it would be too large; they too are a function of the rows alone."""
-    whole = _sketch(kind, source, span, rows)
-    if rows.height < 2 or len(encode(whole)) <= MAX_SKETCH_BYTES:
-        return [whole]
-    middle = sorted(rows["offset"])[rows.height // 2 - 1]
-    return [
-        *sketches(kind, source, Span(span.after, middle), rows.filter(pl.col("offset") <= middle)),
-        *sketches(kind, source, Span(middle, span.upto), rows.filter(pl.col("offset") > middle)),
-    ]
+    """The sketch of one span, in parts where it would be too large."""
+    return in_parts(partial(_sketch, kind, source), span, rows)
 
 
 def _sketch(kind: Kind, source: Source, span: Span, rows: pl.DataFrame) -> Sketch:
