@@ -298,6 +298,17 @@ def test_alerts_beyond_what_is_held_are_counted() -> None:
     assert len(told.body) < 5000
 
 
+def test_columns_that_are_not_watched_keep_no_drift_from_being_told() -> None:
+    world = started()
+    world.step(NOON, *(signal(f"f{number}", kind="state") for number in range(MOST_ALERTS + 10)))
+    world.step(NOON + MINUTE)
+    held, unheld = len(world.state.alerts), world.state.unheld
+    world.step(NOON + 2 * MINUTE, signal("brightness", NOON + 2 * MINUTE))
+    assert (len(world.state.alerts), world.state.unheld) == (held, unheld + 1)
+    (told,) = world.step(NOON + 3 * MINUTE)
+    assert told.title == "default.phone: brightness drifted"
+
+
 def test_what_happened_long_before_it_was_noticed_is_no_news() -> None:
     world = World(plan())
     rolled_back = decision("roll-back", "r2", NOON - 25 * HOUR)

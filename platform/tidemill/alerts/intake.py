@@ -141,7 +141,7 @@ def _hold(work: _Fold, alert: Alert) -> None:
     """Keep the alert; of one that is known, what the newer record says."""
     known = work.alerts.get(alert.alert_id)
     if known is None:
-        if len(work.alerts) >= MOST_ALERTS and not _make_room(work):
+        if len(work.alerts) >= MOST_ALERTS and not _make_room(work, alert):
             work.unheld += 1
             return
         work.alerts[alert.alert_id] = alert
@@ -153,13 +153,19 @@ def _hold(work: _Fold, alert: Alert) -> None:
         work.alerts[alert.alert_id] = msgspec.structs.replace(known, **newer)
 
 
-def _make_room(work: _Fold) -> bool:
-    """Drop the alert that has been over for longest, or is of a time that is over; False where all are open."""
+def _make_room(work: _Fold, new: Alert) -> bool:
+    """Drop the alert that has been over for longest, or is of a time that is over; False where all are open.
+
+    What is not watched may be hundreds of columns: of open alerts these give way to any other kind.
+    """
     state = AlertsState(champion=work.champion, ends=work.ends)
-    over = [alert for alert in work.alerts.values() if ending(state, alert) is not None]
-    if not over:
+    found = [alert for alert in work.alerts.values() if ending(state, alert) is not None]
+    if not found and new.kind != "state":
+        found = [alert for alert in work.alerts.values() if alert.kind == "state"]
+        work.unheld += bool(found)
+    if not found:
         return False
-    first = min(over, key=lambda alert: (alert.opened is not None, alert.last))
+    first = min(found, key=lambda alert: (alert.opened is not None, alert.last))
     del work.alerts[first.alert_id]
     return True
 

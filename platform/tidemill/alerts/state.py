@@ -7,7 +7,7 @@ from tidemill.events.records import Alert
 __all__ = ["EVENTS", "GOOD_NEWS", "MOST_ALERTS", "ONCE", "AlertsState", "Champion", "Change", "Ending", "ending"]
 
 MOST_ALERTS = 500
-"""Alerts that are held at a time; beyond them, new ones are counted alone."""
+"""Alerts that are held at a time; beyond them `state` gives way, else new ones are counted alone."""
 
 GOOD_NEWS = "promotion"
 """The kind that is nothing to be open."""
