@@ -11,6 +11,7 @@ from tidemill.events.records import Signal
 from tidemill.watch import store as store_module
 from tidemill.watch.plan import WatchPlan
 from tidemill.watch.reducer import first_state
+from tidemill.watch.state import encode_state
 from tidemill.watch.store import Committed, WatchStore
 
 SKETCHES, DECISIONS = "cluster/sketches/0", "cluster/decisions/0"
@@ -67,6 +68,13 @@ def test_of_two_reducers_one_goes_on(tmp_path: Path, plan: WatchPlan) -> None:
     with pytest.raises(Conflict):
         second.commit(astray, before, {})
     assert second.last() == commit(plan, 2, signal(1))
+
+
+def test_a_commit_says_how_large_its_state_is(tmp_path: Path, plan: WatchPlan) -> None:
+    new = commit(plan, 1, signal(1))
+    assert new.state is not None
+    size = WatchStore(str(tmp_path), "default.phones").commit(new, {}, {"brightness": 0.25})
+    assert size == len(encode_state(new.state))
 
 
 def test_superseded_states_are_pruned_and_signals_stay(

@@ -23,7 +23,7 @@ from tidemill.watch.answers import reference_of
 from tidemill.watch.plan import plan_of
 from tidemill.watch.reference import FILE, Reference, encode_reference
 from tidemill.watch.store import WatchStore
-from tidemill.watch.worker import Watch, run
+from tidemill.watch.worker import Watch, pause_after, run
 
 pytestmark = pytest.mark.kafka
 Sketches = Callable[..., Sketch]
@@ -159,6 +159,10 @@ def step_until(watch: Watch, condition: Callable[[], object]) -> None:
         return condition()
 
     eventually(holds, 30)
+
+
+def test_a_large_state_is_committed_less_often_but_never_rarely() -> None:
+    assert [pause_after(size) for size in (10_000, 2_000_000, 50_000_000)] == [0.5, 10.0, 30.0]
 
 
 def test_drift_is_signalled_while_events_go_on(world: World, reference: Reference) -> None:

@@ -42,7 +42,7 @@ SCHEMA: dict[str, pl.DataType] = {
     "signal": pl.String(),
 }
 PRUNE_EVERY = 500
-"""Commits between prunings: a few minutes at two a second, and at most as many states of some 10 kB each."""
+"""Commits between prunings: a few minutes at two a second; a large state is written less often."""
 EVIDENCE_KEPT = timedelta(days=1)
 _RETENTION = {
     "delta.logRetentionDuration": "interval 1 hours",
@@ -92,8 +92,8 @@ class WatchStore:
             time=to_ms(row["time"]),
         )
 
-    def commit(self, new: Committed, before: Mapping[str, int], evidence: Mapping[str, float]) -> None:
-        """Write `new` if the table stands at the offsets `before`.
+    def commit(self, new: Committed, before: Mapping[str, int], evidence: Mapping[str, float]) -> int:
+        """Write `new` if the table stands at the offsets `before`; how many bytes its state has.
 
         Raises `Conflict` where it does not: another reducer went on, and this one must start again from `last`.
         """
@@ -102,9 +102,11 @@ class WatchStore:
             for source, offset in new.offsets.items()
             if offset > before.get(source, 0)
         }
-        self._table.append_if(_rows(new, evidence), moved)
+        rows = _rows(new, evidence)
+        self._table.append_if(rows, moved)
         if new.sequence % PRUNE_EVERY == 0:
             self._prune(new.sequence, from_ms(new.time) - EVIDENCE_KEPT)
+        return int(rows["state"].bin.size().sum())
 
     def _prune(self, sequence: int, since: datetime) -> None:
         """Drop states that are superseded and evidence of long ago; the log and the files behind them, too."""

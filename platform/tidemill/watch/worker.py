@@ -32,13 +32,17 @@ from tidemill.watch.store import Committed, WatchStore
 from tidemill.watch.telemetry import tell
 from tidemill.watch.ticks import Arrived
 
-__all__ = ["Watch", "run"]
+__all__ = ["Watch", "pause_after", "run"]
 
 _log = get_logger(__name__)
 R = TypeVar("R", bound=Record)
 
 COMMIT_EVERY_S = 0.5
 """Least time between commits that carry no signal; each costs the lake a file."""
+COMMIT_BYTES_A_S = 200_000
+"""States are larger the more entities and features there are in open ticks, ten minutes of them by default."""
+COMMIT_LATEST_S = 30.0
+"""However large the state is: what a commit shows is not older."""
 POLL_S = 0.1
 """How long a step waits for sketches; with it a decision is seen late by as much."""
 
@@ -74,7 +78,7 @@ class Watch:
         self._committed = self._store.last() or Committed(sequence=0, state=first_state(plan), offsets={})
         self._signals = list[Signal]()
         self._state = self._committed.state or self._anew()
-        self._committed_at = clock.monotonic()
+        self._committed_at, self._pause_s = clock.monotonic(), COMMIT_EVERY_S
         known = self._committed.offsets
         with ExitStack() as stack:
             self._writer = stack.enter_context(RecordWriter(kafka, client_id=f"{plan.model}-watch"))
@@ -99,7 +103,7 @@ class Watch:
         """Read what is there, or wait a little for it; commit and produce where something was said or is due."""
         self._reduce(_promotions(self._decisions.poll(timeout_s=0)))
         self._reduce([_input(stamped) for stamped in self._inputs.poll(POLL_S)])
-        due = self._clock.monotonic() - self._committed_at >= COMMIT_EVERY_S
+        due = self._clock.monotonic() - self._committed_at >= self._pause_s
         if self._signals or (due and _progress(self._state) != _progress(self._committed.state)):
             self.commit()
 
@@ -116,7 +120,8 @@ class Watch:
             version=self._state.version,
             time=self._state.closed,
         )
-        self._store.commit(new, self._committed.offsets, evidence_of(self._state, self._plan))
+        size = self._store.commit(new, self._committed.offsets, evidence_of(self._state, self._plan))
+        self._pause_s = pause_after(size)
         self._committed, self._signals, self._committed_at = new, [], self._clock.monotonic()
         self._produce(new.signals)
 
@@ -139,6 +144,11 @@ class Watch:
             self._writer.send(self._topics.signals, signal, key=signal.feature)
         self._writer.flush()
         tell(self._plan, self._state, evidence_of(self._state, self._plan), signals)
+
+
+def pause_after(size: int) -> float:
+    """How long no commit without a signal follows one whose state has so many bytes."""
+    return min(max(COMMIT_EVERY_S, size / COMMIT_BYTES_A_S), COMMIT_LATEST_S)
 
 
 def _input(stamped: Stamped[Any]) -> Arrived | Judged:
