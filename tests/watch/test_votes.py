@@ -54,6 +54,14 @@ def test_however_rows_are_cut_and_merged_the_same_entities_are_kept_each_whole(r
     assert found.votes.keys() == set(smallest)
 
 
+def test_of_very_many_features_a_tick_keeps_fewer_entities_however_many_sketches_it_is_made_of() -> None:
+    vote = dict.fromkeys((f"x{number}" for number in range(1_000)), FeatureSketch(count=1, total=1.0))
+    found = TickVotes()
+    for number in range(40):
+        found = merged(7, found, TickVotes({f"e{number}": vote}))
+    assert len(found.votes) == tallies.most_entities(1_000) == 16
+
+
 SKETCHES = st.builds(
     lambda votes, kept: TickVotes({name: votes[name] for name, at in places(votes, 7).items() if at < kept}, kept),
     st.dictionaries(

@@ -15,9 +15,8 @@ import numpy.typing as npt
 import polars as pl
 
 from tidemill.core.errors import InvalidInput
-from tidemill.events import tallies
 from tidemill.events.records import FeatureSketch
-from tidemill.events.tallies import LISTED, LONGEST, bound_of, clipped, coded, listed, places, shortened
+from tidemill.events.tallies import LISTED, LONGEST, bound_of, clipped, coded, listed, most_entities, places, shortened
 
 __all__ = ["FeatureVotes", "Gaps", "Kind", "TickVotes", "category_votes", "merged", "votes_of"]
 
@@ -51,9 +50,10 @@ def merged(
     votes = dict(one.votes)
     for entity, features in other.votes.items():
         votes[entity] = _together(votes[entity], features, labels) if entity in votes else features
-    if kept < 1.0 or len(votes) > tallies.MOST_ENTITIES:
+    most = most_entities(max(map(len, votes.values()), default=0))
+    if kept < 1.0 or len(votes) > most:
         found = places(votes, tick)
-        kept = min(kept, bound_of(found.values(), tallies.MOST_ENTITIES))
+        kept = min(kept, bound_of(found.values(), most))
         votes = {entity: votes[entity] for entity, at in found.items() if at < kept}
     return TickVotes(votes, kept)
 
