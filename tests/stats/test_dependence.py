@@ -105,3 +105,8 @@ def test_removing_a_season_that_is_not_there_leaves_dependence_as_it_is() -> Non
         edges = np.quantile(values, np.arange(1, 16) / 16)
         below = (values[:, :, None] <= edges).sum(axis=1).astype(np.float64)
         assert low <= measure_dependence(below, np.full(len(hours), 3.0), hours % 24).tau < high
+
+
+def test_ticks_that_all_have_the_same_share_are_not_dependent() -> None:
+    found = measure_dependence(np.ones((100, 2)), np.full(100, 2.0))  # one entity always below, one always above
+    assert (found.tau, found.grows) == (1.0, False)

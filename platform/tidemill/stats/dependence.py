@@ -85,6 +85,8 @@ def measure_dependence(
     inflation /= 1 - np.array(lost)[:, None]
     pooled = inflation @ independent / independent.sum()
     covariance = excess.T @ excess
+    if not covariance.any():  # every tick has exactly its share: no votes could spread less
+        return Dependence(tau=1.0, ticks=ticks, grows=False)
     few = float(np.square(covariance).sum() / np.trace(covariance) ** 2)
     noise = np.sqrt(4 / 3 * few * np.array(lengths) / ticks)
     if (pooled <= 1 + ERRORS * noise).all():
