@@ -4,7 +4,7 @@ import pytest
 
 from tidemill.stats.drift import Alarm
 from tidemill.watch.reference import FeatureReference
-from tidemill.watch.words import drift_message, moved_entities
+from tidemill.watch.words import drift_message, movers
 
 BRIGHTNESS = FeatureReference(
     name="brightness", state="ok", tolerance=0.2, mean=0.62, entities={"A": 0.6, "B": 0.62, "C": 0.64}
@@ -55,4 +55,4 @@ def test_a_change_of_spread_is_not_called_a_rise_or_fall() -> None:
 def test_entities_are_named_that_moved_at_least_half_as_far_as_the_farthest(
     recent: dict[str, float], moved: list[str]
 ) -> None:
-    assert moved_entities(BRIGHTNESS, recent, rises=False) == moved
+    assert movers(BRIGHTNESS.entities, 0.62, recent, rises=False) == moved

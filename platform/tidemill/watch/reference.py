@@ -1,4 +1,4 @@
-"""The reference: what the inputs looked like when a version was made, and how well drift from it can be found.
+"""The reference: what was usual when a version was made, and how well drift from it can be found.
 
 It is part of the version's artifact (`reference.json`). It holds no rows: of each feature the shares that are bet on
 (`tidemill.watch.quantity`), and the figures that the promise rests on (`tidemill.watch.measure`).
@@ -39,7 +39,7 @@ READABLE = {1, FORMAT}
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """What a version's inputs are compared with."""
+    """What inputs are compared with, and answers, labels and the loss of the version."""
 
     format: int = FORMAT
     tick_ms: int

@@ -25,12 +25,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from tidemill.stats.drift import HOUR_MS
+
 __all__ = ["Fit", "Hourly", "Season", "fit_season", "hourly", "season_words"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-HOUR_MS = 3_600_000
 DAY, WEEK = 24, 168
 SEEN = 3
 """Repeats from which it can be told whether hours differ."""

@@ -5,15 +5,10 @@ from collections.abc import Mapping, Sequence
 from tidemill.stats.drift import Alarm
 from tidemill.watch.reference import FeatureReference
 
-__all__ = ["drift_message", "moved_entities", "movers", "with_entities"]
+__all__ = ["drift_message", "movers", "with_entities"]
 
 MOVED = 0.5
 """Entities are named whose mean moved at least half as far as that of the one that moved farthest."""
-
-
-def moved_entities(feature: FeatureReference, recent: Mapping[str, float], rises: bool) -> list[str]:
-    """The entities that moved in the alarm's direction, by name."""
-    return movers(feature.entities, feature.mean or 0.0, recent, rises)
 
 
 def movers(before: Mapping[str, float], mean: float, recent: Mapping[str, float], rises: bool) -> list[str]:
