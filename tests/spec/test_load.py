@@ -220,10 +220,14 @@ def test_a_wrong_value_is_told_with_line_path_and_what_was_expected(old: str, ne
 def test_features_need_the_field_they_are_computed_from() -> None:
     text = changed("      - {name: image, type: image}\n", "")
     assert problems(text) == ["m.yaml:12: spec: features.image needs a field of type image in events.fields"]
-    blind = text.replace("image: [brightness, contrast]", "image: []").replace(
-        "{name: exposure_ms, type: float, min: 0, max: 1000}", "{name: note, type: string}"
-    )
+
+
+def test_drift_of_inputs_needs_an_input_that_is_no_picture() -> None:
+    number = "{name: exposure_ms, type: float, min: 0, max: 1000}"
+    blind = changed("image: [brightness, contrast]", "image: []").replace(f"      - {number}\n", "")
     assert "has nothing to watch" in problems(blind)[0]
+    with_text = changed("image: [brightness, contrast]", "image: []").replace(number, "{name: note, type: string}")
+    assert loads(with_text, "m.yaml").watched_categories == ("note",)
 
 
 @pytest.mark.parametrize(

@@ -107,11 +107,11 @@ class Spec(Part):
     def _features_have_their_source(self) -> "Spec":
         if self.features.image and not any(field.type == "image" for field in self.events.fields):
             raise ValueError("features.image needs a field of type image in events.fields")
-        numbers = [field.name for field in self.events.fields if field.type in {"float", "int"}]
         fields = [field.name for field in self.events.fields]
         refuse_repeated([*fields, *self.features.image, *self.features.window_names], "feature")
-        if self.triggers.drift is not None and not numbers and not self.features.image:
-            raise ValueError("triggers.drift has nothing to watch: features.image is empty, and no field is a number")
+        drift, values = self.triggers.drift, any(field.type != "image" for field in self.events.fields)
+        if drift is not None and "inputs" in drift.watch and not values and not self.features.image:
+            raise ValueError("triggers.drift has nothing to watch: features.image is empty, all fields are pictures")
         return self
 
     @model_validator(mode="after")
