@@ -256,6 +256,21 @@ def test_a_loss_is_measured_against_its_mean_and_only_its_rise_is_signalled(plan
     assert found.message.endswith(", all 3 stations, since 00:00")
 
 
+def test_a_loss_may_be_allowed_to_rise_by_more_than_half() -> None:
+    trigger = LOSS.model_copy(update={"rise": 0.6})
+    (error,) = measure(votes_of(losses(400, 1, 0.1), ["error"], 1_000, kind="loss"), trigger, quantities=1)
+    assert (error.state, error.reason, error.tolerance) == ("ok", "", 0.6)
+
+
+def test_what_shares_the_budget_with_others_is_said_to_be_found_later() -> None:
+    votes = votes_of(losses(400, 1, 0.1), ["error"], 1_000, kind="loss")
+    (alone,), (among,) = (measure(votes, LOSS, quantities=quantities) for quantities in (1, 20))
+    assert alone.finds_in is not None
+    assert among.finds_in is not None
+    # ln 20 more of evidence, beside the wider margins.
+    assert among.finds_in > 1.5 * alone.finds_in
+
+
 def test_a_loss_that_was_lower_in_the_older_half_raises_its_tolerance() -> None:
     frame = pl.concat([losses(300, 1, 0.05), losses(300, 2, 0.4, start=START + timedelta(seconds=300))])
     older_worse = frame.with_columns(error=1 - pl.col("error"))

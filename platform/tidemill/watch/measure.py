@@ -10,7 +10,7 @@ whole distribution, a category's shares and a loss those of single means (`tidem
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import msgspec
@@ -68,7 +68,7 @@ def measure(votes: Sequence[FeatureVotes], trigger: DriftTrigger, *, quantities:
     halves = [_halves(of) for of in votes]
     measured = [_measure(of, newer, trigger, quantities) for of, (_, newer) in zip(votes, halves, strict=True)]
     measured = replayed(measured, [older for older, _ in halves], tick_ms=tick_ms, period=period)
-    against = watched(measured)
+    against = replace(watched(measured), weights=np.full(len(measured), 1 / quantities))
     return tuple(
         _with_power(feature, newer, against, row, tick_ms=tick_ms, period=period)
         for row, (feature, (_, newer)) in enumerate(zip(measured, halves, strict=True))
@@ -104,7 +104,7 @@ def _measure(whole: FeatureVotes, newer: FeatureVotes, trigger: DriftTrigger, qu
     c_ref = float(rows.margins.max()) if fit.c_ref is None else fit.c_ref + whole.cut
     needed = 2 * math.ceil(rows.needed * found.tau) if math.isfinite(rows.needed) else 0
     state, reason = _verdict(whole, needed, found, c_ref > tolerance / 2, tolerance)
-    if fit.tolerance >= LARGEST_TOLERANCE:
+    if fit.tolerance > tolerance and fit.tolerance >= LARGEST_TOLERANCE:
         state, reason = "cannot-promise", f"{reason or 'cannot promise'}; {fit.words}"
     missing, without = _missing(whole, newer, OF_MISSING * DELTA / quantities)
     is_category = whole.kind == "category"
