@@ -76,6 +76,20 @@ def test_a_part_that_vanishes_for_one_station_is_found_where_the_tolerance_allow
     assert signals[0].message == "brightness: missing in 0.33 of rows, was 0, station B"
 
 
+def test_a_field_that_is_no_longer_told_of_is_said_not_to_be_seen_once(built: Reference, plan: WatchPlan) -> None:
+    """A resource without the field, or with it as another kind: it is not missing, there is just nothing of it."""
+    frame = rows(200, 2, start=LIVE)
+    inputs = live(frame, numbers=["brightness"], categories=[])
+    begun = Promotion(version="r1", at=inputs[0].at - 1, reference=built)
+    state, before = reduce(first_state(plan), [begun, *inputs[:50]], plan)
+    assert before == ()
+    _, signals = reduce(state, inputs[50:], plan)
+    asked = "not seen: nothing told of it in 60 window ticks; does it still exist, as a category?"
+    assert [(signal.kind, signal.message) for signal in signals] == [("state", f"kind: {asked}")]
+    back = live(rows(300, 2, start=LIVE), numbers=["brightness"], categories=["kind"])
+    assert reduce(state, back[50:], plan)[1] == ()
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -185,6 +185,15 @@ def test_without_a_control_share_the_error_is_not_watched_and_that_is_said(plan:
     ]
 
 
+def test_with_some_control_the_error_is_watched_and_what_that_assumes_is_said(plan: WatchPlan) -> None:
+    model = resource(control=0.5, slices=[])
+    built = reference_of(rows(), model, trigger_of(model))
+    promoted = Promotion(version="r1", at=AT - 1, reference=built)
+    _, signals = reduce(first_state(plan), [promoted, *outcomes({"A": [0.0]})], replace(plan, control=0.5))
+    assert [signal.kind for signal in signals] == ["state"]
+    assert "error: labels.control is 0.5: the promise holds only where" in signals[0].message
+
+
 def test_groups_with_too_few_rows_are_told_together_and_take_one_part_of_the_budget() -> None:
     model = resource()
     built = reference_of(rows(seconds=600), model, trigger_of(model))

@@ -68,6 +68,8 @@ def reference_of(rows: Rows, resource: ContinualModel, trigger: DriftTrigger) ->
     quantities = sum(map(len, inputs)) + sum(len(stream.votes) for stream in streams) + len(told)
     reference = build_reference(rows.inputs, inputs[0], trigger, categories=inputs[1], quantities=max(quantities, 1))
     features = [of for stream in streams for of in _measured(stream, trigger, quantities)]
+    if 0 < resource.spec.labels.control < 1:
+        features = [_assumed(of, resource.spec.labels.control) for of in features]
     return msgspec.structs.replace(reference, features=(*reference.features, *features, *told))
 
 
@@ -102,6 +104,17 @@ def _measured(stream: _Stream, trigger: DriftTrigger, quantities: int) -> list[F
         found.append(msgspec.structs.replace(feature, **changed))
     small = [of for of in found if of.slice is not None and of.state != "ok"]
     return [*(of for of in found if of not in small), *_together(small)]
+
+
+def _assumed(feature: FeatureReference, control: float) -> FeatureReference:
+    """A loss that is promised under an assumption, and says so: a snapshot does not tell why a row was labelled."""
+    if feature.subject != "errors" or feature.state != "ok" or feature.slice is not None:
+        return feature
+    reason = (
+        f"labels.control is {control:g}: the promise holds only where the rows that were labelled before the promotion "
+        "err like those that nobody labelled"
+    )
+    return msgspec.structs.replace(feature, reason=reason)
 
 
 def _together(small: Sequence[FeatureReference]) -> list[FeatureReference]:

@@ -15,7 +15,7 @@ from tidemill.core.ids import deterministic_id
 from tidemill.events.records import FeatureSketch, Signal
 from tidemill.stats.drift import ROWS, Alarm, Detectors, DriftState, feature_evidence, start, step
 from tidemill.watch.changes import change
-from tidemill.watch.hits import Hits, hits_of, moved_on
+from tidemill.watch.hits import EVERYONE, Hits, hits_of, moved_on
 from tidemill.watch.plan import WatchPlan
 from tidemill.watch.quantity import FeatureReference, Subject, in_hour, watched
 from tidemill.watch.reference import Reference
@@ -23,6 +23,8 @@ from tidemill.watch.ticks import ClosedTick
 
 __all__ = ["Detection", "begin", "detection", "evidence", "judge", "state_signal"]
 
+SILENT_TICKS = 60
+"""Window ticks after which it is said that a quantity has no votes while others have."""
 NO_HITS = Hits(np.zeros(ROWS), np.zeros(ROWS), {})
 """Of a quantity of another stream."""
 
@@ -74,9 +76,10 @@ def judge(
         hits_of(feature, _votes_of(tick, feature), edges) if feature.subject == stream else NO_HITS
         for feature, edges in zip(state.features, state.detectors.edges, strict=True)
     ]
+    recent, silent = _silence(state, tick, stream, found, plan)
     votes = np.stack([of.votes for of in found])
     if not votes.any():
-        return state, []
+        return replace(state, recent=recent), silent
     drift, alarms = step(
         state.detectors,
         state.drift,
@@ -86,11 +89,10 @@ def judge(
         tick=plan.tick_ms,
         period=plan.period_ms,
     )
-    recent = state.recent
     for feature, of in zip(state.features, found, strict=True):
         recent = moved_on(recent, feature, of) if of is not NO_HITS else recent
     after = replace(state, drift=drift, recent=recent)
-    return after, [_drift_signal(after, alarm, tick.end, plan) for alarm in alarms]
+    return after, [*silent, *(_drift_signal(after, alarm, tick.end, plan) for alarm in alarms)]
 
 
 def evidence(state: Detection) -> dict[str, float]:
@@ -112,6 +114,31 @@ def state_signal(about: str, reason: str, version: str, at: int, plan: WatchPlan
         evidence=0.0,
         message=f"{about}: {reason}",
     )
+
+
+def _silence(
+    state: Detection, tick: ClosedTick, stream: Subject, found: Sequence[Hits], plan: WatchPlan
+) -> tuple[Mapping[str, Mapping[str, float]], list[Signal]]:
+    """Counts the ticks in which others of its stream have votes and a quantity has none, not even of missing values.
+
+    So it is where a field was left out of the resource, or is of another kind now: nothing would ever be said of it.
+    A group may be silent because its entity is.
+    """
+    recent, signals = dict(state.recent), list[Signal]()
+    for feature, of in zip(state.features, found, strict=True):
+        if feature.subject != stream or feature.slice is not None or feature.state != "ok" or not tick.votes:
+            continue
+        key = f"{feature.key}!"
+        if of.votes.any():
+            recent.pop(key, None)
+            continue
+        ticks = recent.get(key, {}).get(EVERYONE, 0.0) + 1
+        recent[key] = {EVERYONE: ticks}
+        if ticks == SILENT_TICKS:
+            asked = f"does it still exist, as a {feature.kind}?"
+            reason = f"not seen: nothing told of it in {SILENT_TICKS} window ticks; {asked}"
+            signals.append(_state_signal(feature, reason, state.version or "", tick.end, plan))
+    return recent, signals
 
 
 def _votes_of(tick: ClosedTick, feature: FeatureReference) -> dict[str, FeatureSketch]:
