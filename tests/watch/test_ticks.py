@@ -68,6 +68,20 @@ def test_the_slowest_source_that_is_not_idle_holds_the_watermark(plan: WatchPlan
     assert [tick.end for tick in closed] == [11_000, 12_000, 13_000, 14_000, 15_000, 16_000, 17_000]
 
 
+def test_a_source_of_which_nothing_has_a_time_holds_up_no_other(plan: WatchPlan, sketch: Sketches) -> None:
+    """All its events are in quarantine, or all its outcomes are corrections."""
+    behind = {"source": "cluster/topic/1"}
+    ticks, _ = play(plan, Arrived(sketch(10, 0.6, **behind), 10_000))
+    found = []
+    for tick in range(11, 18):
+        nothing = msgspec.structs.replace(sketch(tick, 0.6, **behind), votes={}, max_event_time=0)
+        ticks, closed = play(
+            plan, Arrived(sketch(tick, 0.6), 1_000 * tick), Arrived(nothing, 1_000 * tick), ticks=ticks
+        )
+        found += [one.end for one in closed]
+    assert found == [11_000, 12_000, 13_000, 14_000, 15_000, 16_000, 17_000]
+
+
 def test_a_pause_of_the_whole_stream_makes_no_source_idle(plan: WatchPlan, sketch: Sketches) -> None:
     """The first source that is heard again closes no tick over the head of the other."""
     other = {"source": "cluster/topic/1"}

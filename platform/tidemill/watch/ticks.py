@@ -45,7 +45,7 @@ class SourceSeen(msgspec.Struct, frozen=True, kw_only=True):
     max_event_time: int = 0
     """0: it had no event yet, and does not count in the watermark."""
     heard: int = 0
-    """What `Ticks.active` was when its last sketch came."""
+    """What `Ticks.active` was when its last sketch with an event time came."""
 
 
 class Ticks(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +94,9 @@ def merge(
     overlaps = sketch.first_offset <= seen.last_offset
     active = ticks.active + min(max(arrived.at - ticks.last_at, 0), ticks.tick_ms)
     now = SourceSeen(
-        last_offset=sketch.last_offset, max_event_time=max(seen.max_event_time, sketch.max_event_time), heard=active
+        last_offset=sketch.last_offset,
+        max_event_time=max(seen.max_event_time, sketch.max_event_time),
+        heard=active if sketch.max_event_time else seen.heard,  # what has no time would hold up all others for ever
     )
     ticks = msgspec.structs.replace(
         ticks,
