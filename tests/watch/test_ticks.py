@@ -75,9 +75,8 @@ def test_a_source_of_which_nothing_has_a_time_holds_up_no_other(plan: WatchPlan,
     found = []
     for tick in range(11, 18):
         nothing = msgspec.structs.replace(sketch(tick, 0.6, **behind), votes={}, max_event_time=0)
-        ticks, closed = play(
-            plan, Arrived(sketch(tick, 0.6), 1_000 * tick), Arrived(nothing, 1_000 * tick), ticks=ticks
-        )
+        both = [Arrived(one, 1_000 * tick) for one in (sketch(tick, 0.6), nothing)]
+        ticks, closed = play(plan, *both, ticks=ticks)
         found += [one.end for one in closed]
     assert found == [11_000, 12_000, 13_000, 14_000, 15_000, 16_000, 17_000]
 
