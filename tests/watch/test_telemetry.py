@@ -8,7 +8,9 @@ import pytest
 from tidemill.core.telemetry import MOST, REGISTRY, REST
 from tidemill.events.records import Signal
 from tidemill.watch.plan import WatchPlan
-from tidemill.watch.reducer import first_state
+from tidemill.watch.reducer import first_state, reduce
+from tidemill.watch.reference import Reference
+from tidemill.watch.state import Promotion
 from tidemill.watch.telemetry import tell
 
 
@@ -46,6 +48,13 @@ def test_without_a_reference_nothing_is_watched(model: str, plan: WatchPlan) -> 
     told(model, plan, {})
     assert series("tidemill_watch_reference", model) == {"": 0}
     assert set(series("tidemill_watch_features", model).values()) == {0}
+
+
+def test_a_promotion_that_no_record_has_followed_yet_counts(model: str, plan: WatchPlan, reference: Reference) -> None:
+    promoted, _ = reduce(first_state(plan), [Promotion(version="r1", at=1, reference=reference)], plan)
+    tell(replace(plan, model=model), promoted, {}, [])
+    assert series("tidemill_watch_reference", model) == {"": 1}
+    assert series("tidemill_watch_features", model)["ok"] == 2
 
 
 def test_signals_are_counted_by_kind_from_zero(model: str, plan: WatchPlan) -> None:

@@ -76,8 +76,10 @@ def tell(plan: WatchPlan, state: WatchState, evidence: Mapping[str, float], sign
         _CLOSED.labels(model, stream).set(ticks.closed / 1000)
         _LATE.labels(model, stream).set(ticks.late)
         _LATENESS.labels(model, stream).set((plan.lateness_of(stream) + plan.tick_ms) / 1000)
-    _REFERENCE.labels(model).set(state.reference is not None)
-    features = state.reference.features if state.reference is not None else ()
+    # A promotion takes effect with the next record, which may be long in coming.
+    reference = state.pending[-1].reference if state.pending else state.reference
+    _REFERENCE.labels(model).set(reference is not None)
+    features = reference.features if reference is not None else ()
     for name in STATES:
         _WATCHED.labels(model, name).set(sum(feature.state == name for feature in features))
     _tell_evidence(model, evidence)

@@ -21,7 +21,9 @@ def labels(resource: ContinualModel, look: Look, limits: Limits) -> Iterator[Lin
     line = partial(graded, missing=silent or "outcomes did not tell it")
     maturity = resource.spec.labels.maturity
     rate = look.rate("outcomes", "tidemill_outcomes_total")
-    yield line("outcomes written", rate, "1/s", Grading(), why="first ones and corrections", do="", about="throughput")
+    yield line(
+        "outcomes written", rate, "per s", Grading(), why="first ones and corrections", do="", about="throughput"
+    )
     yield _log_loss(look, limits)
     lag = look.value("outcomes", "tidemill_outcomes_lag_records")
     grading = Grading(warn=limits.outcomes_lag_warn, bad=limits.outcomes_lag_bad)
@@ -108,7 +110,9 @@ def serving(resource: ContinualModel, look: Look, limits: Limits) -> Iterator[Li
     """How many are answered, how fast, how many are not, and how many answers the log lacks."""
     missing = look.silent("serve") or _NO_CASES
     rate = look.rate("serve", "tidemill_predictions_total")
-    yield graded("predictions", rate, "1/s", Grading(), why="rows answered", do="", about="throughput", missing=missing)
+    yield graded(
+        "predictions", rate, "per s", Grading(), why="rows answered", do="", about="throughput", missing=missing
+    )
     whole = "tidemill_predict_requests_total"
     for result, grading, words in (
         ("failed", Grading(warn=limits.failed_warn, bad=limits.failed_bad), "see the server's log: `tidemill status`"),

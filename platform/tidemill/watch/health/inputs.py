@@ -16,7 +16,7 @@ def events(resource: ContinualModel, look: Look, limits: Limits) -> Iterator[Lin
     """How many come, how many wait, and how many are no good."""
     line = partial(graded, missing=look.silent("ingest") or "ingest did not tell it")
     rate = look.rate("ingest", "tidemill_ingest_events_total")
-    yield line("events", rate, "1/s", Grading(), why="taken in", do="", about="throughput")
+    yield line("events", rate, "per s", Grading(), why="taken in", do="", about="throughput")
     yield _lag(look, limits)
     stopped = look.most("ingest", "tidemill_ingest_stopped")
     above = resource.spec.events.quarantine.stop_above
