@@ -72,6 +72,7 @@ def judge(
     """The evidence after one closed tick of a stream, and a signal for each alarm."""
     if state.reference is None or not state.features or state.reference.tick_ms != plan.tick_ms:
         return state, []
+    tick = replace(tick, votes=dict(sorted(tick.votes.items())))
     found = [
         hits_of(feature, _votes_of(tick, feature), edges) if feature.subject == stream else NO_HITS
         for feature, edges in zip(state.features, state.detectors.edges, strict=True)
@@ -142,11 +143,10 @@ def _silence(
 
 
 def _votes_of(tick: ClosedTick, feature: FeatureReference) -> dict[str, FeatureSketch]:
+    votes = tick.votes
     if feature.slice is not None:  # groups are entities so far
         entity = feature.slice.partition("=")[2]
-        votes = {entity: tick.votes[entity]} if entity in tick.votes else {}
-    else:
-        votes = dict(sorted(tick.votes.items()))
+        votes = {entity: votes[entity]} if entity in votes else {}
     return {entity: features[feature.name] for entity, features in votes.items() if feature.name in features}
 
 

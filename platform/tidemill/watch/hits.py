@@ -1,7 +1,8 @@
 """A closed tick's votes of one feature: its hits in each row that is bet on, and what signals say of it. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -54,35 +55,35 @@ def hits_of(feature: FeatureReference, votes: Mapping[str, FeatureSketch], edges
     hits, counted, levels = np.zeros(ROWS), np.zeros(ROWS), dict[str, Mapping[str, float]]()
     # A field that was a number when the reference was made may be a category by now, or the other way round.
     told = feature.kind == "category"
-    there = {entity: vote for entity, vote in votes.items() if vote.count > 0 and bool(vote.values) == told}
+    entities, of = list(votes), list(votes.values())
+    counts = np.array([vote.count for vote in of], dtype=np.float64)
+    missing = np.array([vote.missing for vote in of], dtype=np.float64)
+    there = (counts > 0) & np.array([bool(vote.values) == told for vote in of], dtype=np.bool_)
     new: Mapping[str, float] = {}
     if told:
-        shares, new = _shares(feature, there)
+        shares, new = _shares(feature, list(compress(of, there)))
     else:
-        means = {entity: vote.total / vote.count for entity, vote in there.items()}
-        there = {entity: there[entity] for entity, mean in means.items() if np.isfinite(mean)}
-        shares = np.array([[means[entity]] for entity in there]).reshape(len(there), 1)
-    if there:
+        means = np.array([vote.total for vote in of], dtype=np.float64) / np.maximum(counts, 1.0)
+        there &= np.isfinite(means)
+        shares = means[there, None]
+    if there.any():
         rows = shares <= edges[:MISSING] if feature.kind == "number" else np.clip(shares, 0.0, 1.0)
-        hits[: rows.shape[1]], counted[:MISSING] = rows.sum(axis=0), len(there)
-        levels = {level(feature, row): _level(feature, there, values) for row, values in enumerate(shares.T)}
-    asked = {entity: vote.missing / (vote.count + vote.missing) for entity, vote in votes.items() if _asked(vote)}
-    absent = np.fromiter(asked.values(), dtype=np.float64)
+        hits[: rows.shape[1]], counted[:MISSING] = rows.sum(axis=0), len(rows)
+        named = list(compress(entities, there))
+        levels = {level(feature, row): _level(feature, named, values) for row, values in enumerate(shares.T)}
+    asked = counts + missing > 0
+    absent = missing[asked] / (counts + missing)[asked]
     hits[MISSING], counted[MISSING] = absent.sum(), len(absent)
-    if asked:
-        levels[level(feature, MISSING)] = _level(feature, asked, absent)
+    if len(absent):
+        levels[level(feature, MISSING)] = _level(feature, list(compress(entities, asked)), absent)
     return Hits(hits, counted, levels, new)
 
 
-def _asked(vote: FeatureSketch) -> bool:
-    return vote.count + vote.missing > 0
-
-
-def _shares(feature: FeatureReference, votes: Mapping[str, FeatureSketch]) -> tuple[Floats, dict[str, float]]:
+def _shares(feature: FeatureReference, votes: Sequence[FeatureSketch]) -> tuple[Floats, dict[str, float]]:
     """The share of each label and of all others by entity (n, R), and of each value that is none of the labels."""
     rows = {value: row for row, value in enumerate(feature.labels)}
     shares, new = np.zeros((len(votes), len(rows) + 1)), dict[str, float]()
-    for position, vote in enumerate(votes.values()):
+    for position, vote in enumerate(votes):
         for value, number in vote.values.items():
             row = rows.get(value)
             if row is None:
@@ -97,7 +98,7 @@ def _shares(feature: FeatureReference, votes: Mapping[str, FeatureSketch]) -> tu
 _ROUNDING = 1e-9
 
 
-def _level(feature: FeatureReference, entities: Mapping[str, object], values: Floats) -> Mapping[str, float]:
+def _level(feature: FeatureReference, entities: Sequence[str], values: Floats) -> Mapping[str, float]:
     everyone = {EVERYONE: float(values.mean())}
     if not (feature.entities or feature.entity_shares):
         return everyone
