@@ -65,7 +65,7 @@ def places(entities: Collection[str], tick: int) -> dict[str, float]:
     Its CRC-32 and the tick, mixed as SplitMix64 does (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number
     generators", OOPSLA).
     """
-    mixed = np.fromiter((zlib.crc32(entity.encode()) for entity in entities), dtype=np.uint64, count=len(entities))
+    mixed = np.fromiter(map(zlib.crc32, map(str.encode, entities)), dtype=np.uint64, count=len(entities))
     mixed += np.uint64((tick << 32) * _GOLDEN % (1 << 64))
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
@@ -80,7 +80,9 @@ def most_entities(features: int) -> int:
 
 def bound_of(places: Collection[float], most: int) -> float:
     """The bound below which at most `most` places lie: the smallest one that has to go, 1 if none has to."""
-    return sorted(places)[most] if len(places) > most else 1.0
+    if len(places) <= most:
+        return 1.0
+    return float(np.partition(np.fromiter(places, dtype=np.float64, count=len(places)), most)[most])
 
 
 def shortened(value: str) -> str:
@@ -124,16 +126,16 @@ def tally(
 def _bounded(rows: pl.DataFrame, most: int) -> tuple[pl.DataFrame, dict[int, float]]:
     """The rows of the entities that are kept."""
     many = rows.group_by(_TICK).agg(pl.col("entity").unique()).filter(pl.col("entity").list.len() > most)
+    if many.is_empty():
+        return rows, {}
     kept: dict[int, float] = {}
-    gone: list[tuple[int, str]] = []
+    stay = ~pl.col(_TICK).is_in(many[_TICK].implode())
     for tick, entities in sorted(many.iter_rows()):
         found = places(entities, tick)
         kept[tick] = bound_of(found.values(), most)
-        gone += [(tick, entity) for entity, at in found.items() if at >= kept[tick]]
-    if not gone:
-        return rows, kept
-    left_out = pl.DataFrame(gone, schema={_TICK: rows.schema[_TICK], "entity": pl.String()}, orient="row")
-    return rows.join(left_out, on=[_TICK, "entity"], how="anti", maintain_order="left"), kept
+        names = pl.Series([entity for entity, at in found.items() if at < kept[tick]])
+        stay |= (pl.col(_TICK) == tick) & pl.col("entity").is_in(names.implode())
+    return rows.filter(stay), kept
 
 
 def _sums(values: pl.Series, cells: Ints, size: int) -> Iterator[FeatureSketch]:

@@ -60,7 +60,9 @@ def _tally(voting: Voting, rows: pl.DataFrame) -> tuple[Votes, dict[int, float]]
     if not voting.features or not rows.height:
         return {}, {}
     lateness = (pl.col("available_at") - pl.col("event_time")).dt.total_milliseconds()
-    in_time = rows.filter(lateness <= voting.lateness_ms).sort("offset")
+    in_time = rows.filter(lateness <= voting.lateness_ms)
+    if not in_time["offset"].is_sorted():
+        in_time = in_time.sort("offset")
     tick = pl.col("event_time").dt.epoch("ms") // voting.tick_ms
     return tally(in_time, tick, numbers=voting.numbers, categories=voting.categories)
 
