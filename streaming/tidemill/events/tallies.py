@@ -65,12 +65,16 @@ def places(entities: Collection[str], tick: int) -> dict[str, float]:
     Its CRC-32 and the tick, mixed as SplitMix64 does (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number
     generators", OOPSLA).
     """
+    return dict(zip(entities, _places(entities, tick).tolist(), strict=True))
+
+
+def _places(entities: Collection[str], tick: int) -> npt.NDArray[np.float64]:
     mixed = np.fromiter(map(zlib.crc32, map(str.encode, entities)), dtype=np.uint64, count=len(entities))
     mixed += np.uint64((tick << 32) * _GOLDEN % (1 << 64))
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     mixed ^= mixed >> np.uint64(31)
-    return dict(zip(entities, ((mixed >> np.uint64(11)) / (1 << 53)).tolist(), strict=True))
+    return np.asarray((mixed >> np.uint64(11)) / (1 << 53), dtype=np.float64)
 
 
 def most_entities(features: int) -> int:
@@ -80,9 +84,11 @@ def most_entities(features: int) -> int:
 
 def bound_of(places: Collection[float], most: int) -> float:
     """The bound below which at most `most` places lie: the smallest one that has to go, 1 if none has to."""
-    if len(places) <= most:
-        return 1.0
-    return float(np.partition(np.fromiter(places, dtype=np.float64, count=len(places)), most)[most])
+    return _bound(np.fromiter(places, dtype=np.float64, count=len(places)), most)
+
+
+def _bound(places: npt.NDArray[np.float64], most: int) -> float:
+    return float(np.partition(places, most)[most]) if len(places) > most else 1.0
 
 
 def shortened(value: str) -> str:
@@ -128,12 +134,12 @@ def _bounded(rows: pl.DataFrame, most: int) -> tuple[pl.DataFrame, dict[int, flo
     many = rows.group_by(_TICK).agg(pl.col("entity").unique()).filter(pl.col("entity").list.len() > most)
     if many.is_empty():
         return rows, {}
-    kept: dict[int, float] = {}
+    many, kept = many.sort(_TICK), dict[int, float]()
     stay = ~pl.col(_TICK).is_in(many[_TICK].implode())
-    for tick, entities in sorted(many.iter_rows()):
-        found = places(entities, tick)
-        kept[tick] = bound_of(found.values(), most)
-        names = pl.Series([entity for entity, at in found.items() if at < kept[tick]])
+    for tick, entities in zip(many[_TICK], many["entity"], strict=True):
+        found = _places(entities.to_list(), tick)
+        kept[tick] = _bound(found, most)
+        names = entities.filter(pl.Series(found < kept[tick]))
         stay |= (pl.col(_TICK) == tick) & pl.col("entity").is_in(names.implode())
     return rows.filter(stay), kept
 
