@@ -56,6 +56,10 @@ class Span:
     after: int
     upto: int
 
+    def of(self, source: Source) -> pl.Expr:
+        """Which rows of a table lie in it; `source` is whose offsets they are."""
+        return (pl.col("source") == str(source)) & pl.col("offset").is_between(self.after, self.upto, closed="right")
+
 
 @dataclass(frozen=True)
 class Snapshot:

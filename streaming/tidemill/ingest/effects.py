@@ -16,7 +16,8 @@ from tidemill.core.errors import NotFound, Unavailable
 from tidemill.core.telemetry import get_logger
 from tidemill.events.kafka import RecordWriter
 from tidemill.events.lake import Span
-from tidemill.events.records import Topics
+from tidemill.events.parts import SketchWriter
+from tidemill.events.records import Sketch, Topics
 from tidemill.events.sources import Source
 from tidemill.events.upkeep import Policy, Upkeep
 from tidemill.features.filling import shares
@@ -90,7 +91,7 @@ class Effects:
         self._passed = passed
         self._freshness = freshness
         self._gone = gone
-        self._announced: dict[Source, int] = {}
+        self._sketches = SketchWriter(writer, self._topics.sketches)
         self._field_label = begin(resource)
 
     def take(self, batch: Batch) -> None:
@@ -119,21 +120,16 @@ class Effects:
         This comes before every commit of a source and at its start, so that no range is left without its sketch
         (see `Sketch`). `rows` are the lake's rows of each source from offset `begin` on, where they are at hand.
         """
-        written: dict[Source, int] = {}
-        for source in sources:
-            span = self.events.last_span(source)
-            if span is None or self._announced.get(source, -1) >= span.upto:
-                continue
+
+        def made(source: Source, span: Span) -> list[Sketch]:
             if rows is None or begin is None or begin[source] > span.after + 1:
-                found = self._lake_rows(source, span.after + 1, span.upto)
+                found = self._lake_rows(source, span)
             else:
-                found = rows.filter(_within(source, span.after + 1, span.upto))
-            for part in sketches(self._voting, source, span, found):
-                self._writer.send(self._topics.sketches, part, key=str(source))
-            written[source] = span.upto
-        if written:
-            self._writer.flush(_FLUSH_S)
-            self._announced.update(written)
+                found = rows.filter(span.of(source))
+            return sketches(self._voting, source, span, found)
+
+        spans = ((source, self.events.last_span(source)) for source in sources)
+        self._sketches.tell(((source, span) for source, span in spans if span is not None), made)
 
     def upkeep(self, policy: Policy) -> Upkeep:
         """Who keeps the tables small, beside the effects."""
@@ -184,8 +180,8 @@ class Effects:
         for source, upto in batch.upto.items():
             known = spans[source].after if source in spans else upto
             if batch.begin[source] <= known:
-                frames.append(self._lake_rows(source, batch.begin[source], known))
-            frames.append(batch.events.filter(_within(source, known + 1, upto)).select(self._needed))
+                frames.append(self._lake_rows(source, Span(batch.begin[source] - 1, known)))
+            frames.append(batch.events.filter(Span(known, upto).of(source)).select(self._needed))
         return pl.concat(frames)
 
     def _write_rows(self, settled: pl.DataFrame) -> None:
@@ -214,13 +210,13 @@ class Effects:
         except Unavailable:
             return set()
 
-    def _lake_rows(self, source: Source, first: int, last: int) -> pl.DataFrame:
-        found = self.events.scan().filter(_within(source, first, last)).select(self._needed)
+    def _lake_rows(self, source: Source, span: Span) -> pl.DataFrame:
+        found = self.events.scan().filter(span.of(source)).select(self._needed)
         return self.events.collect(found.sort("offset"))
 
     def _count(self, batch: Batch, spans: dict[Source, Span]) -> None:
         for source, span in spans.items():
-            EVENTS.labels(self._model).inc(batch.events.filter(_within(source, span.after + 1, span.upto)).height)
+            EVENTS.labels(self._model).inc(batch.events.filter(span.of(source)).height)
             for record in batch.quarantined:
                 if record.source == str(source) and record.offset > span.after:
                     QUARANTINED.labels(self._model, self._field_label(record.field)).inc()
@@ -238,7 +234,3 @@ def _taken(rows: pl.LazyFrame, origins: pl.Series) -> pl.LazyFrame:
     rows = rows.select(*_PLACE, "origin")
     itself = pl.concat_str(*_PLACE, separator="/").alias("origin")
     return pl.concat([rows.filter(at).with_columns(itself), rows.filter(pl.col("origin").is_in(origins.implode()))])
-
-
-def _within(source: Source, first: int, last: int) -> pl.Expr:
-    return (pl.col("source") == str(source)) & pl.col("offset").is_between(first, last)

@@ -26,7 +26,7 @@ import polars as pl
 
 from tidemill.events.kafka import RecordWriter
 from tidemill.events.lake import LakeTable, Span
-from tidemill.events.parts import in_parts
+from tidemill.events.parts import SketchWriter, in_parts
 from tidemill.events.records import FeatureSketch, Sketch, Topics, Votes
 from tidemill.events.sources import Source
 from tidemill.events.tallies import places, tally
@@ -34,7 +34,6 @@ from tidemill.spec.model import ContinualModel, DriftTrigger
 
 __all__ = ["Answers", "Kind", "Sketches", "label_answers", "prediction_answers", "sketches"]
 
-_FLUSH_S = 5.0
 _TICK = "#tick"
 
 
@@ -109,34 +108,30 @@ class Sketches:
             self._kinds[predictions] = Kind(resource, predictions, prediction_answers(resource))
         if "labels" in watch and label_answers(resource).paths:
             self._kinds[labels] = Kind(resource, labels, label_answers(resource))
-        self._topic = Topics(resource.id, resource.events_topic, resource.labels_topic).sketches
-        self._writer = writer
-        self._announced: dict[Source, int] = {}
+        topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
+        self._writer = SketchWriter(writer, topics.sketches)
 
     def announce(self, table: LakeTable, sources: Iterable[Source]) -> None:
         """Write the sketch of each source's last commit, whoever made it, unless this process did so already."""
-        self._announce(table, {source: span for source in sources if (span := table.last_span(source))}, None)
+        self._tell(table, {source: span for source in sources if (span := table.last_span(source))}, None)
 
     def committed(self, table: LakeTable, spans: Mapping[Source, Span], rows: pl.DataFrame) -> None:
         """Write the sketches of a commit that this process just made, of these spans; `rows` has all that it took."""
-        self._announce(table, spans, rows)
+        self._tell(table, spans, rows)
 
-    def _announce(self, table: LakeTable, spans: Mapping[Source, Span], rows: pl.DataFrame | None) -> None:
-        written: dict[Source, int] = {}
-        for source, span in spans.items() if table in self._kinds else ():
-            if self._announced.get(source, -1) >= span.upto:
-                continue
-            kind, within = self._kinds[table], _within(source, span)
+    def _tell(self, table: LakeTable, spans: Mapping[Source, Span], rows: pl.DataFrame | None) -> None:
+        kind = self._kinds.get(table)
+        if kind is None:
+            return
+
+        def made(source: Source, span: Span) -> list[Sketch]:
             if rows is None:
-                found = table.collect(table.scan().filter(within).select(kind.columns))
+                found = table.collect(table.scan().filter(span.of(source)).select(kind.columns))
             else:
-                found = rows.filter(within)
-            for part in sketches(kind, source, span, found):
-                self._writer.send(self._topic, part, key=str(source))
-            written[source] = span.upto
-        if written:
-            self._writer.flush(_FLUSH_S)
-            self._announced.update(written)
+                found = rows.filter(span.of(source))
+            return sketches(kind, source, span, found)
+
+        self._writer.tell(spans.items(), made)
 
 
 def sketches(kind: Kind, source: Source, span: Span, rows: pl.DataFrame) -> list[Sketch]:
@@ -206,7 +201,3 @@ def _bounded(votes: Votes, kept: Mapping[int, float]) -> Votes:
         return {entity: of for entity, of in entities.items() if found[entity] < kept[tick]}
 
     return {tick: those(tick, entities) for tick, entities in votes.items()}
-
-
-def _within(source: Source, span: Span) -> pl.Expr:
-    return (pl.col("source") == str(source)) & pl.col("offset").is_between(span.after, span.upto, closed="right")

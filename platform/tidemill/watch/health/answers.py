@@ -5,14 +5,13 @@ from functools import partial
 
 from tidemill.outcomes.telemetry import DELAYS
 from tidemill.spec.model import ContinualModel
-from tidemill.watch.health.lines import ALWAYS, Grading, Limits, Line, graded
+from tidemill.watch.health.lines import ALWAYS, NO_CASES, Grading, Limits, Line, graded, of_share
 from tidemill.watch.health.scraped import Look
 
 __all__ = ["labels", "serving"]
 
 LABELLED_OF_CONTROL = 0.9
 """Share of labels.control below which labels do not come as they should: the last ones are still on their way."""
-_NO_CASES = "there was no case yet"
 
 
 def labels(resource: ContinualModel, look: Look, limits: Limits) -> Iterator[Line]:
@@ -38,15 +37,13 @@ def labels(resource: ContinualModel, look: Look, limits: Limits) -> Iterator[Lin
     grading = Grading(warn=limits.outcomes_lag_warn)
     yield line("labels searched for", searched, "labels", grading, why=why, do=do, about="labels")
     refused = look.share("outcomes", ("tidemill_labels_total", {"result": "refused"}), "tidemill_labels_total")
-    yield graded(
+    yield of_share(
         "labels refused",
-        None if refused is None else refused.value,
-        "share",
+        refused,
         Grading(warn=limits.refused_labels_warn),
-        why="" if refused is None else f"of {refused.of:,.0f} {refused.when}",
         do="the lake's table `labels` has each with its reason",
         about="labels",
-        missing=silent or _NO_CASES,
+        missing=silent or NO_CASES,
     )
     yield from _labelled(resource, look)
 
@@ -71,7 +68,7 @@ def _log_loss(look: Look, limits: Limits) -> Line:
 
 
 def _labelled(resource: ContinualModel, look: Look) -> Iterator[Line]:
-    labels, missing = resource.spec.labels, look.silent("outcomes") or _NO_CASES
+    labels, missing = resource.spec.labels, look.silent("outcomes") or NO_CASES
     kind, whole = {"kind": "first"}, "tidemill_outcomes_total"
     total = look.value("outcomes", whole, **kind)
     named = look.value("outcomes", "tidemill_outcomes_labelled_total", **kind)
@@ -108,7 +105,7 @@ def _bucket(seconds: float) -> float:
 
 def serving(resource: ContinualModel, look: Look, limits: Limits) -> Iterator[Line]:
     """How many are answered, how fast, how many are not, and how many answers the log lacks."""
-    missing = look.silent("serve") or _NO_CASES
+    missing = look.silent("serve") or NO_CASES
     rate = look.rate("serve", "tidemill_predictions_total")
     yield graded(
         "predictions", rate, "per s", Grading(), why="rows answered", do="", about="throughput", missing=missing
@@ -119,20 +116,19 @@ def serving(resource: ContinualModel, look: Look, limits: Limits) -> Iterator[Li
         ("refused", Grading(warn=limits.refused_warn), "the answer to a refused request says what is wrong with it"),
     ):
         share = look.share("serve", (whole, {"result": result}), whole)
-        why = "" if share is None else f"of {share.of:,.0f} requests {share.when}"
-        value = None if share is None else share.value
-        yield graded(f"requests {result}", value, "share", grading, why=why, do=words, about="errors", missing=missing)
+        yield of_share(
+            f"requests {result}", share, grading, cases="requests", do=words, about="errors", missing=missing
+        )
     # A server that hangs or is gone counts nothing: the proxy does.
     share = look.share("control", ("tidemill_proxy_errors", {}), "tidemill_proxy_requests")
-    yield graded(
+    yield of_share(
         "requests failed at the proxy",
-        None if share is None else share.value,
-        "share",
+        share,
         Grading(warn=limits.failed_warn, bad=limits.failed_bad),
-        why="" if share is None else f"of {share.of:,.0f} requests {share.when}",
+        cases="requests",
         do="see whether the model's servers are up and answer: `tidemill status`",
         about="errors",
-        missing=look.silent("control") or _NO_CASES,
+        missing=look.silent("control") or NO_CASES,
     )
     p99 = look.quantile("serve", "tidemill_predict_seconds", 0.99)
     yield graded(

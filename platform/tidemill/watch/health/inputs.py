@@ -4,12 +4,10 @@ from collections.abc import Iterator
 from functools import partial
 
 from tidemill.spec.model import ContinualModel
-from tidemill.watch.health.lines import Grading, Limits, Line, graded
+from tidemill.watch.health.lines import NO_CASES, Grading, Limits, Line, graded, of_share
 from tidemill.watch.health.scraped import Look, Share
 
 __all__ = ["events", "features"]
-
-_NO_CASES = "there was no case yet"
 
 
 def events(resource: ContinualModel, look: Look, limits: Limits) -> Iterator[Line]:
@@ -71,7 +69,7 @@ def _quarantined(resource: ContinualModel, look: Look, limits: Limits) -> Line:
         why=why,
         do=f"`tidemill quarantine list {resource.metadata.name}` shows them and why",
         about="quarantine",
-        missing=look.silent("ingest") or _NO_CASES,
+        missing=look.silent("ingest") or NO_CASES,
     )
 
 
@@ -108,7 +106,7 @@ def _freshness(resource: ContinualModel, look: Look, limits: Limits) -> Iterator
 
 
 def _reads(look: Look, limits: Limits) -> Iterator[Line]:
-    whole, missing = "tidemill_feature_reads_total", look.silent("serve") or _NO_CASES
+    whole, missing = "tidemill_feature_reads_total", look.silent("serve") or NO_CASES
     gradings = {
         "NOT_FOUND": Grading(warn=limits.not_found_warn),
         "UNAVAILABLE": Grading(warn=0, bad=limits.unavailable_bad),
@@ -123,11 +121,16 @@ def _reads(look: Look, limits: Limits) -> Iterator[Line]:
     }
     for status, grading in gradings.items():
         share = look.share("serve", (whole, {"status": status}), whole)
-        why = "" if share is None else f"{words[status]}; of {share.of:,.0f} reads {share.when}"
         do = "see whether requests name the entities that events do, and whether Redis and ingest are up"
-        value = None if share is None else share.value
-        yield graded(
-            f"online reads {status}", value, "share", grading, why=why, do=do, about="online-reads", missing=missing
+        yield of_share(
+            f"online reads {status}",
+            share,
+            grading,
+            cases="reads",
+            said=f"{words[status]}; ",
+            do=do,
+            about="online-reads",
+            missing=missing,
         )
     yield _nulls(look, limits, missing)
 
@@ -141,12 +144,12 @@ def _nulls(look: Look, limits: Limits, missing: str) -> Line:
             by_feature[feature] = share
     feature = max(by_feature, key=lambda name: by_feature[name].value, default="")
     found = by_feature.get(feature)
-    return graded(
+    return of_share(
         "null features",
-        None if found is None else found.value,
-        "share",
+        found,
         Grading(warn=limits.nulls_warn),
-        why="" if found is None else f"the most of any feature: {feature}; of {found.of:,.0f} reads {found.when}",
+        cases="reads",
+        said=f"the most of any feature: {feature}; ",
         do="a window without an event has no value: see its length, and whether the entity's events come",
         about="online-reads",
         missing=missing,

@@ -7,7 +7,11 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["ALWAYS", "LIMITS", "Grading", "Limits", "Line", "State", "graded", "worst"]
+from tidemill.watch.health.scraped import Share
+
+__all__ = ["ALWAYS", "LIMITS", "NO_CASES", "Grading", "Limits", "Line", "State", "graded", "of_share", "worst"]
+
+NO_CASES = "there was no case yet"
 
 State = Literal["ok", "warn", "bad", "unknown"]
 _ORDER: dict[State, int] = {"ok": 0, "warn": 1, "unknown": 2, "bad": 3}
@@ -104,6 +108,16 @@ def graded(
     if state == "unknown":
         return Line(what=what, value=None, unit=unit, state=state, why=missing, about=about)
     return Line(what=what, value=value, unit=unit, state=state, why=why, do=do if state != "ok" else "", about=about)
+
+
+def of_share(
+    what: str, share: Share | None, grading: Grading, *, cases: str = "", said: str = "", **words: str
+) -> Line:
+    """A line about a share of `cases`; `said` comes before their number. `words` are those of `graded`."""
+    if share is None:
+        return graded(what, None, "share", grading, why="", **words)
+    of = " ".join(filter(None, (f"of {share.of:,.0f}", cases, share.when)))
+    return graded(what, share.value, "share", grading, why=f"{said}{of}", **words)
 
 
 def worst(lines: Iterable[Line]) -> State:
