@@ -31,7 +31,9 @@ Offsets = dict[str, int]
 """The next offset to read, by source: a topic made anew under the same name starts from its beginning."""
 
 Phase = Literal["Bootstrapping", "Serving", "Retraining", "Canary", "Promoting", "RollingBack"]
-Cause = Literal["initial", "concept", "drift", "volume", "manual", "pipeline"]
+Cause = Literal[
+    "initial", "schedule", "concept", "drift", "performance", "volume", "newClass", "combined", "manual", "pipeline"
+]
 
 KEPT_DECISIONS = 30
 KEPT_ANSWERS = 256

@@ -3,6 +3,7 @@
 The stages of a decision take a Turn and return one. Nothing here has I/O or a clock.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -13,7 +14,7 @@ from tidemill.control.protocols import RunSeen
 from tidemill.control.state import KEPT_ANSWERS, KEPT_DECISIONS, LoopStatus, Offsets
 from tidemill.core.clock import to_ms
 from tidemill.core.ids import deterministic_id
-from tidemill.events.records import Decision, Request, Signal
+from tidemill.events.records import Decision, LabelAgreement, Request, Signal
 from tidemill.rollout.driver import TrafficSeen
 from tidemill.rollout.machine import Evidence, HistorySeen
 from tidemill.spec.model import ContinualModel
@@ -34,6 +35,10 @@ class Observed:
     traffic: TrafficSeen | None = None
     labelled: int | None = None
     """Labelled events that count to the next run (`tidemill.control.labelled`)."""
+    new_classes: Mapping[str, int] | None = None
+    """Labelled events by class that the champion does not know, as far as labellers agree on them."""
+    agreement: LabelAgreement | None = None
+    """The newest word on how far labellers agree."""
     outcomes_read: Offsets = field(default_factory=dict)
     """The next offsets of `.outcomes`; a rollout that starts now counts from there."""
     history: HistorySeen = field(default_factory=HistorySeen)

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from tidemill.spec.loop import Watched
 from tidemill.spec.part import Name, Part, Variable, refuse_repeated
 from tidemill.spec.quantities import Duration, format_duration
+from tidemill.spec.triggers import Watched
 
 __all__ = ["KINDS", "SEVERITIES", "AlertKind", "AlertRoute", "Alerts", "Moment", "Mute", "Severity"]
 

@@ -1,29 +1,32 @@
-"""How a model is kept right: `spec.model`, `triggers`, `gates`, `rollout` and `serving`."""
+"""How a model is trained, how traffic moves to it, and how it answers: `spec.model`, `rollout` and `serving`."""
 
 from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tidemill.spec.part import Identifier, ImportPath, Part, Share
-from tidemill.spec.quantities import Duration, Rate, format_duration
+from tidemill.spec.part import Identifier, ImportPath, Part
+from tidemill.spec.quantities import Duration
 
 __all__ = [
     "Analysis",
-    "DriftTrigger",
-    "FreshGate",
-    "Gates",
     "ModelCode",
     "PredictionLogging",
+    "Replay",
     "Rollout",
     "Serving",
     "Step",
-    "Triggers",
-    "VolumeTrigger",
-    "Watched",
 ]
 
-SHORTEST_TICK = timedelta(milliseconds=100)
+
+class Replay(Part):
+    """Which older rows a run learns from again, so that what was learnt is kept."""
+
+    fraction: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of the training rows that are replayed, where there are enough older ones."""
+    strategy: Literal["reservoir", "classBalanced", "recent"] = "reservoir"
+    """`reservoir`: each older row has the same chance. `classBalanced`: each class has the same share. `recent`: the
+    chance of a row halves with every tenth of the older rows that came after it."""
 
 
 class ModelCode(Part):
@@ -37,72 +40,8 @@ class ModelCode(Part):
     """`dataset`: train version 1 once enough labelled events are there. `none`: wait for `tidemill retrain`."""
     warm_start: bool = True
     """Start training from the champion's weights."""
-
-
-Watched = Literal["inputs", "predictions", "labels", "errors"]
-
-
-class DriftTrigger(Part):
-    """Retrain when the world has moved further than can be lived with."""
-
-    tolerance: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Largest change of any cumulative share P(x <= q) that is not drift."""
-    false_alarms: Rate = Rate(1, timedelta(days=30))
-    """Budget of false alarms over everything watched, on average."""
-    every: Duration = timedelta(seconds=10)
-    """Length of a window tick: each entity has one vote a tick."""
-    watch: Annotated[tuple[Watched, ...], Field(min_length=1)] = ("inputs", "predictions", "labels", "errors")
-    """What is watched; all of it shares the budget."""
-    rise: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Largest rise of the mean loss on matured outcomes above its level at the promotion that is not drift."""
-    slices: Annotated[tuple[Identifier, ...], Field(max_length=4)] = ()
-    """The entity's name or event fields, by whose values losses are watched apart and groups are compared."""
-
-    @model_validator(mode="after")
-    def _tick_is_long_enough(self) -> "DriftTrigger":
-        if self.every < SHORTEST_TICK:
-            raise ValueError(f"every must be at least {format_duration(SHORTEST_TICK)}")
-        return self
-
-
-class VolumeTrigger(Part):
-    """Retrain when enough new labels have arrived."""
-
-    new_labels: Annotated[int, Field(gt=0)] = 5000
-    """Labelled rows since the champion's snapshot (for `initial: dataset`, in all)."""
-
-
-class Triggers(Part):
-    """When to retrain."""
-
-    drift: DriftTrigger | None = None
-    """On a drift signal."""
-    volume: VolumeTrigger | None = None
-    """On enough new labels."""
-    cooldown: Duration = timedelta(hours=1)
-    """Least time between the ends of two runs' rollouts and the next automatic run."""
-
-
-class FreshGate(Part):
-    """Compare candidate and champion on the newest matured rows, which neither was trained on."""
-
-    metric: Literal["error"] = "error"
-    """The bounded loss to compare."""
-    not_worse_than: Literal["champion"] = "champion"
-    """Whom the candidate is compared with; not applicable while there is none."""
-    margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """The lower 95 % paired-bootstrap bound of (champion's error - candidate's error) must be at least -margin."""
-    rows: Annotated[int, Field(ge=30)] = 500
-    """Newest matured rows held out from training."""
-    at_most: Share | None = None
-    """Absolute gate: the upper 95 % bootstrap bound of the candidate's error must not exceed this."""
-
-
-class Gates(Part):
-    """What a candidate must pass before any traffic."""
-
-    fresh: FreshGate = FreshGate()
-    """On the newest matured rows."""
+    replay: Replay = Replay()
+    """Older rows in a warm start; without one, a run learns from all rows."""
 
 
 class Step(Part):

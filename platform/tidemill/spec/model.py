@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from tidemill.core.ids import model_id
 from tidemill.spec.alerts import Alerts
 from tidemill.spec.answers import LabelField, Labels, Maturity, Prediction, Value
+from tidemill.spec.gates import FreshGate, Gates
 from tidemill.spec.inputs import (
     AGGREGATIONS,
     IMAGE_STATISTICS,
@@ -25,18 +26,15 @@ from tidemill.spec.inputs import (
 )
 from tidemill.spec.loop import (
     Analysis,
-    DriftTrigger,
-    FreshGate,
-    Gates,
     ModelCode,
     PredictionLogging,
+    Replay,
     Rollout,
     Serving,
     Step,
-    Triggers,
-    VolumeTrigger,
 )
 from tidemill.spec.part import PATTERNS, Name, Part, refuse_repeated
+from tidemill.spec.triggers import DriftTrigger, PerformanceTrigger, Triggers, VolumeTrigger
 
 __all__ = [
     "AGGREGATIONS",
@@ -58,9 +56,11 @@ __all__ = [
     "Maturity",
     "Metadata",
     "ModelCode",
+    "PerformanceTrigger",
     "Prediction",
     "PredictionLogging",
     "Quarantine",
+    "Replay",
     "Rollout",
     "Serving",
     "Spec",
@@ -116,15 +116,39 @@ class Spec(Part):
 
     @model_validator(mode="after")
     def _slices_are_groups(self) -> "Spec":
-        drift = self.triggers.drift
-        if drift is None:
-            return self
         groups = [self.events.entity.name]
         groups += [field.name for field in self.events.fields if field.type in {"string", "int", "bool"}]
-        refuse_repeated(drift.slices, "triggers.drift.slices: a name")
-        for name in drift.slices:
-            if name not in groups:
-                raise ValueError(f"triggers.drift.slices: {name} is no group; there are {', '.join(groups)}")
+        watched = self.triggers.drift.slices if self.triggers.drift else ()
+        refuse_repeated(watched, "triggers.drift.slices: a name")
+        by_gate = [gate.by for gate in self.gates.slices]
+        for where, names in (("triggers.drift.slices", watched), ("gates.slices", by_gate)):
+            for name in names:
+                if name not in groups:
+                    raise ValueError(f"{where}: {name} is no group; there are {', '.join(groups)}")
+        return self
+
+    @model_validator(mode="after")
+    def _gates_have_their_measure(self) -> "Spec":
+        gates, prediction = self.gates, self.prediction
+        named = [("fresh", gates.fresh.metric)] + [("slices", gate.metric) for gate in gates.slices]
+        if gates.frozen is not None:
+            named.append(("frozen", gates.frozen.metric))
+            wrong = gates.frozen.at_most if gates.frozen.metric != "error" else gates.frozen.at_least
+            if wrong is not None:
+                raise ValueError("gates.frozen: atMost is for the metric error, atLeast for f1, recall and precision")
+        if prediction.type != "regression":
+            return self
+        for gate, metric in named:
+            if metric != "error":
+                raise ValueError(f"gates.{gate}: {metric} is of classes, and a regression has none: use error")
+        if gates.calibration is not None:
+            raise ValueError("gates.calibration is of confidences, and a regression has none")
+        return self
+
+    @model_validator(mode="after")
+    def _new_classes_can_be_told(self) -> "Spec":
+        if self.triggers.new_class is not None and not any(field.type == "class" for field in self.labels.fields):
+            raise ValueError("triggers.newClass needs a field of type class in labels.fields")
         return self
 
     @model_validator(mode="after")

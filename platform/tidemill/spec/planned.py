@@ -4,16 +4,7 @@ __all__ = ["FIELDS", "VALUES"]
 
 FIELDS = {
     "spec.model.image": "cluster",
-    "spec.model.replay": "training",
     "spec.model.resources": "cluster",
-    "spec.triggers.schedule": "control",
-    "spec.triggers.performance": "control",
-    "spec.triggers.newClass": "control",
-    "spec.triggers.combine": "control",
-    "spec.triggers.budget": "control",
-    "spec.gates.frozen": "evaluation",
-    "spec.gates.slices": "evaluation",
-    "spec.gates.latency": "evaluation",
     "spec.rollout.approval": "rollout",
     "spec.rollout.guards": "rollout",
     "spec.rollout.cohorts": "rollout",
@@ -27,6 +18,5 @@ FIELDS = {
 
 VALUES = {
     "spec.model.initial": {"version": "registry"},
-    "spec.gates.fresh.metric": {"f1": "evaluation", "recall": "evaluation", "precision": "evaluation"},
 }
 """Values of fields that exist, likewise."""

@@ -285,12 +285,13 @@ class Sketch(Record, frozen=True, kw_only=True):
 class Signal(Record, frozen=True, kw_only=True):
     """A measured statement: "brightness fell from 0.62 to 0.41, stations B and C".
 
-    `kind` is `drift` (of what `subject` says), `concept` (the loss on matured outcomes rose), or `state` (something
-    is not watched as declared, and why).
+    `kind` is `drift` (of what `subject` says), `concept` (the loss on matured outcomes rose; of the budget of false
+    alarms), `performance` (it rose by `triggers.performance`, at its own risk), or `state` (something is not watched as
+    declared, and why).
     """
 
     signal_id: str
-    kind: Literal["drift", "concept", "state"]
+    kind: Literal["drift", "concept", "performance", "state"]
     subject: Literal["inputs", "predictions", "labels", "errors"] = "inputs"
     feature: str
     time: int
