@@ -93,6 +93,6 @@ def _is_past(state: AlertsState, alert: Alert, plan: AlertPlan) -> bool:
     """
     if ending(state, alert) is None:
         return False
-    if alert.opened is None and alert.kind in {"drift", "concept", "state"}:
+    if alert.opened is None and alert.kind in {"drift", "concept", "performance", "state"}:
         return state.champion is not None and alert.last < state.champion.arrived
     return is_settled(alert, plan)

@@ -29,6 +29,7 @@ _AFTER_MS = 60_000
 _TITLES: dict[str, tuple[str, str]] = {
     "drift": ("{feature} drifted", "{n} features drifted"),
     "concept": ("the loss rose{slice}", "the loss rose in {n} groups"),
+    "performance": ("the loss rose further than it may{slice}", "the loss rose further than it may in {n} groups"),
     "state": ("{feature} is not watched as declared", "{n} features are not watched as declared"),
     "failed-run": ("run {version} failed", "{n} runs failed"),
     "refused-gate": ("{version} was refused", "{n} versions were refused"),

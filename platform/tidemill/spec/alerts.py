@@ -11,7 +11,9 @@ from tidemill.spec.triggers import Watched
 
 __all__ = ["KINDS", "SEVERITIES", "AlertKind", "AlertRoute", "Alerts", "Moment", "Mute", "Severity"]
 
-AlertKind = Literal["drift", "concept", "state", "failed-run", "refused-gate", "roll-back", "held", "promotion"]
+AlertKind = Literal[
+    "drift", "concept", "performance", "state", "failed-run", "refused-gate", "roll-back", "held", "promotion"
+]
 Severity = Literal["info", "warning", "critical"]
 
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
@@ -20,6 +22,7 @@ SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 KINDS: dict[AlertKind, Severity] = {
     "drift": "warning",
     "concept": "critical",
+    "performance": "critical",
     "state": "warning",
     "failed-run": "warning",
     "refused-gate": "info",

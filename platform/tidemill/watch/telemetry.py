@@ -12,7 +12,7 @@ from tidemill.watch.state import WatchState
 __all__ = ["tell"]
 
 STATES = ("ok", "reference-too-small", "cannot-promise")
-KINDS = ("drift", "concept", "state")
+KINDS = ("drift", "concept", "performance", "state")
 
 _EVIDENCE = Gauge(
     "tidemill_watch_evidence_ratio",
