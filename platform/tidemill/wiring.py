@@ -202,7 +202,7 @@ class Local:
 
     def loop(self, stored: StoredModel) -> Loop:
         """The loop of a model."""
-        from tidemill.control.labelled import LabelledCount
+        from tidemill.control.labelled import LabelledCount, NewClassCount
         from tidemill.control.log import KafkaLog
         from tidemill.control.provision import topics_of
         from tidemill.control.tick import Loop, Parts
@@ -220,6 +220,7 @@ class Local:
             driver=driver,
             registry=self.registry,
             labelled=LabelledCount(self.settings.lake_uri, model, self.clock),
+            new_classes=NewClassCount(self.settings.lake_uri, model, self.clock),
             close=close,
         )
         return Loop(model, self.store, parts, self.clock)

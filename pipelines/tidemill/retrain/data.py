@@ -9,9 +9,11 @@ from tidemill.core.clock import from_ms, to_ms
 from tidemill.core.errors import InvalidInput, NotFound
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.ingest.tables import picture_store
+from tidemill.retrain.classes import classes_of_run, needs_classes
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
 from tidemill.training.checks import check
+from tidemill.training.classes import held_out, ready_from
 from tidemill.training.dataset import QUERY, WINDOWS_QUERY, content, labelled, reference_rows, split
 from tidemill.training.snapshot import (
     Snapshot,
@@ -31,12 +33,14 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
     events, events_read = _read(place, "events")
     labels, labels_read = _read(place, "labels")
     predictions, predictions_read = _predictions(place)
+    resource, adopted = classes_of_run(place, grant, events, labels, predictions, as_of=as_of)
     rows, invalid = labelled(events, labels, resource, as_of=as_of, predictions=predictions)
+    rows = ready_from(rows, resource, adopted, as_of)
     # Without a warm start the module knows nothing yet: it learns from everything.
     before = champion_snapshot(grant) if resource.spec.model.warm_start else None
     seed = int.from_bytes(hashlib.sha256(grant.run.encode()).digest()[:4])
     parts = split(
-        rows, fresh_rows=resource.spec.gates.fresh.rows, known=before.record.seen() if before else None, seed=seed
+        rows, fresh_rows=held_out(rows, resource, adopted), known=before.record.seen() if before else None, seed=seed
     )
     pictures = picture_store(place.lake, resource)
     seen = content(events, parts, resource, pictures, labels=labels, predictions=predictions, as_of=as_of)
@@ -55,6 +59,8 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
         seed=seed,
         rows={part: parts.filter(pl.col("part") == part).height for part in ("new", "replay", "fresh")},
         service=service,
+        classes=resource.spec.prediction.classes,
+        adopted=adopted,
         invalid_labels=invalid,
     )
     folder = snapshots_folder(place.version_folder(grant.run))
@@ -66,7 +72,9 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
 
 def validate(place: Place, taken: Snapshot) -> None:
     """Raise `InvalidInput` with every reason why this is no dataset to learn from."""
-    check(taken.frame(), taken.record, place.resource)
+    if place.resource.spec.triggers.new_class is not None:
+        needs_classes(place.resource)
+    check(taken.frame(), taken.record, taken.record.resource(place.resource))
 
 
 def open_from(place: Place, grant: Grant, digest: str) -> Snapshot:

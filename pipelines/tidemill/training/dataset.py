@@ -1,6 +1,6 @@
 """Which rows a run learns from: labelled events that are mature, split by time. Frames in, frames out.
 
-    events ⋈ labels            by entity and event id; the last label to arrive wins
+    events ⋈ labels            by entity and event id; of several labels the one that counts by `labels.conflict`
     mature                     the event arrived at least `maturity.after` ago
     fresh                      the newest rows by event time: the gate's, never trained on
     new                        not known to the champion's snapshot
@@ -22,14 +22,17 @@ import polars as pl
 from tidemill.events.pictures import DIGEST_COLUMN, PictureStore
 from tidemill.spec.model import ContinualModel
 from tidemill.training.labels import parse_label, states_new_class
+from tidemill.training.settled import settled
 from tidemill.training.windows import with_windows
 
 __all__ = [
+    "KEY",
     "MIN_TRAIN_ROWS",
     "QUERY",
     "REPLAY_SHARE",
     "WINDOWS_QUERY",
     "Known",
+    "by_event",
     "content",
     "labelled",
     "reference_rows",
@@ -42,7 +45,7 @@ MIN_TRAIN_ROWS = 500
 """Older rows are replayed beyond their share until training has this many: warm starts on a handful overfit."""
 
 QUERY = (
-    "events joined with the last label by (entity, event_id); "
+    "events joined with the label that counts (labels.conflict) by (entity, event_id); "
     "event.available_at + maturity <= as_of and label.available_at <= as_of"
 )
 
@@ -52,7 +55,8 @@ WINDOWS_QUERY = (
 )
 """What is added to the query where there are window features."""
 
-_KEY = ["entity", "event_id"]
+KEY = ["entity", "event_id"]
+"""Columns that name an event."""
 _EVENT_COLUMNS = ["source", "offset", "entity", "event_id", "event_time", "available_at"]
 _ROW = ["source", "offset"]
 
@@ -90,22 +94,17 @@ def labelled(
     """
     moment = pl.lit(as_of).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
     after = pl.duration(milliseconds=round(resource.spec.labels.maturity.after.total_seconds() * 1000))
-    last_label = (
-        _by_event(labels, predictions)
-        .filter(pl.col("label_at") <= moment)
-        .sort("label_at", "label_source", "label_offset")
-        .unique(_KEY, keep="last", maintain_order=True)
-    )
+    one_label = settled(by_event(labels, predictions).filter(pl.col("label_at") <= moment), resource)
     mature = (
         events.select(_EVENT_COLUMNS)
         .with_columns(pl.col("entity").cast(pl.String))
         .filter(pl.col("available_at") + after <= moment)
         # An event that its sender repeated is one row: the copy that arrived last.
         .sort("available_at", "source", "offset")
-        .unique(_KEY, keep="last", maintain_order=True)
+        .unique(KEY, keep="last", maintain_order=True)
     )
     rows = (
-        mature.join(last_label, on=_KEY)
+        mature.join(one_label, on=KEY)
         .with_columns(ready_at=pl.max_horizontal(pl.col("available_at") + after, "label_at"))
         .drop("label_at")
         .sort("event_time", "source", "offset")
@@ -212,10 +211,19 @@ def reference_rows(
     )
 
 
-def _by_event(labels: pl.LazyFrame, predictions: pl.LazyFrame | None) -> pl.LazyFrame:
-    """Labels with the event that they are about."""
+def by_event(labels: pl.LazyFrame, predictions: pl.LazyFrame | None) -> pl.LazyFrame:
+    """Labels with the event that they are about.
+
+    Columns entity, event_id, labeller, label_source, label_offset, label (JSON), label_at.
+
+    Args:
+        labels: the lake's labels; what is refused, or says why something was picked, is left out.
+        predictions: the lake's predictions, through which labels by prediction id find their event.
+    """
     columns = {"label_source": "source", "label_offset": "offset", "label": "value", "label_at": "available_at"}
-    named = labels.select("entity", "event_id", "prediction_id", **{new: pl.col(old) for new, old in columns.items()})
+    named = labels.select(
+        "entity", "event_id", "prediction_id", "labeller", **{new: pl.col(old) for new, old in columns.items()}
+    )
     # A refused label has no value; a label names an event or a prediction.
     named = named.filter(pl.col("label").is_not_null())
     direct = named.filter(pl.col("event_id").is_not_null()).drop("prediction_id")

@@ -70,6 +70,10 @@ class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Rows by part: new, replay, fresh."""
     service: tuple[str, ...] = ()
     """Features of the user's FeatureService, columns of the rows, too."""
+    classes: tuple[str, ...] = ()
+    """The classes that it was taken for, in their order; empty of a regression, and of one that is older than this."""
+    adopted: tuple[str, ...] = ()
+    """Those among them, the last, that are new with it."""
     invalid_labels: int = 0
     """Labels that do not fit the resource and were left out."""
     files: dict[str, str] = {}
@@ -78,6 +82,10 @@ class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
     def seen(self) -> Known:
         """What this snapshot could see, for the next one to know what is new."""
         return Known(self.events.offsets, self.labels.offsets, self.as_of)
+
+    def resource(self, declared: ContinualModel) -> ContinualModel:
+        """The resource with the snapshot's classes: what is done with its rows is done with these."""
+        return declared.with_classes(self.classes) if self.classes else declared
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,50 @@
 """How many labelled events there are for the next run, counted in the lake, which is where training reads them.
 
+Events of a class that the champion does not know are counted by the function by which a run adopts it.
+
 For the first version that is events with at least one label, both in the lake. Later it is label rows that
 arrived after the champion's data: each says something that the champion has not seen. Refused labels never count,
 nor do picks for labelling.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
 import polars as pl
 
-from tidemill.core.clock import Clock, from_ms
+from tidemill.artifacts.classes import as_known
+from tidemill.core.clock import Clock, from_ms, to_ms
 from tidemill.core.errors import NotFound
 from tidemill.events.lake import LakeTable, table_uri
+from tidemill.spec.model import ContinualModel
+from tidemill.training.classes import stated
 
-__all__ = ["LabelledCount"]
+__all__ = ["LabelledCount", "NewClassCount"]
 
 _AT_LEAST_S = 1.0
 _SHARE = 0.05
 """Largest share of the time that counting may take: a large lake is counted less often."""
+
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class _Kept(Generic[Q, A]):
+    """The last answer, given again until the next one is due or something else is asked."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last: tuple[Q, A] | None = None
+        self._due = 0.0
+
+    def answer(self, question: Q, find: Callable[[Q], A]) -> A:
+        begun = self._clock.monotonic()
+        if self._last is None or self._last[0] != question or begun >= self._due:
+            self._last = (question, find(question))
+            done = self._clock.monotonic()
+            self._due = done + max(_AT_LEAST_S, (done - begun) / _SHARE)
+        return self._last[1]
 
 
 class LabelledCount:
@@ -24,19 +53,11 @@ class LabelledCount:
     def __init__(self, lake: str, model: str, clock: Clock) -> None:
         self._events = LakeTable(table_uri(lake, model, "events"))
         self._labels = LakeTable(table_uri(lake, model, "labels"))
-        self._clock = clock
-        self._since: int | None = None
-        self._count: int | None = None
-        self._due = 0.0
+        self._kept = _Kept[int | None, int](clock)
 
     def __call__(self, since: int | None) -> int:
         """Labelled events that arrived after `since` (milliseconds); None: all. Raises `Unavailable`."""
-        begun = self._clock.monotonic()
-        if self._count is None or since != self._since or begun >= self._due:
-            self._count, self._since = self._counted(since), since
-            done = self._clock.monotonic()
-            self._due = done + max(_AT_LEAST_S, (done - begun) / _SHARE)
-        return self._count
+        return self._kept.answer(since, self._counted)
 
     def _counted(self, since: int | None) -> int:
         try:
@@ -49,3 +70,35 @@ class LabelledCount:
             return int(labels.select(key).unique().join(events, on=key, how="semi").select(pl.len()).collect().item())
         except NotFound:
             return 0
+
+
+class NewClassCount:
+    """Counts events of classes that a model's champion does not know, as `LabelledCount` does. One thread."""
+
+    def __init__(self, lake: str, model: str, clock: Clock) -> None:
+        self._tables = [LakeTable(table_uri(lake, model, name)) for name in ("events", "labels", "predictions")]
+        self._clock = clock
+        self._kept = _Kept[tuple[ContinualModel, str], dict[str, int]](clock)
+
+    def __call__(self, resource: ContinualModel, champion: str) -> Mapping[str, int]:
+        """Mature labelled events by such a class, as far as labellers agree on them. Raises `Unavailable`.
+
+        Args:
+            resource: as declared.
+            champion: URI of the champion's artifact.
+        """
+        return self._kept.answer((resource, champion), self._counted)
+
+    def _counted(self, asked: tuple[ContinualModel, str]) -> dict[str, int]:
+        events, labels, predictions = self._tables
+        try:
+            return stated(
+                events.scan(),
+                labels.scan(),
+                as_known(*asked),
+                as_of=to_ms(self._clock.now()),
+                least=1,
+                predictions=predictions.scan() if predictions.exists else None,
+            )
+        except NotFound:
+            return {}

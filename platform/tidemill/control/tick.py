@@ -5,7 +5,7 @@ the outbox in the status, with ids that make a repeat harmless; what is done fol
 dies in between leaves a status that says what is left to be done, and the next one does it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ from tidemill.rollout import machine
 from tidemill.rollout.driver import TrafficDriver, TrafficWanted
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["Labelled", "Loop", "Parts"]
+__all__ = ["Labelled", "Loop", "NewClasses", "Parts"]
 
 T = TypeVar("T")
 
@@ -41,6 +41,9 @@ _TELL_EVERY_MS = 2000
 Labelled = Callable[[int | None], int | None]
 """Labelled events since a time in milliseconds (None: all); None where they have not been counted."""
 
+NewClasses = Callable[[ContinualModel, str], Mapping[str, int] | None]
+"""Labelled events by class that the champion with this artifact does not know; None where they were not counted."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -51,6 +54,7 @@ class Parts:
     driver: TrafficDriver
     registry: Registry
     labelled: Labelled
+    new_classes: NewClasses = lambda resource, champion: None
     close: Callable[[], None] = lambda: None
     """Gives back what the parts hold."""
 
@@ -181,6 +185,7 @@ class Loop:
             runs=runs,
             traffic=_look("traffic", self.parts.driver.observe, troubles),
             labelled=_look("labels", lambda: self._labelled(resource, status), troubles),
+            new_classes=_look("new classes", lambda: self._new_classes(resource, status), troubles),
             outcomes_read=outcomes.read,
             history=outcomes.history,
             evidence=outcomes.evidence,
@@ -197,6 +202,13 @@ class Loop:
         if resource.spec.triggers.volume is None:
             return None
         return self.parts.labelled(champion.since if champion.data_until is None else champion.data_until)
+
+    def _new_classes(self, resource: ContinualModel, status: LoopStatus) -> Mapping[str, int] | None:
+        """Examples of classes that the champion does not know, where a run may start for them."""
+        champion, wanted = status.champion, resource.spec.triggers.new_class
+        if wanted is None or champion is None or status.run is not None or status.rollout is not None:
+            return None
+        return self.parts.new_classes(resource, champion.artifact)
 
     def _seen(self, status: LoopStatus, observed: Observed, troubles: tuple[str, ...]) -> Seen:
         """What was seen, for people; its time stays where nothing has changed."""
