@@ -22,7 +22,7 @@ from tidemill.training.predictor import OnnxModel
 from tidemill.training.snapshot import Snapshot
 
 FIRST = Grant(run=RUN, token="t", expires_at=0, cause="initial")
-CODE = {"codec": "growing_model:Codec", "trainer": "growing_model:Trainer", "initial": "dataset"}
+CODE = {"codec": "tiny_model:GrowingCodec", "trainer": "tiny_model:GrowingTrainer", "initial": "dataset"}
 
 
 def nobody(request: Request, deadline_s: float) -> Decision:
@@ -132,9 +132,9 @@ def test_a_codec_that_is_not_told_its_classes_learns_no_others(site: Site, place
 
 def test_a_trainer_that_is_not_told_its_classes_cannot_learn_others(site: Site, place_of: Callable[..., Place]) -> None:
     fill(site, 400, dents=100)
-    place = place_of(model=CODE | {"trainer": "growing_model:Fixed"})
+    place = place_of(model=CODE | {"trainer": "tiny_model:Trainer"})
     taken = data.snapshot(place, FIRST)
-    with pytest.raises(UserCodeError, match="growing_model:Fixed has no classes: it cannot learn dent"):
+    with pytest.raises(UserCodeError, match="tiny_model:Trainer has no classes: it cannot learn dent"):
         version.train(place, FIRST, taken)
 
 

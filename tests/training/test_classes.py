@@ -40,8 +40,8 @@ def judged_by(conflict: str, **more: Any) -> ContinualModel:
 
 def spoken(events: pl.DataFrame, labeller: str, *classes: str, after_s: float, first: int) -> pl.DataFrame:
     offsets = list(range(first, first + events.height))
-    more = {"labeller": [labeller] * events.height, "value": said(*classes), "offset": offsets}
-    return labels_frame(events, after_s=after_s, **more)
+    who = [labeller] * events.height
+    return labels_frame(events, after_s=after_s, labeller=who, value=said(*classes), offset=offsets)
 
 
 def test_classes_are_counted_by_event_in_the_order_of_their_first_labels(resource: ContinualModel) -> None:
@@ -62,7 +62,7 @@ def test_a_class_counts_once_its_events_are_mature_and_in_the_lake(resource: Con
 
 def test_labels_of_predictions_count_too(resource: ContinualModel) -> None:
     events = events_frame(2)
-    ids = {"entity": [None, None], "event_id": [None, None], "prediction_id": ["p0", "p1"]}
+    ids: dict[str, Any] = {"entity": [None, None], "event_id": [None, None], "prediction_id": ["p0", "p1"]}
     labels = labels_frame(events, value=said("dent", "ok"), **ids)
     about = pl.DataFrame({"prediction_id": ["p0", "p1"], "entity": events["entity"], "event_id": events["event_id"]})
     assert found(events, labels, resource, predictions=about.lazy()) == {"dent": 1}
@@ -176,17 +176,17 @@ def test_another_first_class_is_no_addition() -> None:
 
 def test_code_is_told_its_classes_where_it_wants_to_be() -> None:
     classes = ("ok", "scratch", "dent")
-    codec, trainer = load_codec("growing_model:Codec", classes), load_trainer("growing_model:Trainer", classes)
+    codec, trainer = load_codec("tiny_model:GrowingCodec", classes), load_trainer("tiny_model:GrowingTrainer", classes)
     assert codec.classes == trainer.classes == classes  # type: ignore[attr-defined]
     assert codec.targets([{"defect": "dent"}])["class"].tolist() == [2]
-    assert takes_classes(load_codec("growing_model:Codec"))
+    assert takes_classes(load_codec("tiny_model:GrowingCodec"))
     assert not takes_classes(load_codec("tiny_model:Codec", classes))
 
 
 def test_a_grown_head_keeps_the_rows_of_known_classes() -> None:
     classes = ("ok", "scratch", "dent", "crack")
-    small = load_trainer("growing_model:Trainer", classes[:2]).module()
-    grown = load_trainer("growing_model:Trainer", classes).module()
+    small = load_trainer("tiny_model:GrowingTrainer", classes[:2]).module()
+    grown = load_trainer("tiny_model:GrowingTrainer", classes).module()
     fresh = grown.state_dict()["layers.3.weight"].clone()
     load_weights(grown, save_weights(small), new_classes=2)
     before, after = small.state_dict(), grown.state_dict()
@@ -201,9 +201,9 @@ def test_a_grown_head_keeps_the_rows_of_known_classes() -> None:
 @pytest.mark.parametrize("new", [0, 1, 3])
 def test_a_head_that_grew_by_another_number_is_refused(new: int) -> None:
     classes = ("ok", "scratch", "dent", "crack")
-    content = save_weights(load_trainer("growing_model:Trainer", classes[:2]).module())
+    content = save_weights(load_trainer("tiny_model:GrowingTrainer", classes[:2]).module())
     with pytest.raises(InvalidInput, match=r"layers\.3\.weight is \(2, 8\), now \(4, 8\)"):
-        load_weights(load_trainer("growing_model:Trainer", classes).module(), content, new_classes=new)
+        load_weights(load_trainer("tiny_model:GrowingTrainer", classes).module(), content, new_classes=new)
 
 
 def test_the_classes_of_a_version_that_is_gone_are_the_declared_ones(tmp_path: Path, resource: ContinualModel) -> None:
