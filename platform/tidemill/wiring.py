@@ -167,12 +167,13 @@ class Local:
 
     def feedback(self, port: int) -> None:
         """Take in labels over HTTP until told to end."""
+        from tidemill.control.known import known_resource
         from tidemill.core.errors import InvalidInput, NotFound
         from tidemill.labels.feedback import run
 
         def find(name: str) -> ContinualModel:
             try:
-                return self.store.get(name if "." in name else f"default.{name}").resource
+                return known_resource(self.store.get(name if "." in name else f"default.{name}"))
             except (NotFound, InvalidInput) as error:
                 raise NotFound(f"there is no model {name[:200]!r}") from error
 

@@ -211,4 +211,4 @@ def test_the_classes_of_a_version_that_is_gone_are_the_declared_ones(tmp_path: P
 
     assert as_known(resource, str(tmp_path / "v1")) == resource
     assert as_known(resource, "s3://models/v1") == resource
-    assert as_known(resource, None) == resource
+    assert as_known(resource, "") == resource

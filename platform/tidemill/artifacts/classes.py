@@ -1,4 +1,4 @@
-"""The classes that are known: those that a resource declares, and those that its champion has learnt besides."""
+"""The classes that are known: those that a resource declares, and those that its versions have learnt besides."""
 
 from collections.abc import Sequence
 
@@ -9,27 +9,27 @@ from tidemill.spec.model import ContinualModel
 __all__ = ["as_known", "known_classes"]
 
 
-def known_classes(declared: Sequence[str], champion: Sequence[str]) -> tuple[str, ...]:
-    """The champion's, in its order, then what else is declared: what stands for a class never moves.
+def known_classes(declared: Sequence[str], version: Sequence[str]) -> tuple[str, ...]:
+    """The version's, in its order, then what else is declared: what stands for a class never moves.
 
     Where the two do not begin with the same class, which means that nothing was found, the declared ones come first.
     """
-    first, then = (champion, declared) if champion[:1] == declared[:1] else (declared, champion)
+    first, then = (version, declared) if version[:1] == declared[:1] else (declared, version)
     return tuple(dict.fromkeys((*first, *then)))
 
 
-def as_known(resource: ContinualModel, champion: str | None) -> ContinualModel:
+def as_known(resource: ContinualModel, *artifacts: str) -> ContinualModel:
     """The resource with all classes that are known.
 
     Args:
         resource: as declared.
-        champion: URI of the champion's artifact; of one that cannot be read, or None, nothing more is known.
+        artifacts: URIs of versions, of which the last decides about the order; of one that cannot be read, or has no
+            place yet (""), nothing more is known.
     """
-    declared = resource.spec.prediction.classes
-    if not champion or not declared:
-        return resource
-    try:
-        answered = manifest_of(local_folder(champion)).prediction.classes
-    except TidemillError:
-        return resource
-    return resource.with_classes(known_classes(declared, answered))
+    classes = resource.spec.prediction.classes
+    for artifact in artifacts if classes else ():
+        try:
+            classes = known_classes(classes, manifest_of(local_folder(artifact)).prediction.classes)
+        except TidemillError:
+            continue
+    return resource if classes == resource.spec.prediction.classes else resource.with_classes(classes)

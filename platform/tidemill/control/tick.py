@@ -54,9 +54,9 @@ class Parts:
     driver: TrafficDriver
     registry: Registry
     labelled: Labelled
-    new_classes: NewClasses = lambda resource, champion: None
     close: Callable[[], None] = lambda: None
     """Gives back what the parts hold."""
+    new_classes: NewClasses = lambda resource, champion: None
 
 
 @dataclass
