@@ -18,7 +18,7 @@ LATER = to_ms(START + timedelta(days=1))
 
 
 def rows_of(resource: ContinualModel, events: pl.DataFrame, labels: pl.DataFrame, as_of: int = LATER) -> pl.DataFrame:
-    return labelled(events.lazy(), labels.lazy(), resource, as_of=as_of)[0]
+    return labelled(events.lazy(), labels.lazy(), resource, as_of=as_of).rows
 
 
 def known_at(events: pl.DataFrame, labels: pl.DataFrame, as_of: int) -> Known:
@@ -67,25 +67,25 @@ def test_an_event_that_was_sent_twice_is_one_row(resource: ContinualModel) -> No
 def test_labels_without_a_class_of_the_resource_are_left_out_and_counted(resource: ContinualModel) -> None:
     events = events_frame(4)
     values = ['{"defect": "ok"}', '{"defect": "dent"}', "nothing", '{"other": 1}']
-    rows, invalid = labelled(events.lazy(), labels_frame(events, value=values).lazy(), resource, as_of=LATER)
-    assert rows["event_id"].to_list() == ["e0"]
-    assert invalid == 2  # a class that nobody declared yet is no mistake
+    found = labelled(events.lazy(), labels_frame(events, value=values).lazy(), resource, as_of=LATER)
+    assert found.rows["event_id"].to_list() == ["e0"]
+    assert found.invalid == 2  # a class that nobody declared yet is no mistake
 
 
 def test_a_refused_label_has_no_value_and_is_no_label(resource: ContinualModel) -> None:
     events = events_frame(2)
-    rows, invalid = labelled(
+    found = labelled(
         events.lazy(), labels_frame(events, value=['{"defect": "ok"}', None]).lazy(), resource, as_of=LATER
     )
-    assert (rows.height, invalid) == (1, 0)
+    assert (found.rows.height, found.invalid) == (1, 0)
 
 
 def test_a_label_of_a_prediction_finds_the_event_that_was_predicted(resource: ContinualModel) -> None:
     events = events_frame(2)
     labels = labels_frame(events, entity=[None, None], event_id=[None, None], prediction_id=["p0", "unknown"])
     predictions = pl.DataFrame({"prediction_id": ["p0"], "entity": ["station-0"], "event_id": ["e0"]})
-    rows, _ = labelled(events.lazy(), labels.lazy(), resource, as_of=LATER, predictions=predictions.lazy())
-    assert rows["event_id"].to_list() == ["e0"]
+    found = labelled(events.lazy(), labels.lazy(), resource, as_of=LATER, predictions=predictions.lazy())
+    assert found.rows["event_id"].to_list() == ["e0"]
     assert rows_of(resource, events, labels).height == 0
 
 

@@ -93,7 +93,8 @@ def freeze(
     record = msgspec.structs.replace(
         source.record, rows=counts, query=f"{source.record.query}; frozen of {source.digest}: {query}"
     )
-    kept = write_snapshot(folder, rows, source.reference(), record)
+    words = source.words().join(rows.select("entity", "event_id"), on=["entity", "event_id"], how="semi")
+    kept = write_snapshot(folder, rows, source.reference(), record, words)
     said = FrozenRecord(
         name=name, digest=kept.digest, of=source.digest, query=query, rows=rows.height, frozen_at=to_ms(now), by=by
     )

@@ -14,7 +14,7 @@ from tidemill.core.clock import from_ms, to_ms
 from tidemill.events.pictures import PictureStore
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.loop import example_resource
-from tidemill.training.dataset import QUERY, content, labelled, split
+from tidemill.training.dataset import content, labelled, query_of, split
 from tidemill.training.snapshot import Snapshot, SnapshotRecord, TableRead, write_snapshot
 
 __all__ = [
@@ -124,7 +124,7 @@ def labels_frame(
 def snapshot_rows(resource: ContinualModel, count: int = 200, *, fresh: int = 60) -> pl.DataFrame:
     """The rows of a snapshot of `count` labelled events, the newest `fresh` held out."""
     events = events_frame(count)
-    rows, *_ = labelled(events.lazy(), labels_frame(events).lazy(), resource, as_of=TAKEN_AT)
+    rows = labelled(events.lazy(), labels_frame(events).lazy(), resource, as_of=TAKEN_AT).rows
     return content(events.lazy(), split(rows, fresh_rows=fresh, known=None, seed=1), resource, PictureStore("none"))
 
 
@@ -133,7 +133,7 @@ def snapshot_record(rows: pl.DataFrame, **changes: Any) -> SnapshotRecord:
     values: dict[str, Any] = {
         "model": "default.phone-inspection",
         "as_of": TAKEN_AT,
-        "query": QUERY,
+        "query": query_of(tiny_resource()),
         "maturity_ms": 4000,
         "events": TableRead(uri="lake/events", delta_version=3, offsets={"c/events/0": 199}),
         "labels": TableRead(uri="lake/labels", delta_version=2, offsets={"c/labels/0": 199}),
