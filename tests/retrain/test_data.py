@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -28,7 +29,10 @@ from tidemill.training.frozen import freeze, frozen_folder
 from tidemill.training.snapshot import SnapshotRecord, snapshots_folder
 
 GRANT = Grant(run=RUN, token="token-1", expires_at=0, cause="initial", reason="enough labels")
-WINDOWS = {"image": ["brightness", "contrast"], "windows": [{"name": "seen", "agg": "count", "over": ["1h"]}]}
+WINDOWS: dict[str, list[Any]] = {
+    "image": ["brightness", "contrast"],
+    "windows": [{"name": "seen", "agg": "count", "over": ["1h"]}],
+}
 
 
 def nobody(request: Request, deadline_s: float) -> Decision:
@@ -110,12 +114,15 @@ class Fixed:
 
 @pytest.fixture
 def still(place: Place) -> Place:
-    return replace(place, clock=Fixed())
+    spread = {"name": "spread", "agg": "std", "of": "contrast", "over": ["1h"]}
+    features = {**WINDOWS, "windows": [SEEN, spread]}
+    return replace(place, clock=Fixed(), resource=tiny_resource(place.resource.metadata.name, features=features))
 
 
 def scattered(site: Site) -> None:
     """Many small files, events of one time among them, and labels of three people that differ."""
-    events = events_frame(240).with_columns(event_time=pl.col("event_time").dt.truncate("4s"))
+    contrast = (pl.col("offset") * 0.37) % 1
+    events = events_frame(240).with_columns(event_time=pl.col("event_time").dt.truncate("60s"), contrast=contrast)
     for part in events.iter_slices(40):
         site.fill(part)
     more = labels_frame(events.filter(pl.col("offset") % 5 == 0), after_s=9, source="c/labels/1", labeller="bob")
@@ -126,6 +133,7 @@ OTHER_PROCESS = """
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from tests.retrain.test_data import GRANT, Fixed, nobody
 from tidemill.core.clock import SystemClock
 from tidemill.retrain import data

@@ -12,7 +12,7 @@ from tidemill.core.clock import to_ms
 from tidemill.events.pictures import PictureStore
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.training import START, events_frame, labels_frame, tiny_resource
-from tidemill.training.dataset import MIN_TRAIN_ROWS, Known, content, labelled, reference_rows, split
+from tidemill.training.dataset import MIN_TRAIN_ROWS, Known, content, labelled, reference_rows, split, without
 
 LATER = to_ms(START + timedelta(days=1))
 
@@ -223,3 +223,31 @@ def test_entities_of_any_type_join_with_the_labels_text(kind: str) -> None:
     if kind == "int":
         events = events.with_columns(pl.col("entity").cast(pl.Int64))
     assert rows_of(resource, events, labels).height == 2
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_order_in_which_files_are_read_changes_nothing(seed: int) -> None:
+    windows = [{"name": "spread", "agg": "std", "of": "contrast", "over": ["1h"]}]
+    resource = tiny_resource(features={"image": ["brightness", "contrast"], "windows": windows})
+    events = events_frame(240).with_columns(
+        event_time=pl.col("event_time").dt.truncate("60s"), contrast=(pl.col("offset") * 0.37) % 1
+    )
+    labels = labels_frame(events)
+
+    def all_of(events: pl.DataFrame, labels: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        parts = split(rows_of(resource, events, labels), fresh_rows=60, known=None, seed=1)
+        seen = content(events.lazy(), parts, resource, PictureStore("none"), labels=labels.lazy())
+        return seen, reference_rows(events.lazy(), parts, resource)
+
+    rows, reference = all_of(events, labels)
+    again, same = all_of(*(frame.sample(fraction=1.0, shuffle=True, seed=seed) for frame in (events, labels)))
+    assert again.equals(rows)
+    assert same.equals(reference)
+
+
+def test_rows_that_are_kept_for_judging_stay_fresh_and_leave_training(resource: ContinualModel) -> None:
+    events = events_frame(100)
+    parts = split(rows_of(resource, events, labels_frame(events)), fresh_rows=30, known=None, seed=1)
+    left = without(parts, parts.gather([0, 10, 90]))
+    assert set(parts["event_id"]) - set(left["event_id"]) == {"e0", "e10"}
+    assert left["offset"].is_sorted()
