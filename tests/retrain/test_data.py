@@ -29,10 +29,8 @@ from tidemill.training.frozen import freeze, frozen_folder
 from tidemill.training.snapshot import SnapshotRecord, snapshots_folder
 
 GRANT = Grant(run=RUN, token="token-1", expires_at=0, cause="initial", reason="enough labels")
-WINDOWS: dict[str, list[Any]] = {
-    "image": ["brightness", "contrast"],
-    "windows": [{"name": "seen", "agg": "count", "over": ["1h"]}],
-}
+SEEN = {"name": "seen", "agg": "count", "over": ["1h"]}
+WINDOWS: dict[str, list[Any]] = {"image": ["brightness", "contrast"], "windows": [SEEN]}
 
 
 def nobody(request: Request, deadline_s: float) -> Decision:

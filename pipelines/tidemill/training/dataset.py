@@ -27,10 +27,12 @@ from tidemill.training.resolved import resolve
 from tidemill.training.windows import with_windows
 
 __all__ = [
+    "KEY",
     "MIN_TRAIN_ROWS",
     "REPLAY_SHARE",
     "Known",
     "Labelled",
+    "by_event",
     "content",
     "labelled",
     "query_of",
@@ -50,7 +52,8 @@ _WINDOWS_QUERY = (
 )
 """What is added to the query where there are window features."""
 
-_KEY = ["entity", "event_id"]
+KEY = ["entity", "event_id"]
+"""The columns that name an event."""
 _EVENT_COLUMNS = ["source", "offset", "entity", "event_id", "event_time", "available_at"]
 _ROW = ["source", "offset"]
 
@@ -113,26 +116,26 @@ def labelled(
     """
     moment = pl.lit(as_of).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
     after = pl.duration(milliseconds=round(resource.spec.labels.maturity.after.total_seconds() * 1000))
-    said = _by_event(labels, predictions).filter(pl.col("label_at") <= moment).collect()
+    said = by_event(labels, predictions).filter(pl.col("label_at") <= moment).collect()
     mature = (
         events.select(_EVENT_COLUMNS)
         .with_columns(pl.col("entity").cast(pl.String))
         .filter(pl.col("available_at") + after <= moment)
-        .join(said.lazy().select(_KEY).unique(), on=_KEY, how="semi")
+        .join(said.lazy().select(KEY).unique(), on=KEY, how="semi")
         # An event that its sender repeated is one row: the copy that arrived last.
         .sort("available_at", "source", "offset")
-        .unique(_KEY, keep="last", maintain_order=True)
+        .unique(KEY, keep="last", maintain_order=True)
         .collect()
     )
-    found = resolve(said.join(mature.select(_KEY), on=_KEY, how="semi"), rule_of(resource.spec.labels))
+    found = resolve(said.join(mature.select(KEY), on=KEY, how="semi"), rule_of(resource.spec.labels))
     rows = (
-        mature.join(found.labels, on=_KEY)
+        mature.join(found.labels, on=KEY)
         .with_columns(ready_at=pl.max_horizontal(pl.col("available_at") + after, "label_at"))
         .sort("event_time", "source", "offset")
     )
     valid = pl.Series([parse_label(text, resource) is not None for text in rows["label"]], dtype=pl.Boolean)
     invalid = [text for text in rows.filter(~valid)["label"] if not states_new_class(text, resource)]
-    disputed = mature.join(found.disputed, on=_KEY, how="semi").select(*_KEY, "event_time").sort("event_time", *_KEY)
+    disputed = mature.join(found.disputed, on=KEY, how="semi").select(*KEY, "event_time").sort("event_time", *KEY)
     return Labelled(rows.filter(valid), len(invalid), disputed, found.words)
 
 
@@ -144,7 +147,7 @@ def without(parts: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
         kept: entity and event_id of the rows of a frozen dataset that versions are judged on.
     """
     train = pl.col("part") != "fresh"
-    taken = parts.filter(train).join(kept.select(_KEY), on=_KEY, how="semi").select("source", "offset")
+    taken = parts.filter(train).join(kept.select(KEY), on=KEY, how="semi").select("source", "offset")
     return parts.join(taken, on=["source", "offset"], how="anti", maintain_order="left")
 
 
@@ -249,8 +252,15 @@ def reference_rows(
     )
 
 
-def _by_event(labels: pl.LazyFrame, predictions: pl.LazyFrame | None) -> pl.LazyFrame:
-    """Labels with the event that they are about."""
+def by_event(labels: pl.LazyFrame, predictions: pl.LazyFrame | None) -> pl.LazyFrame:
+    """Labels with the event that they are about.
+
+    Columns entity, event_id, labeller, label_source, label_offset, label (JSON), label_at.
+
+    Args:
+        labels: the lake's labels; what is refused, or says why something was picked, is left out.
+        predictions: the lake's predictions, through which labels by prediction id find their event.
+    """
     columns = {"label_source": "source", "label_offset": "offset", "label": "value", "label_at": "available_at"}
     named = labels.select(
         "entity", "event_id", "prediction_id", "labeller", **{new: pl.col(old) for new, old in columns.items()}
