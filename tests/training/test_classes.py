@@ -16,7 +16,7 @@ from tidemill.core.clock import to_ms
 from tidemill.core.errors import InvalidInput
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.training import START, events_frame, labels_frame, tiny_resource
-from tidemill.training.classes import held_out, new_classes, ready_from, stated
+from tidemill.training.classes import fresh_rows, new_classes, ready_from, stated
 from tidemill.training.dataset import Known, labelled, split
 from tidemill.training.user_code import load_codec, load_trainer, takes_classes
 from tidemill.training.weights import load_weights, save_weights
@@ -86,38 +86,11 @@ def test_a_class_counts_as_far_as_labellers_agree(conflict: str, count: int) -> 
     assert found(events, labels, resource) == {"dent": expected}
 
 
-def test_training_learns_the_label_that_counts() -> None:
-    events = events_frame(3)
-    labels = pl.concat(
-        [
-            spoken(events, "ann", "ok", "ok", "ok", after_s=1, first=0),
-            spoken(events, "bob", "ok", "scratch", "scratch", after_s=2, first=10),
-            spoken(events.head(2), "cho", "scratch", "ok", after_s=3, first=20),
-        ]
-    )
-
-    def learnt(conflict: str) -> list[str]:
-        rows, _ = labelled(events.lazy(), labels.lazy(), judged_by(conflict), as_of=LATER)
-        return [json.loads(text)["defect"] for text in rows["label"]]
-
-    assert learnt("last") == ["scratch", "ok", "scratch"]
-    assert learnt("majority") == ["ok", "ok", "scratch"]
-    assert learnt("unanimous") == []
-
-
-def test_a_labeller_who_thinks_again_counts_once() -> None:
-    events = events_frame(1)
-    words = [("ann", "scratch"), ("ann", "scratch"), ("bob", "ok"), ("cho", "ok")]
-    labels = [spoken(events, who, what, after_s=n, first=n) for n, (who, what) in enumerate(words)]
-    rows, _ = labelled(events.lazy(), pl.concat(labels).lazy(), judged_by("majority"), as_of=LATER)
-    assert rows["label"].to_list() == said("ok")
-
-
 def test_rows_of_an_adopted_class_are_new_whenever_they_were_labelled(resource: ContinualModel) -> None:
     events = events_frame(600)
     labels = labels_frame(events, value=said(*("dent" if n < 30 else "ok" for n in range(600))))
     grown = resource.with_classes(["ok", "scratch", "dent"])
-    rows, _ = labelled(events.lazy(), labels.lazy(), grown, as_of=LATER)
+    rows = labelled(events.lazy(), labels.lazy(), grown, as_of=LATER).rows
     known = Known({"c/events/0": 499}, {"c/labels/0": 499}, LATER - 1)
     adopted = ready_from(rows, grown, ("dent",), LATER)
     new = split(adopted, fresh_rows=50, known=known, seed=1).filter(pl.col("part") == "new")
@@ -130,27 +103,27 @@ def test_rows_of_an_adopted_class_are_new_whenever_they_were_labelled(resource: 
 def test_half_of_a_new_class_is_trained_on_however_new_it_is(resource: ContinualModel) -> None:
     events = events_frame(300)
     words = ["dent" if number >= 200 and number % 5 == 0 else "ok" for number in range(300)]
-    rows, _ = labelled(
+    rows = labelled(
         events.lazy(),
         labels_frame(events, value=said(*words)).lazy(),
         resource.with_classes(["ok", "scratch", "dent"]),
         as_of=LATER,
-    )
+    ).rows
     assert resource.spec.gates.fresh.rows == 60
-    assert held_out(rows, resource, ()) == 60
-    held = held_out(rows, resource, ("dent",))
+    assert fresh_rows(rows, resource, ()) == 60
+    held = fresh_rows(rows, resource, ("dent",))
     assert held == 54  # the tenth of twenty stands at 245, and is trained on
     assert rows.head(300 - held)["label"].to_list().count(said("dent")[0]) == 10
 
 
 @given(st.lists(st.sampled_from(["ok", "scratch", "dent"]), min_size=1, max_size=80))
-def test_never_more_rows_are_held_out_than_declared_and_at_least_half_a_new_class_is_trained_on(
+def test_never_more_rows_are_newest_than_declared_and_at_least_half_a_new_class_is_trained_on(
     words: list[str],
 ) -> None:
     resource = tiny_resource(gates={"fresh": {"rows": 30}})
     rows = pl.DataFrame({"label": said(*words)})
     adopted = ("dent",) if "dent" in words else ()
-    held = held_out(rows, resource, adopted)
+    held = fresh_rows(rows, resource, adopted)
     assert 0 <= held <= min(30, len(words))
     trained = words[: len(words) - held].count("dent")
     assert trained >= words.count("dent") / 2

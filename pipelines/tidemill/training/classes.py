@@ -18,7 +18,7 @@ from tidemill.core.errors import InvalidInput
 from tidemill.spec.model import ContinualModel
 from tidemill.training.dataset import KEY, by_event, labelled
 
-__all__ = ["held_out", "new_classes", "ready_from", "stated"]
+__all__ = ["fresh_rows", "new_classes", "ready_from", "stated"]
 
 
 def stated(
@@ -56,7 +56,7 @@ def stated(
     keys = by_event(named, predictions).select(KEY).unique().collect().lazy()
     texts = events.with_columns(pl.col("entity").cast(pl.String)).join(keys, on=KEY, how="semi")
     grown = resource.with_classes((*known, *names))
-    rows, _ = labelled(texts, _about(labels, keys, predictions), grown, as_of=as_of, predictions=predictions)
+    rows = labelled(texts, _about(labels, keys, predictions), grown, as_of=as_of, predictions=predictions).rows
     counts = Counter(_said(rows, resource))
     return {name: counts[name] for name in names if counts[name]}
 
@@ -81,7 +81,7 @@ def ready_from(rows: pl.DataFrame, resource: ContinualModel, adopted: Sequence[s
     return rows.with_columns(ready_at=pl.when(is_adopted).then(moment).otherwise("ready_at"))
 
 
-def held_out(rows: pl.DataFrame, resource: ContinualModel, adopted: Sequence[str]) -> int:
+def fresh_rows(rows: pl.DataFrame, resource: ContinualModel, adopted: Sequence[str]) -> int:
     """How many of the newest rows are the fresh ones: `gates.fresh.rows`, or fewer.
 
     A class that has just appeared is among the newest rows alone; at least half of its examples are trained on.
