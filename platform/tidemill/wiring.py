@@ -221,7 +221,7 @@ class Local:
             driver=driver,
             registry=self.registry,
             labelled=LabelledCount(self.settings.lake_uri, model, self.clock),
-            new_classes=NewClassCount(self.settings.lake_uri, model, self.clock),
+            new_classes=NewClassCount(self.settings.lake_uri, lambda: self.store.get(model).resource, self.clock),
             close=close,
         )
         return Loop(model, self.store, parts, self.clock)

@@ -1,6 +1,5 @@
 """How many labelled events there are, counted in a real lake."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,13 +7,13 @@ import polars as pl
 import pytest
 
 from tidemill.control.labelled import LabelledCount, NewClassCount
+from tidemill.control.state import Version
 from tidemill.core.clock import to_ms
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.sources import Source
 from tidemill.outcomes.tables import LABELS
-from tidemill.spec.model import ContinualModel
 from tidemill.testing.clock import ManualClock
-from tidemill.testing.loop import LoopBench, example_resource
+from tidemill.testing.loop import example_resource
 
 MODEL = "default.a"
 START = datetime(2026, 1, 2, tzinfo=UTC)
@@ -34,7 +33,8 @@ class Lake:
         self.uri = str(folder)
         self.clock = ManualClock(START)
         self.count = LabelledCount(self.uri, MODEL, self.clock)
-        self.count_new = NewClassCount(self.uri, MODEL, self.clock)
+        self.resource = example_resource()
+        self.count_new = NewClassCount(self.uri, lambda: self.resource, self.clock)
         self._offsets = {"events": -1, "labels": -1}
 
     def events(self, *ids: str) -> None:
@@ -58,7 +58,8 @@ class Lake:
         labels = {"fields": [{"name": "defect", "type": "class"}], "maturity": {"after": "0s"}, "conflict": conflict}
         prediction = {"type": "classification", "classes": list(known or ("ok", "scratch"))}
         self.clock.advance(2)
-        return dict(self.count_new(example_resource(labels=labels, prediction=prediction), ""))
+        self.resource = example_resource(MODEL.removeprefix("default."), labels=labels, prediction=prediction)
+        return dict(self.count_new(Version(version="v1", artifact="", since=0)))
 
     def _append(self, name: str, schema: dict[str, pl.DataType], rows: list[dict[str, object]]) -> None:
         source = Source("c", name, 0)
@@ -142,24 +143,6 @@ def test_a_new_class_is_counted_as_far_as_labellers_agree(lake: Lake) -> None:
     assert lake.new(conflict="last") == {"dent": 2}
     lake.labels("2", value='{"defect": "dent"}', labeller="bob")
     assert lake.new(conflict="unanimous") == {"dent": 3}
-
-
-def test_a_tick_counts_new_classes_where_a_run_may_start_for_them() -> None:
-    asked: list[str] = []
-
-    def count(resource: ContinualModel, champion: str) -> dict[str, int]:
-        asked.append(champion)
-        return {"dent": 1}
-
-    bench = LoopBench(example_resource(triggers={"newClass": {"minExamples": 50}, "volume": {"newLabels": 1000}}))
-    bench.loop.parts = replace(bench.loop.parts, new_classes=count)
-    bench.tick()
-    assert asked == []
-    bench.bootstrap()
-    bench.tick()
-    champion = bench.status.champion
-    assert champion is not None
-    assert set(asked) == {champion.artifact}
 
 
 def test_it_counts_at_most_once_a_second(lake: Lake) -> None:

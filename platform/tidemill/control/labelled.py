@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import polars as pl
 
 from tidemill.artifacts.classes import as_known
+from tidemill.control.state import Version
 from tidemill.core.clock import Clock, from_ms, to_ms
 from tidemill.core.errors import NotFound
 from tidemill.events.lake import LakeTable, table_uri
@@ -73,29 +74,31 @@ class LabelledCount:
 
 
 class NewClassCount:
-    """Counts events of classes that a model's champion does not know, as `LabelledCount` does. One thread."""
+    """Counts events of classes that a version does not know, as `LabelledCount` does. One thread.
 
-    def __init__(self, lake: str, model: str, clock: Clock) -> None:
-        self._tables = [LakeTable(table_uri(lake, model, name)) for name in ("events", "labels", "predictions")]
-        self._clock = clock
-        self._kept = _Kept[tuple[ContinualModel, str], dict[str, int]](clock)
+    Args:
+        lake: folder or URI of the lake.
+        resource: the model, as it is declared when it is asked for.
+        clock: the time.
+    """
 
-    def __call__(self, resource: ContinualModel, champion: str) -> Mapping[str, int]:
-        """Mature labelled events by such a class, as far as labellers agree on them. Raises `Unavailable`.
+    def __init__(self, lake: str, resource: Callable[[], ContinualModel], clock: Clock) -> None:
+        self._lake, self._resource, self._clock = lake, resource, clock
+        self._kept = _Kept[str, dict[str, int]](clock)
 
-        Args:
-            resource: as declared.
-            champion: URI of the champion's artifact.
-        """
-        return self._kept.answer((resource, champion), self._counted)
+    def __call__(self, version: Version) -> Mapping[str, int]:
+        """Mature labelled events by such a class, as far as labellers agree on them. Raises `Unavailable`."""
+        return self._kept.answer(version.artifact, self._counted)
 
-    def _counted(self, asked: tuple[ContinualModel, str]) -> dict[str, int]:
-        events, labels, predictions = self._tables
+    def _counted(self, artifact: str) -> dict[str, int]:
+        resource = self._resource()
+        names = ("events", "labels", "predictions")
+        events, labels, predictions = (LakeTable(table_uri(self._lake, resource.id, name)) for name in names)
         try:
             return stated(
                 events.scan(),
                 labels.scan(),
-                as_known(*asked),
+                as_known(resource, artifact),
                 as_of=to_ms(self._clock.now()),
                 least=1,
                 predictions=predictions.scan() if predictions.exists else None,
