@@ -13,6 +13,7 @@ from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
 from tidemill.training.checks import check
 from tidemill.training.dataset import QUERY, WINDOWS_QUERY, content, labelled, reference_rows, split
+from tidemill.training.labels import label_class, parse_label
 from tidemill.training.snapshot import (
     Snapshot,
     SnapshotRecord,
@@ -36,7 +37,12 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
     before = champion_snapshot(grant) if resource.spec.model.warm_start else None
     seed = int.from_bytes(hashlib.sha256(grant.run.encode()).digest()[:4])
     parts = split(
-        rows, fresh_rows=resource.spec.gates.fresh.rows, known=before.record.seen() if before else None, seed=seed
+        rows,
+        fresh_rows=resource.spec.gates.fresh.rows,
+        known=before.record.seen() if before else None,
+        seed=seed,
+        replay=resource.spec.model.replay,
+        class_of=lambda label: label_class(parse_label(label, resource) or {}, resource),
     )
     pictures = picture_store(place.lake, resource)
     seen = content(events, parts, resource, pictures, labels=labels, predictions=predictions, as_of=as_of)
