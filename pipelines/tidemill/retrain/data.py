@@ -16,6 +16,7 @@ from tidemill.training.checks import check
 from tidemill.training.classes import fresh_rows, ready_from
 from tidemill.training.dataset import Labelled, content, labelled, query_of, reference_rows, split, without
 from tidemill.training.frozen import find_snapshot, frozen_folder, open_frozen
+from tidemill.training.labels import label_class, parse_label
 from tidemill.training.snapshot import (
     Snapshot,
     SnapshotRecord,
@@ -64,7 +65,12 @@ def _taken(place: Place, grant: Grant) -> Snapshot:
     before = champion_snapshot(grant) if resource.spec.model.warm_start else None
     seed = int.from_bytes(hashlib.sha256(grant.run.encode()).digest()[:4])
     parts = split(
-        rows, fresh_rows=fresh_rows(rows, resource, adopted), known=before.record.seen() if before else None, seed=seed
+        rows,
+        fresh_rows=fresh_rows(rows, resource, adopted),
+        known=before.record.seen() if before else None,
+        seed=seed,
+        replay=resource.spec.model.replay,
+        class_of=lambda label: label_class(parse_label(label, resource) or {}, resource),
     )
     kept = _frozen(place, grant)
     chosen = parts if kept is None else without(parts, kept.frame())

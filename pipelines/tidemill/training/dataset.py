@@ -4,32 +4,30 @@
     mature                     the event arrived at least `maturity.after` ago
     fresh                      the newest rows by event time: the gate's, never trained on
     new                        not known to the champion's snapshot
-    replay                     a seeded sample of the older ones, so that what was learnt is kept
+    replay                     a seeded sample of the older ones (`replay`), so that what was learnt is kept
 
 What a model sees of a row is the event itself (fields, picture statistics) and its window features: those that were
 logged with its first prediction, else those of the event's time (`tidemill.training.windows`).
-
-Experience replay against forgetting: Rolnick et al., Experience Replay for Continual Learning (2019).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-import numpy as np
 import polars as pl
 
 from tidemill.events.pictures import DIGEST_COLUMN, PictureStore
 from tidemill.outcomes.conflict import rule_of
+from tidemill.spec.loop import Replay
 from tidemill.spec.model import ContinualModel
 from tidemill.training.labels import parse_label, states_new_class
+from tidemill.training.replay import draw_replay, replay_rows
 from tidemill.training.resolved import resolve
 from tidemill.training.windows import with_windows
 
 __all__ = [
     "KEY",
     "MIN_TRAIN_ROWS",
-    "REPLAY_SHARE",
     "Known",
     "Labelled",
     "by_event",
@@ -41,8 +39,6 @@ __all__ = [
     "without",
 ]
 
-REPLAY_SHARE = 0.3
-"""Share of the training rows that are replayed, where there are enough older ones."""
 MIN_TRAIN_ROWS = 500
 """Older rows are replayed beyond their share until training has this many: warm starts on a handful overfit."""
 
@@ -152,7 +148,13 @@ def without(parts: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
 
 
 def split(
-    rows: pl.DataFrame, *, fresh_rows: int, known: Known | None, seed: int, replay_share: float = REPLAY_SHARE
+    rows: pl.DataFrame,
+    *,
+    fresh_rows: int,
+    known: Known | None,
+    seed: int,
+    replay: Replay = Replay(),  # noqa: B008 - frozen
+    class_of: Callable[[str], str | None] = lambda label: None,
 ) -> pl.DataFrame:
     """The rows that are used, each with its `part`: `new`, `replay` or `fresh`.
 
@@ -161,16 +163,17 @@ def split(
         fresh_rows: how many of the newest are held out.
         known: what the champion's snapshot could see; None: all rows are new.
         seed: of the replay sample.
-        replay_share: share of the training rows that are replayed.
+        replay: which older rows are learnt from again, and what share of the training rows they are.
+        class_of: what a label (JSON) states, for a replay that is balanced by it.
     """
     held = min(fresh_rows, rows.height)
     older, fresh = rows.head(rows.height - held), rows.tail(held)
     is_new = pl.lit(True) if known is None else ~_seen_by(known)
     new, pool = older.filter(is_new), older.filter(~is_new)
-    wanted = max(round(new.height * replay_share / (1 - replay_share)), MIN_TRAIN_ROWS - new.height)
-    size = min(wanted, pool.height)
-    drawn = np.sort(np.random.default_rng(seed).choice(pool.height, size=size, replace=False)) if size else None
-    parts = [(new, "new"), (pool.clear() if drawn is None else pool[drawn], "replay"), (fresh, "fresh")]
+    size = replay_rows(replay, new=new.height, least=MIN_TRAIN_ROWS)
+    classes = [class_of(label) for label in pool["label"]] if replay.strategy == "classBalanced" else None
+    drawn = draw_replay(replay, pool.height, size, seed=seed, classes=classes)
+    parts = [(new, "new"), (pool[drawn], "replay"), (fresh, "fresh")]
     return pl.concat([part.with_columns(part=pl.lit(name)) for part, name in parts]).sort(
         "event_time", "source", "offset"
     )
