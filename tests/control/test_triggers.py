@@ -51,7 +51,8 @@ def test_a_cause_within_the_cooldown_is_told_with_what_is_left_of_it(bench: Loop
     bench.signal()
     bench.clock.advance(59)
     bench.tick(4)
-    hindrance, cause = why_not(bench)
+    hindrance, cause, volume = why_not(bench)
+    assert volume == "0 of 1,000 new labels since the champion's data"
     assert hindrance == "the cooldown of 5m has 4m left"
     assert cause == "there is a cause: brightness fell from 0.62 to 0.41"
 
@@ -73,6 +74,7 @@ def test_a_paused_model_says_so_first(bench: LoopBench) -> None:
     assert why_not(bench) == (
         "the model is paused (spec.paused)",
         "there is a cause: brightness fell from 0.62 to 0.41",
+        "0 of 1,000 new labels since the champion's data",
     )
 
 

@@ -55,6 +55,7 @@ def fit(
     *,
     seed: int,
     weights: bytes | None = None,
+    new_classes: int = 0,
     checkpoint: Path | None = None,
     device: str | None = None,
     progress: Callable[[Epoch], None] = lambda epoch: None,
@@ -68,6 +69,7 @@ def fit(
         labels: label values, one per row.
         seed: of weights, shuffling and the module's own randomness.
         weights: safetensors to start from (warm start).
+        new_classes: how many classes the trainer's module has more than the weights (`load_weights`).
         checkpoint: written after each epoch; training goes on from it where it is of the same seed and rows.
         device: torch's name for it; default: CUDA, then MPS, then the CPU.
         progress: called after each epoch.
@@ -83,7 +85,7 @@ def fit(
     with user_code(trainer, "module"):
         module = trainer.module().to(where)
     if weights is not None:
-        load_weights(module, weights)
+        load_weights(module, weights, new_classes=new_classes)
     source = TensorSource(codec, rows, labels)
     count = _epochs(trainer, len(source))
     # The same data and seed under the same name: what is left of an earlier try is its own beginning.

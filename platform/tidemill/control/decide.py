@@ -9,9 +9,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from tidemill.control.grants import claim, failed, finished, follow_run
+from tidemill.control.hindrances import note_agreement
 from tidemill.control.rollouts import ask_rollout, move_traffic, propose
+from tidemill.control.schedule import follow_schedule
+from tidemill.control.signals import note_signals
 from tidemill.control.state import LoopStatus, Phase
-from tidemill.control.triggers import note_signals, retrain, start_due_run
+from tidemill.control.triggers import retrain, start_due_run
 from tidemill.control.turn import Observed, Turn
 from tidemill.core.clock import from_ms, to_ms
 from tidemill.events.records import Decision
@@ -51,6 +54,8 @@ def decide(resource: ContinualModel, status: LoopStatus, observed: Observed, now
     """
     turn = Turn(resource=resource, status=status, observed=observed, now=now)
     turn = note_signals(turn)
+    turn = note_agreement(turn)
+    turn = follow_schedule(turn)
     turn = answer_requests(turn)
     turn = follow_run(turn)
     turn = move_traffic(turn)

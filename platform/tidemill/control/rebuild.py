@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tidemill.control import hindrances, schedule
 from tidemill.control.decide import new_status
-from tidemill.control.state import KEPT_DECISIONS, Drift, Grant, LoopStatus, Run, Version
-from tidemill.control.triggers import newest
+from tidemill.control.signals import newest
+from tidemill.control.state import KEPT_DECISIONS, Agreed, Drift, Grant, LoopStatus, Run, Schedule, Version
 from tidemill.control.turn import Observed, Turn
 from tidemill.core.clock import to_ms
 from tidemill.events.records import Decision, Signal
@@ -46,7 +47,7 @@ def rebuild(resource: ContinualModel, traces: Traces, now: datetime) -> LoopStat
     champion = _champion(traces)
     if not said and champion is None:
         return new_status(now)
-    rollout = _rollout(said)
+    rollout, starts = _rollout(said), _starts(said)
     status = LoopStatus(
         created_at=said[0].time if said else to_ms(now),
         champion=champion,
@@ -57,6 +58,9 @@ def rebuild(resource: ContinualModel, traces: Traces, now: datetime) -> LoopStat
         rollout=rollout,
         traffic=_traffic(champion, rollout),
         drift=_drift(traces, champion),
+        starts=hindrances.kept_starts(starts, resource),
+        schedule=_schedule(said, starts),
+        agreement=_agreement(said),
         quiet_from=max((one.time for one in said if one.kind in _RUN_ENDS | _ROLLOUT_ENDS), default=None),
         decisions=tuple(said[-KEPT_DECISIONS:]),
     )
@@ -122,6 +126,32 @@ def _run(said: Sequence[Decision]) -> Run | None:
         return run
     grant = Grant(token=str(figures["token"]), granted_at=last.time, expires_at=int(figures["expires_at"]))
     return msgspec.structs.replace(run, grant=grant)
+
+
+def _starts(said: Sequence[Decision]) -> list[int]:
+    """When the runs started, in order: those that control started, and those that claimed by themselves."""
+    begun: dict[str, int] = {}
+    for one in said:
+        if one.kind in {"start-run", "grant"}:
+            begun.setdefault(one.subject, int(one.figures.get("started_at", one.time)))
+    return sorted(begun.values())
+
+
+def _schedule(said: Sequence[Decision], starts: Sequence[int]) -> Schedule | None:
+    """The schedule that was declared last, as far as the runs since have answered it."""
+    declared = next((one for one in reversed(said) if one.kind == schedule.DECISION), None)
+    if declared is None or not declared.figures:
+        return None
+    found: Schedule | None = msgspec.convert(declared.figures, Schedule)
+    for start in starts:
+        found = schedule.answered(found, start)
+    return found
+
+
+def _agreement(said: Sequence[Decision]) -> Agreed | None:
+    """What the labellers' agreement was when it last began to hold runs, or no longer did; newer words may follow."""
+    last = next((one for one in reversed(said) if one.kind in {hindrances.HOLD, hindrances.RELEASE}), None)
+    return None if last is None else msgspec.convert(last.figures, Agreed)
 
 
 def _run_of(decision: Decision) -> str:

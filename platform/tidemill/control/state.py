@@ -14,6 +14,7 @@ from tidemill.rollout.driver import TrafficSeen, TrafficWanted
 from tidemill.rollout.machine import RolloutState
 
 __all__ = [
+    "Agreed",
     "Cause",
     "Drift",
     "Grant",
@@ -21,6 +22,7 @@ __all__ = [
     "Offsets",
     "Phase",
     "Run",
+    "Schedule",
     "Seen",
     "Version",
     "decode_status",
@@ -37,6 +39,8 @@ Cause = Literal[
 
 KEPT_DECISIONS = 30
 KEPT_ANSWERS = 256
+KEPT_STARTS = 64
+"""Starts of runs that are kept at least, for the budget."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -96,6 +100,27 @@ class Drift(_Part, frozen=True, kw_only=True):
     """The newest state of each quantity, such as a reference that is too small."""
 
 
+class Schedule(_Part, frozen=True, kw_only=True):
+    """Where the loop is in its declared schedule: what fell due before it was declared, or was changed, is no cause."""
+
+    cron: str
+    timezone: str
+    due: int | None
+    """The next firing, or the first that no run has answered yet; None: there is none in the next 50 years."""
+
+
+class Agreed(_Part, frozen=True, kw_only=True):
+    """The newest word on how far labellers agree."""
+
+    through: int
+    """End of the time it is of."""
+    alpha: float | None
+    least: float
+    """`labels.minAgreement`, as it was then."""
+    trusted: bool | None
+    """False: no run starts by itself. None: nothing can be said, and nothing is held."""
+
+
 class Seen(_Part, frozen=True, kw_only=True):
     """What was observed last. For people only: nothing is decided from it, and it may be some seconds old."""
 
@@ -103,6 +128,8 @@ class Seen(_Part, frozen=True, kw_only=True):
     traffic: TrafficSeen = TrafficSeen()
     labelled: int | None = None
     """Labelled events that count to the next run: all for the first, else those new since the champion's data."""
+    new_classes: dict[str, int] = {}
+    """Labelled events by class that the champion does not know."""
     rollout: dict[str, float | int | str | None] = {}
     """How the rollout stands: outcomes so far, e-values and what they need."""
     troubles: tuple[str, ...] = ()
@@ -128,6 +155,11 @@ class LoopStatus(_Part, frozen=True, kw_only=True):
     drift: Drift = Drift()
     quiet_from: int | None = None
     """When the last run or its rollout ended: the cooldown counts from here."""
+    starts: tuple[int, ...] = ()
+    """When the last runs started, whoever asked for them: the budget counts these."""
+    schedule: Schedule | None = None
+    """The declared schedule, as far as it is answered; None: none is declared."""
+    agreement: Agreed | None = None
     requests: Offsets = {}
     """What was consumed of `.requests`."""
     signals: Offsets = {}
