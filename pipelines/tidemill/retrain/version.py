@@ -10,7 +10,7 @@ import polars as pl
 from tidemill.artifacts import Manifest, PredictionShape, local_folder, read, verify, write
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import NotFound, UserCodeError
-from tidemill.evaluation.scoring import Evaluation, Scores, losses_of, score
+from tidemill.evaluation.scoring import Evaluation, Scores, losses_of
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
 from tidemill.spec.model import DriftTrigger
@@ -76,22 +76,30 @@ def train(place: Place, grant: Grant, snapshot: Snapshot, *, checkpoint: Path | 
 
 
 def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
-    """Candidate and champion on the snapshot's fresh rows."""
+    """Candidate and champion on the snapshot's fresh rows, and what else the declared gates look at."""
+    from tidemill.evaluation.answering import classes_of, rows_of, score
     from tidemill.training.predictor import OnnxModel
 
     resource = snapshot.record.resource(place.resource)
     fresh = snapshot.frame().filter(pl.col("part") == "fresh")
     rows, labels = rows_and_labels(fresh, resource, snapshot.record.service)
+    classes = classes_of(resource)
 
     def scores(folder: Path) -> Scores:
-        model = OnnxModel(folder, threads=_THREADS)
-        return score(model, rows, labels, prediction=resource.spec.prediction, fields=resource.spec.labels.fields)
+        return score(OnnxModel(folder, threads=_THREADS), rows, labels, resource)
 
     candidate = scores(place.version_folder(grant.run))
     champion = scores(local_folder(grant.champion_artifact)) if grant.champion_artifact else None
     against = f", champion {grant.champion}: {champion.mean:.4f}" if champion else ""
     print(f"error on {len(rows)} fresh rows: {candidate.mean:.4f}{against}", flush=True)
-    return Evaluation(candidate=candidate, champion=champion, snapshot=snapshot.digest)
+    return Evaluation(
+        candidate=candidate,
+        champion=champion,
+        snapshot=snapshot.digest,
+        kind=resource.spec.prediction.type,
+        classes=classes.names if classes else (),
+        rows=rows_of(fresh, labels, resource),
+    )
 
 
 def _written(folder: Path, snapshot: Snapshot) -> Manifest | None:
