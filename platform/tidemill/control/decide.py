@@ -20,7 +20,7 @@ from tidemill.spec.model import ContinualModel
 __all__ = ["Decided", "Observed", "decide", "new_status"]
 
 
-_PRESSING = frozenset({"retrain", "claim", "abort", "pause", "resume", "promote"})
+_PRESSING = frozenset({"retrain", "claim", "abort", "pause", "resume", "approve", "promote"})
 _STALE_MS = 10 * 60_000
 """Who asks waits for minutes at most. A request found later, after an outage, is about a world that is gone."""
 
@@ -74,6 +74,7 @@ def answer_requests(turn: Turn) -> Turn:
         "abort": ask_rollout,
         "pause": ask_rollout,
         "resume": ask_rollout,
+        "approve": ask_rollout,
         "promote": ask_rollout,
     }
     for request in turn.observed.requests:
@@ -91,6 +92,10 @@ def _phase(status: LoopStatus) -> Phase:
     if status.champion is None:
         return "Bootstrapping"
     if status.rollout is not None:
-        phases: dict[str, Phase] = {"promoting": "Promoting", "rolling-back": "RollingBack"}
+        phases: dict[str, Phase] = {
+            "awaiting-approval": "AwaitingApproval",
+            "promoting": "Promoting",
+            "rolling-back": "RollingBack",
+        }
         return phases.get(status.rollout.phase, "Canary")
     return "Serving" if status.run is None else "Retraining"

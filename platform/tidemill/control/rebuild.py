@@ -156,10 +156,12 @@ def _rollout(said: Sequence[Decision]) -> RolloutState | None:
 def _moved(state: RolloutState, move: Decision) -> RolloutState:
     """The state after one of its moves was decided."""
     changes: dict[str, Any] = {}
-    if move.kind == "set-traffic":
+    if move.kind == "await-approval":
+        changes = {"phase": "awaiting-approval", "phase_since": move.time}
+    elif move.kind in {"set-traffic", "approve"}:
         full = move.figures.get("weight") == 100
         changes = {"phase": "promoting" if full else "canary", "phase_since": move.time, "reason": move.reason}
-        changes |= {"figures": move.figures} if full else {}
+        changes |= {"figures": move.figures} if full else {"judged_since": move.time}
     elif move.kind == "step-began":
         # One that is still open was interrupted, and nobody knows when: nothing in it counts.
         closed = tuple(span for span in state.spans if span.until is not None)

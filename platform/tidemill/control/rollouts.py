@@ -49,11 +49,11 @@ def propose(turn: Turn, request: Request) -> Turn:
 
 
 def ask_rollout(turn: Turn, request: Request) -> Turn:
-    """A person or a program asks to abort, pause, resume or promote the rollout under way."""
+    """A person or a program asks to approve, abort, pause, resume or promote the rollout under way."""
     rollout = turn.status.rollout
     if rollout is None:
         return turn.say("refuse", request.request_id, "no rollout is under way", answers=request)
-    kind = cast('Literal["abort", "pause", "resume", "promote"]', request.kind)
+    kind = cast('Literal["abort", "pause", "resume", "approve", "promote"]', request.kind)
     reason = str(request.arguments.get("reason") or "")
     try:
         state, moves = machine.asked(rollout, kind, by=request.by, reason=reason, now=turn.now)
@@ -67,7 +67,7 @@ def move_traffic(turn: Turn) -> Turn:
     rollout, traffic = turn.status.rollout, turn.observed.traffic
     if rollout is None or traffic is None:
         return turn
-    if turn.resource.spec.paused and rollout.phase in {"starting", "canary"}:
+    if turn.resource.spec.paused and rollout.phase in {"starting", "awaiting-approval", "canary"}:
         return turn  # what was decided before is still brought to its end
     state, moves = machine.advance(rollout, Observation(traffic=traffic, evidence=turn.observed.evidence), turn.now)
     return _moved(turn, state, moves)

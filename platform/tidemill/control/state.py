@@ -30,7 +30,7 @@ __all__ = [
 Offsets = dict[str, int]
 """The next offset to read, by source: a topic made anew under the same name starts from its beginning."""
 
-Phase = Literal["Bootstrapping", "Serving", "Retraining", "Canary", "Promoting", "RollingBack"]
+Phase = Literal["Bootstrapping", "Serving", "Retraining", "AwaitingApproval", "Canary", "Promoting", "RollingBack"]
 Cause = Literal[
     "initial", "schedule", "concept", "drift", "performance", "volume", "newClass", "combined", "manual", "pipeline"
 ]

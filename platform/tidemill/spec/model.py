@@ -26,6 +26,7 @@ from tidemill.spec.inputs import (
 )
 from tidemill.spec.loop import (
     Analysis,
+    Guards,
     ModelCode,
     PredictionLogging,
     Replay,
@@ -51,6 +52,7 @@ __all__ = [
     "Features",
     "FreshGate",
     "Gates",
+    "Guards",
     "LabelField",
     "Labels",
     "Maturity",

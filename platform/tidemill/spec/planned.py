@@ -5,8 +5,6 @@ __all__ = ["FIELDS", "VALUES"]
 FIELDS = {
     "spec.model.image": "cluster",
     "spec.model.resources": "cluster",
-    "spec.rollout.approval": "rollout",
-    "spec.rollout.guards": "rollout",
     "spec.rollout.cohorts": "rollout",
     "spec.rollout.shadow": "rollout",
     "spec.rollout.watch": "rollout",
