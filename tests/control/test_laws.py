@@ -97,6 +97,8 @@ ACTIONS: dict[str, Callable[[LoopBench], object]] = {
     "pause": lambda bench: bench.write("pause"),
     "resume": lambda bench: bench.write("resume"),
     "promote": lambda bench: bench.write("promote"),
+    "revert": lambda bench: bench.write("revert"),
+    "half a day": lambda bench: bench.clock.advance(12 * 3600),
     "approve": lambda bench: bench.write("approve"),
     "declare that approval is needed": lambda bench: bench.declare(example_resource(rollout={"approval": "required"})),
     "declare paused": lambda bench: bench.declare(example_resource(paused=True)),

@@ -97,7 +97,7 @@ def test_drift_leads_to_a_candidate_and_its_promotion(serving: LoopBench) -> Non
     serving.signal("brightness")
     serving.tick()
     new = candidate(serving)
-    serving.judged_until(lambda status: status.phase == "Serving", {old: 0.4, new: 0.05})
+    serving.judged_until(lambda status: status.phase == "Watching", {old: 0.4, new: 0.05})
     assert champion(serving) == new
     assert serving.registry.aliases(serving.resource.id) == {"champion": new, "previous": old}
     assert [one.share for one in serving.driver.observe().revisions] == [100]
@@ -242,7 +242,7 @@ def test_a_rollout_is_paused_and_resumed(serving: LoopBench) -> None:
     assert serving.status.rollout is not None
     assert serving.status.rollout.weight == 5
     serving.ask("resume")
-    serving.judged_until(lambda status: status.phase == "Serving", {old: 0.4, new: 0.05})
+    serving.judged_until(lambda status: status.phase == "Watching", {old: 0.4, new: 0.05})
     assert champion(serving) == new
 
 

@@ -471,7 +471,7 @@ def test_the_time_that_people_take_is_not_taken_from_the_rollout() -> None:
     story.tick(59)
     assert story.phase == "canary"
     story.tick(2)
-    assert story.phase == "rolling-back"
+    assert story.state.result == "rolled back"
 
 
 def test_a_candidate_that_waits_can_be_aborted_and_nothing_else_is_approved() -> None:

@@ -11,6 +11,7 @@ import msgspec
 from tidemill.core.errors import Corrupt
 from tidemill.events.records import Decision, Signal
 from tidemill.rollout.driver import TrafficSeen, TrafficWanted
+from tidemill.rollout.late import RolloutWatch
 from tidemill.rollout.machine import RolloutState
 
 __all__ = [
@@ -30,7 +31,10 @@ __all__ = [
 Offsets = dict[str, int]
 """The next offset to read, by source: a topic made anew under the same name starts from its beginning."""
 
-Phase = Literal["Bootstrapping", "Serving", "Retraining", "AwaitingApproval", "Canary", "Promoting", "RollingBack"]
+Phase = Literal[
+    "Bootstrapping", "Serving", "Watching", "Retraining", "AwaitingApproval", "Canary", "Promoting", "RollingBack"
+]
+"""`Watching` is `Serving` while labels that come late may still bring back the version before."""
 Cause = Literal[
     "initial", "schedule", "concept", "drift", "performance", "volume", "newClass", "combined", "manual", "pipeline"
 ]
@@ -123,6 +127,8 @@ class LoopStatus(_Part, frozen=True, kw_only=True):
     stopping: tuple[str, ...] = ()
     """Runs that lost their right and are to be ended."""
     rollout: RolloutState | None = None
+    watching: RolloutWatch | None = None
+    """The rollout that made the champion, while labels that come late may still bring back `previous`."""
     traffic: TrafficWanted = TrafficWanted()
     """The traffic that is wanted."""
     drift: Drift = Drift()
@@ -133,7 +139,7 @@ class LoopStatus(_Part, frozen=True, kw_only=True):
     signals: Offsets = {}
     """What was consumed of `.signals`."""
     outcomes: Offsets = {}
-    """Where the `.outcomes` of the rollout under way begin."""
+    """Where the `.outcomes` begin of the rollout under way, or of the one that is watched."""
     answered: tuple[str, ...] = ()
     """The requests answered last, so that one which is written twice is answered once."""
     outbox: tuple[Decision, ...] = ()

@@ -184,6 +184,7 @@ class Loop:
             outcomes_read=outcomes.read,
             history=outcomes.history,
             evidence=outcomes.evidence,
+            late=outcomes.late,
         )
         return observed, tuple(troubles)
 

@@ -60,12 +60,17 @@ def plan_for(
     offsets: Mapping[int, int],
     now: datetime,
     history: HistorySeen | None = None,
+    reverts: str = "",
 ) -> RolloutPlan:
-    """Fix everything that a verdict depends on. `offsets` are the next ones of `.outcomes`, by partition."""
+    """Fix everything that a verdict depends on.
+
+    `offsets` are the next ones of `.outcomes`, by partition. With `reverts` (why) the candidate is the version before,
+    which gets all requests as soon as it is ready again.
+    """
     history = history or HistorySeen()
     rollout, analysis = resource.spec.rollout, resource.spec.rollout.analysis
     timeout_ms = _ms(analysis.timeout)
-    weights = tuple(step.weight for step in rollout.steps) if champion else (100,)
+    weights = tuple(step.weight for step in rollout.steps) if champion and not reverts else (100,)
     window_ms = _window_ms(history.per_second, weights[0], timeout_ms)
     return RolloutPlan(
         rollout=f"{candidate.name}-{to_ms(now)}",
@@ -83,7 +88,8 @@ def plan_for(
         control=resource.spec.labels.control,
         error_guard=rollout.guards.errors,
         latency_guard_ms=None if rollout.guards.latency_p99 is None else rollout.guards.latency_p99 / _MILLISECOND,
-        approval=rollout.approval == "required" and champion is not None,
+        approval=rollout.approval == "required" and champion is not None and not reverts,
+        reverts=reverts,
         started_at=to_ms(now),
         timeout_ms=timeout_ms,
         on_timeout=analysis.on_timeout,
@@ -98,6 +104,8 @@ def start(plan: RolloutPlan) -> Advanced:
     name = plan.candidate.name
     if plan.champion is None:
         reason = f"{name} is the first version: it gets all traffic once it is ready"
+    elif plan.reverts:
+        reason = f"{name} is to replace {plan.champion.name} again: {plan.reverts}"
     else:
         steps = " → ".join(str(weight) for weight in plan.weights)
         reason = f"{name} is to replace {plan.champion.name}: {steps} %, margin {plan.margin:g}, risk {plan.risk:g}"
@@ -164,6 +172,7 @@ def _starting(state: RolloutState, observation: Observation, now: int) -> Advanc
         return state, ()
     if plan.champion is None or (plan.weights[0] == 100 and not plan.approval):
         reason = "there is nothing to compare it with" if plan.champion is None else "the only step is 100 %"
+        reason = plan.reverts or reason
         return _promote(state, f"{plan.candidate.name} is ready and {reason}", {}, now)
     if plan.approval:
         reason = f"{plan.candidate.name} is ready and waits for a person: `tidemill rollout approve`, or abort"
@@ -293,7 +302,7 @@ def _promoting(state: RolloutState, observation: Observation, now: int) -> Advan
     figures = state.figures | {
         "weight": 100,
         "artifact": candidate.artifact,
-        "previous": state.plan.champion.name if state.plan.champion else None,
+        "previous": state.plan.champion.name if state.plan.champion and not state.plan.reverts else None,
         "took_s": (now - state.plan.started_at) / 1000,
     }
     return _told(state, "promote", f"all requests now go to {candidate.name}: {state.reason}", figures)

@@ -88,8 +88,8 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
 
     Kinds: `start-rollout` (figures: the plan), `await-approval`, `approve`, `set-traffic` (a share is asked for),
     `step-began` (it is seen), `go-on`, `hold`, `pause`, `resume`, `roll-back` (decided), `rolled-back` (seen),
-    `promote` (all traffic is seen on the candidate; figures: `artifact`). `number` counts the rollout's moves from 1, so
-    that the same move gets the same id after a crash.
+    `promote` (all traffic is seen on the candidate; figures: `artifact`). `number` counts the rollout's moves from 1,
+    so that the same move gets the same id after a crash.
     """
 
     number: int

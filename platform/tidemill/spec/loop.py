@@ -15,6 +15,7 @@ __all__ = [
     "PredictionLogging",
     "Replay",
     "Rollout",
+    "RolloutWatch",
     "Serving",
     "Step",
 ]
@@ -78,6 +79,13 @@ class Guards(Part):
     """Largest 99th percentile of the candidate's answers, over several looks."""
 
 
+class RolloutWatch(Part):
+    """The time after a promotion in which labels that come late may still bring back the version before."""
+
+    for_: Annotated[Duration, Field(gt=timedelta(0), alias="for")] = timedelta(days=1)
+    """Its length: the rollout's outcomes are judged once more with the labels of this age."""
+
+
 class Rollout(Part):
     """How traffic moves to a candidate."""
 
@@ -94,6 +102,8 @@ class Rollout(Part):
     """What it is judged on."""
     guards: Guards = Guards()
     """What ends it at once."""
+    watch: RolloutWatch | None = RolloutWatch()
+    """After the promotion; null: what was promoted stays."""
 
     @model_validator(mode="after")
     def _steps_rise_to_100(self) -> "Rollout":

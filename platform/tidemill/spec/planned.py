@@ -7,7 +7,7 @@ FIELDS = {
     "spec.model.resources": "cluster",
     "spec.rollout.cohorts": "rollout",
     "spec.rollout.shadow": "rollout",
-    "spec.rollout.watch": "rollout",
+    "spec.rollout.watch.holdback": "rollout",
     "spec.serving.replicas": "serving",
     "spec.serving.driver": "serving",
     "spec.serving.serviceAccountName": "serving",
