@@ -44,7 +44,8 @@ def propose(turn: Turn, request: Request) -> Turn:
         now=turn.now,
         history=turn.observed.history,
     )
-    state, (first, *others) = machine.start(plan)
+    power = machine.power_of(turn.resource, turn.observed.history) if champion else None
+    state, (first, *others) = machine.start(plan, power)
     first = _with_cause(first, run, gate_verdicts(request))
     turn = _end_watch(turn, f"{version.version} is the next candidate")
     turn = end_run(turn).change(candidate=version, outcomes=turn.observed.outcomes_read)

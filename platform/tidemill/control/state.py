@@ -11,6 +11,7 @@ import msgspec
 from tidemill.core.errors import Corrupt
 from tidemill.events.records import Decision, Signal
 from tidemill.rollout.driver import TrafficSeen, TrafficWanted
+from tidemill.rollout.history import HistorySeen
 from tidemill.rollout.late import RolloutWatch
 from tidemill.rollout.machine import RolloutState
 
@@ -107,6 +108,8 @@ class Seen(_Part, frozen=True, kw_only=True):
     traffic: TrafficSeen = TrafficSeen()
     labelled: int | None = None
     """Labelled events that count to the next run: all for the first, else those new since the champion's data."""
+    history: HistorySeen = HistorySeen()
+    """The champion's outcomes: how many, how fast, how often wrong."""
     rollout: dict[str, float | int | str | None] = {}
     """How the rollout stands: outcomes so far, e-values and what they need."""
     troubles: tuple[str, ...] = ()

@@ -206,6 +206,7 @@ class Loop:
             at=last.at,
             traffic=observed.traffic or last.traffic,
             labelled=observed.labelled if observed.labelled is not None else last.labelled,
+            history=observed.history,
             rollout=machine.progress(status.rollout, observed.evidence) if status.rollout else {},
             troubles=troubles,
         )

@@ -23,6 +23,7 @@ from tidemill.rollout.driver import RevisionSeen
 from tidemill.rollout.guard import fault
 from tidemill.rollout.history import HistorySeen
 from tidemill.rollout.plan import RolloutPlan, Span, Version
+from tidemill.rollout.power import Power, power_of
 from tidemill.rollout.state import Counters, Move, Observation, Phase, RolloutState, wanted
 from tidemill.rollout.verdict import judge
 from tidemill.spec.model import ContinualModel
@@ -32,12 +33,14 @@ __all__ = [
     "HistorySeen",
     "Move",
     "Observation",
+    "Power",
     "RolloutPlan",
     "RolloutState",
     "Version",
     "advance",
     "asked",
     "plan_for",
+    "power_of",
     "progress",
     "start",
     "wanted",
@@ -98,8 +101,8 @@ def plan_for(
     )
 
 
-def start(plan: RolloutPlan) -> Advanced:
-    """Begin: the candidate is started and gets nothing until it is ready."""
+def start(plan: RolloutPlan, power: Power | None = None) -> Advanced:
+    """Begin: the candidate is started and gets nothing until it is ready. `power` is told with it."""
     state = RolloutState(plan=plan, phase="starting", phase_since=plan.started_at)
     name = plan.candidate.name
     if plan.champion is None:
@@ -109,6 +112,7 @@ def start(plan: RolloutPlan) -> Advanced:
     else:
         steps = " → ".join(str(weight) for weight in plan.weights)
         reason = f"{name} is to replace {plan.champion.name}: {steps} %, margin {plan.margin:g}, risk {plan.risk:g}"
+        reason += f"; {power.words()}" if power else ""
     return _told(state, "start-rollout", reason, msgspec.to_builtins(plan, str_keys=True))
 
 
