@@ -173,7 +173,7 @@ def test_the_story_goes_on_after_the_loss(story: Story) -> None:
         bench.propose(bench.answer(f"{run}-claim") if asked else bench.claim(run))
         bench.tick(2)
     old, new = shares(bench)
-    bench.judged_until(lambda status: status.phase == "Serving", {old: 0.4, new: 0.05})
+    bench.judged_until(lambda status: status.phase == "Watching", {old: 0.4, new: 0.05})
     assert shares(bench) == [new]
 
 

@@ -222,16 +222,16 @@ def test_with_all_a_run_waits_until_each_has_a_cause() -> None:
 
 
 def test_at_least_two_of_three_and_either_kind_of_drift_is_one() -> None:
-    three = {"volume": {"newLabels": 100}, "drift": DRIFT, "newClass": {"minExamples": 5}}
+    three = {"volume": {"newLabels": 100}, "drift": DRIFT, "newClass": {"minExamples": 10}}
     bench = declared(**three, combine={"atLeast": 2})
     bench.signal()
     risen = bench.signal("error", kind="concept", subject="errors", message="error rose")
     assert bench.tick(9).run is None
-    bench.new_classes = {"fold": 5}
+    bench.new_classes = {"fold": 10}
     bench.tick()
     cause, reason = started_for(bench)
     assert (cause, bench.status.run and bench.status.run.since) == ("combined", risen.since)
-    assert reason.startswith("error rose; brightness fell from 0.62 to 0.41; 5 examples of 'fold'")
+    assert reason.startswith("error rose; brightness fell from 0.62 to 0.41; 10 examples of 'fold'")
 
 
 def test_all_of_one_trigger_is_that_trigger() -> None:
