@@ -49,7 +49,15 @@ VENDORS = {
     "apprise": {"alerts.apprise_child"},
     "onnxruntime": {"training.session"},
     "onnx": {"training.export"},
-    "torch": {"training.export", "training.fit", "training.optimizer", "training.protocols", "training.weights"},
+    "torch": {
+        "training.checkpoint",
+        "training.device",
+        "training.export",
+        "training.fit",
+        "training.optimizer",
+        "training.protocols",
+        "training.weights",
+    },
     "kubernetes": set[str](),
 }
 
