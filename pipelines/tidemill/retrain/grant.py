@@ -10,7 +10,7 @@ from tidemill.evaluation.gates import GateVerdict, encode_verdicts
 from tidemill.events.records import Decision, Request
 from tidemill.retrain.place import Place
 
-__all__ = ["Grant", "claim", "new_run", "propose", "tell_failed", "tell_refused"]
+__all__ = ["Grant", "claim", "propose", "tell_failed", "tell_refused"]
 
 CLAIM_WITHIN_S = 60.0
 ANSWER_WITHIN_S = 30.0
@@ -32,11 +32,6 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     cause: str = ""
     reason: str = ""
     skip_gates: bool = False
-
-
-def new_run(place: Place) -> str:
-    """An id for a run that nobody named: from the KFP UI, for instance."""
-    return place.clock.now().strftime("r%Y%m%d-%H%M%S")
 
 
 def claim(place: Place, run: str, *, reason: str, force: bool, skip_gates: bool, by: str = "pipeline") -> Grant | None:

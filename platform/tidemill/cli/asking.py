@@ -37,10 +37,15 @@ def retrain(
     skip_gates: Annotated[
         bool, typer.Option("--skip-gates", help="Let the version pass whatever its gates say; shown as such.")
     ] = False,
+    snapshot: Annotated[
+        str, typer.Option(help="Digest of a snapshot, or name of a frozen dataset, to learn from again.")
+    ] = "",
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Start a run now; the cooldown does not apply. Exit status 4 if control refuses, with its reason."""
-    _ask(name, "retrain", {"reason": reason, "force": force, "skip_gates": skip_gates}, output)
+    asked: dict[str, str | int | float | bool | None] = {"reason": reason, "snapshot": snapshot}
+    asked |= {"force": force, "skip_gates": skip_gates}
+    _ask(name, "retrain", asked, output)
 
 
 def status(name: Name, output: OutputOption = Output.TABLE) -> None:

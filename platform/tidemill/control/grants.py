@@ -64,9 +64,12 @@ def start_run(
         since=since,
         force=by is not None and forced(by),
         skip_gates=bool(arguments.get("skip_gates")),
+        snapshot=str(arguments.get("snapshot") or ""),
+        image=turn.resource.spec.model.image or "",
     )
     turn = _begun(turn, run).change(last_run=run.run)
     more = {"cause": cause, "by": run.by, "since": since, "force": run.force, "skip_gates": run.skip_gates}
+    more |= {"snapshot": run.snapshot, "image": run.image}
     return turn.say("start-run", run.run, reason, figures | more, answers=by)
 
 

@@ -125,6 +125,8 @@ def _run(said: Sequence[Decision]) -> Run | None:
         since=figures.get("since"),
         force=bool(figures.get("force")),
         skip_gates=bool(figures.get("skip_gates")),
+        snapshot=str(figures.get("snapshot", "")),
+        image=str(figures.get("image", "")),
         ours=bool(figures.get("ours", True)),
     )
     if last.kind == "start-run":

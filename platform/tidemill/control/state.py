@@ -83,6 +83,10 @@ class Run(_Part, frozen=True, kw_only=True):
     """Event time from which the drift grew that caused it."""
     force: bool = False
     skip_gates: bool = False
+    snapshot: str = ""
+    """Digest of a snapshot, or name of a frozen dataset, to learn from again; empty: a new one."""
+    image: str = ""
+    """What its steps run in on a cluster; empty: the pipeline's own."""
     ours: bool = True
     """Whether control starts it; False for one that claimed by itself, from the KFP UI for instance."""
     grant: Grant | None = None

@@ -21,6 +21,11 @@ __all__ = [
 ]
 
 
+ImageName = Annotated[
+    str, Field(pattern=r"^[a-z0-9][a-z0-9._/:@-]{0,254}$", examples=["registry.example/inspection:1"])
+]
+
+
 class Replay(Part):
     """Which older rows a run learns from again, so that what was learnt is kept."""
 
@@ -34,6 +39,8 @@ class Replay(Part):
 class ModelCode(Part):
     """The user's two classes, and where the first version comes from."""
 
+    image: ImageName | None = None
+    """The image with these classes, which the steps of a run and the versions run in; on a cluster alone."""
     codec: ImportPath
     """`module:Class` of the Codec: row to tensors, outputs to answer. Must import without torch."""
     trainer: ImportPath

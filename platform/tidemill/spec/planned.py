@@ -3,7 +3,6 @@
 __all__ = ["FIELDS", "VALUES"]
 
 FIELDS = {
-    "spec.model.image": "cluster",
     "spec.model.resources": "cluster",
     "spec.rollout.cohorts": "rollout",
     "spec.rollout.shadow": "rollout",

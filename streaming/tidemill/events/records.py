@@ -315,7 +315,7 @@ class Signal(Record, frozen=True, kw_only=True):
 class Request(Record, frozen=True, kw_only=True):
     """Something that a pipeline step, a person or a program asks of control.
 
-    `kind` and `arguments`: `retrain` {reason, force, skip_gates}; `claim` {run, reason, force, skip_gates,
+    `kind` and `arguments`: `retrain` {reason, force, skip_gates, snapshot}; `claim` {run, reason, force, skip_gates,
     requested_by}; `propose` {run, token, version, gates}; `failed` {run, token, step, error}; `finished`
     {run, token}; `abort` {reason}; `pause`; `resume`; `approve` {reason}; `promote` {reason};
     `revert` {reason}.
