@@ -1,6 +1,7 @@
 """The steps snapshot and validate: from the lake to a dataset that is fit to learn from."""
 
 import hashlib
+from pathlib import Path
 
 import polars as pl
 
@@ -12,9 +13,10 @@ from tidemill.ingest.tables import picture_store
 from tidemill.retrain.classes import classes_of_run, needs_classes
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
-from tidemill.training.checks import check
+from tidemill.training.checks import enforce, judge_data
 from tidemill.training.classes import fresh_rows, ready_from
-from tidemill.training.dataset import Labelled, content, labelled, query_of, reference_rows, split, without
+from tidemill.training.data_verdict import DataVerdict
+from tidemill.training.dataset import KEY, Labelled, content, labelled, query_of, reference_rows, split, without
 from tidemill.training.frozen import find_snapshot, frozen_folder, open_frozen
 from tidemill.training.labels import label_class, parse_label
 from tidemill.training.snapshot import (
@@ -26,8 +28,6 @@ from tidemill.training.snapshot import (
 )
 
 __all__ = ["champion_snapshot", "open_from", "snapshot", "validate"]
-
-_KEY = ["entity", "event_id"]
 
 
 def snapshot(place: Place, grant: Grant, wanted: str = "") -> Snapshot:
@@ -72,7 +72,8 @@ def _taken(place: Place, grant: Grant) -> Snapshot:
         replay=resource.spec.model.replay,
         class_of=lambda label: label_class(parse_label(label, resource) or {}, resource),
     )
-    kept = _frozen(place, grant)
+    folder = snapshots_folder(place.version_folder(grant.run))
+    kept = _frozen(place, folder)
     chosen = parts if kept is None else without(parts, kept.frame())
     held_out, parts = parts.height - chosen.height, chosen
     pictures = picture_store(place.lake, resource)
@@ -99,7 +100,6 @@ def _taken(place: Place, grant: Grant) -> Snapshot:
         frozen=kept.digest if kept else None,
         held_out=held_out,
     )
-    folder = snapshots_folder(place.version_folder(grant.run))
     reference = reference_rows(events, parts, resource, since=since)
     written = write_snapshot(folder, frame, reference, record, _words(found, parts))
     print(f"snapshot {written.digest}: {record.rows}, reference of {reference.height} events", flush=True)
@@ -110,11 +110,21 @@ def _taken(place: Place, grant: Grant) -> Snapshot:
     return written
 
 
-def validate(place: Place, taken: Snapshot) -> None:
-    """Raise `InvalidInput` with every reason why this is no dataset to learn from."""
+def validate(place: Place, taken: Snapshot, *, skip: bool = False) -> tuple[DataVerdict, ...]:
+    """The verdict of each data gate; with `skip` they are shown and, but for a few, not enforced.
+
+    Raises `InvalidInput` with every reason why this is no dataset to learn from.
+    """
     if place.resource.spec.triggers.new_class is not None:
         needs_classes(place.resource)
-    check(taken.frame(), taken.record, taken.record.resource(place.resource))
+    kept = _frozen(place, taken.folder.parent)
+    frozen = None if kept is None else kept.frame().select(KEY)
+    verdicts = judge_data(taken, taken.record.resource(place.resource), frozen=frozen, skip=skip)
+    for verdict in verdicts:
+        words = {None: "not applicable", True: "passed", False: "refused"}[verdict.passed]
+        print(f"gate {verdict.gate}: {words}: {verdict.reason}", flush=True)
+    enforce(verdicts)
+    return verdicts
 
 
 def open_from(place: Place, grant: Grant, digest: str) -> Snapshot:
@@ -135,13 +145,16 @@ def champion_snapshot(grant: Grant) -> Snapshot | None:
         return None
 
 
-def _frozen(place: Place, grant: Grant) -> Snapshot | None:
-    """The frozen dataset that versions are judged on; None where the resource names none, or it is not made yet."""
+def _frozen(place: Place, snapshots: Path) -> Snapshot | None:
+    """The frozen dataset that versions are judged on; None where the resource names none, or it is not made yet.
+
+    It lies beside the model's snapshots.
+    """
     gate = place.resource.spec.gates.frozen
     if gate is None:
         return None
     try:
-        return open_frozen(frozen_folder(place.version_folder(grant.run)), gate.dataset)
+        return open_frozen(frozen_folder(snapshots), gate.dataset)
     except NotFound as error:
         print(f"{error.message}: no row is kept from training for it", flush=True)
         return None
@@ -153,8 +166,8 @@ def _words(found: Labelled, parts: pl.DataFrame) -> pl.DataFrame:
     disputed = found.disputed
     if not newest.is_empty():
         disputed = disputed.filter(pl.col("event_time") >= newest.min())
-    events = pl.concat([parts.select(_KEY), disputed.select(_KEY)])
-    return found.words.join(events, on=_KEY, how="semi", maintain_order="left")
+    events = pl.concat([parts.select(KEY), disputed.select(KEY)])
+    return found.words.join(events, on=KEY, how="semi", maintain_order="left")
 
 
 def _read(place: Place, name: str) -> tuple[pl.LazyFrame, TableRead]:

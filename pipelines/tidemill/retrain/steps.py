@@ -87,7 +87,8 @@ def validate(model: str, granted: str, taken: str) -> None:
     with _step("validate", model, granted) as place:
         from tidemill.retrain import data
 
-        data.validate(place, data.open_from(place, _read(granted, Grant), _digest(taken)))
+        grant = _read(granted, Grant)
+        data.validate(place, data.open_from(place, grant, _digest(taken)), skip=grant.skip_gates)
 
 
 def train(model: str, granted: str, taken: str, candidate: str) -> dict[str, Any]:
@@ -177,6 +178,7 @@ def _step(name: str, model: str, granted: str | None = None) -> Iterator[Place]:
         _time(name, place.clock.monotonic() - begun)
     except _RunOver as over:
         print(f"{name} does nothing: {over.message}", file=sys.stderr, flush=True)
+        _progress(name, error=over.message)
         raise
     except Exception as error:
         message = error.message if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}"
