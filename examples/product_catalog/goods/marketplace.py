@@ -76,8 +76,8 @@ class Marketplace:
         self.resource, self.clock = resource, ManualClock(start)
         self.lake, self._root = str(folder / "lake"), str(folder / "artifacts")
         self.shares: dict[str, float] = {}
-        self.examples: dict[str, int] = {}
-        """Examples of new classes, as they were counted last."""
+        self.enough: dict[str, datetime] = {}
+        """By new class: when `minExamples` were first counted."""
         self.run_seconds: dict[str, float] = {}
         self._on_decision, self._told = on_decision, 0
         self._rng = np.random.default_rng(seed)
@@ -212,8 +212,11 @@ class Marketplace:
             self._log.judged.append(figures(self.resource, self.lake, through))
 
     def _counted(self, champion: Version) -> Mapping[str, int]:
-        self.examples = dict(self._count(champion))
-        return self.examples
+        found, wanted = self._count(champion), self.resource.spec.triggers.new_class
+        for kind, count in found.items():
+            if wanted is not None and count >= wanted.min_examples:
+                self.enough.setdefault(kind, self.clock.now())
+        return found
 
     def _tick(self) -> LoopStatus:
         self.status = self._loop.tick()

@@ -1,6 +1,6 @@
 """One day of the marketplace: two kinds of products appear, about the first of which the desks differ for a while."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
@@ -89,18 +89,11 @@ def tell(folder: Path, resource: ContinualModel, *, seed: int = 1, say: Callable
     market = Marketplace(folder, resource, seed=seed, start=START, on_decision=day.decision)
     market.archive(HISTORY, _SHARES)
     market.shares = dict(_SHARES)
-    trigger = resource.spec.triggers.new_class
-    least = trigger.min_examples if trigger else 0
-    enough: dict[str, datetime] = {}
     promoted: dict[str, str] = {}
 
     def until(minute: float) -> None:
         while market.clock.now() < START + timedelta(minutes=minute):
             status = market.turn()
-            for kind, count in market.examples.items():
-                if count >= least and kind not in enough:
-                    enough[kind] = market.clock.now()
-                    day.tell(enough[kind], f"{count} examples of {kind} are there, {least} are needed")
             if status.champion is not None and status.phase == "Serving":
                 promoted.setdefault(status.champion.version, status.champion.artifact)
 
@@ -122,7 +115,7 @@ def tell(folder: Path, resource: ContinualModel, *, seed: int = 1, say: Callable
     versions = _versions(market, list(promoted), seed)
     final = market.model(list(promoted)[-1])
     arrivals = [
-        _arrival(kind, since, day, enough, market, list(promoted), _recall(final.version, kind, market, seed))
+        _arrival(kind, since, day, market, list(promoted), _recall(final.version, kind, market, seed))
         for kind, since in (("smartwatch", watches), ("earbuds", buds))
     ]
     return Result(
@@ -138,7 +131,6 @@ def _arrival(
     kind: str,
     since: datetime,
     day: _Day,
-    enough: Mapping[str, datetime],
     market: Marketplace,
     versions: Sequence[str],
     recall: float,
@@ -147,11 +139,12 @@ def _arrival(
     at = next(at for at, one in day.decided if one.kind == "promote" and one.subject == knows)
     held = day.first("hold-runs", since)
     released = day.first("release-runs", held) if held is not None else None
-    begin = max(enough[kind], released or enough[kind])
+    enough = market.enough[kind]
+    begin = max(enough, released or enough)
     return Arrival(
         kind=kind,
         listed_from=since.isoformat(),
-        enough_at=enough[kind].isoformat(),
+        enough_at=enough.isoformat(),
         held_from=held.isoformat() if held else None,
         released_at=released.isoformat() if released else None,
         promoted_at=at.isoformat(),
