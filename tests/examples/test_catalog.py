@@ -6,12 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tidemill.core.clock import to_ms
+from tidemill.ingest.parse import EventParser
+from tidemill.labels.parse import read_label
 from tidemill.spec.load import load
+from tidemill.testing.clock import ManualClock
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "product_catalog"
 sys.path.insert(0, str(EXAMPLE))
 
-from goods.desks import DESKS, Desks  # noqa: E402 -- the path comes first
+from goods import live  # noqa: E402 -- the path comes first
+from goods.desks import DESKS, Desks  # noqa: E402
 from goods.model import Codec  # noqa: E402
 from goods.products import DECLARED, KINDS, draw  # noqa: E402
 from goods.story import tell  # noqa: E402
@@ -41,6 +46,34 @@ def test_the_codec_numbers_the_classes_that_it_is_told() -> None:
     codec.classes = (*DECLARED, "smartwatch")
     assert codec.targets([{"kind": "smartwatch"}, {"kind": "other"}])["kind"].tolist() == [5, 0]
     assert codec.decode({"scores": np.eye(6)[[5]] * 9})[0]["class"] == "smartwatch"
+
+
+class Writer:
+    """Keeps what is sent, by topic."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.sent: dict[str, list[bytes]] = {}
+
+    def send(self, topic: str, record: bytes, **_: object) -> None:
+        self.sent.setdefault(topic, []).append(record)
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_what_a_running_stack_is_sent_are_events_and_labels_of_its_resource(monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, resource, clock = Writer(), load(EXAMPLE / "model.yaml"), ManualClock()
+    monkeypatch.setattr(live, "RecordWriter", lambda *_, **__: writer)
+    with live.Market(resource, kafka="", endpoint="http://127.0.0.1:1", seed=1, clock=clock) as market:
+        market.archive(20, {"phone": 1.0})
+        market.run(10.0, 1.0, {"smartwatch": 1.0})
+    events = [EventParser(resource).parse(value, to_ms(clock.now())) for value in writer.sent[resource.events_topic]]
+    assert len({event.event_id for event in events}) == 20 + market.listed == 30
+    labels = [read_label(value, resource.spec.labels.fields) for value in writer.sent[resource.labels_topic]]
+    assert {label.event_id for label in labels} == {event.event_id for event in events}
+    assert {label.value["kind"] for label in labels if label.value} <= {"phone", "smartwatch", "other"}
+    assert market.answered == 0  # nobody answers, and listing goes on
 
 
 @pytest.mark.slow
