@@ -18,7 +18,8 @@ from goods.story import tell
 from tidemill.cli.output import say, show_error
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import InvalidInput, TidemillError
-from tidemill.core.settings import load_settings
+from tidemill.core.settings import Settings, load_settings
+from tidemill.core.telemetry import setup_logging
 from tidemill.spec.load import load
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -28,6 +29,7 @@ RESOURCE = Path(__file__).with_name("model.yaml")
 @app.command()
 def story(seed: int = 1) -> None:
     """Let one day pass, and print what it showed as JSON at the end."""
+    setup_logging(Settings(log_level="warning"), "catalogue")
     with tempfile.TemporaryDirectory(prefix="catalogue-") as folder:
         result = tell(Path(folder), load(RESOURCE), seed=seed, say=say)
     typer.echo(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
