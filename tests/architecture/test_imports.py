@@ -44,11 +44,20 @@ VENDORS = {
     "kserve": {"serving.server", "serving.predictor"},
     "uvicorn": {"serving.server", "labels.feedback"},
     "fastapi": {"serving.server", "labels.api", "labels.feedback"},
+    "cronsim": {"control.schedule", "spec.triggers"},
     "cleanlab": {"labels.likely_errors"},
     "apprise": {"alerts.apprise_child"},
     "onnxruntime": {"training.session"},
     "onnx": {"training.export"},
-    "torch": {"training.export", "training.fit", "training.optimizer", "training.protocols", "training.weights"},
+    "torch": {
+        "training.checkpoint",
+        "training.device",
+        "training.export",
+        "training.fit",
+        "training.optimizer",
+        "training.protocols",
+        "training.weights",
+    },
     "kubernetes": set[str](),
 }
 

@@ -67,9 +67,8 @@ def train(model: str, granted: str, taken: str, candidate: str) -> dict[str, Any
         from tidemill.retrain import data, version
 
         grant = _read(granted, Grant)
-        folder = _run_folder()
-        checkpoint = folder / "checkpoint.safetensors" if folder else None
-        manifest = version.train(place, grant, data.open_from(place, grant, _digest(taken)), checkpoint=checkpoint)
+        taken_snapshot = data.open_from(place, grant, _digest(taken))
+        manifest = version.train(place, grant, taken_snapshot, tell=lambda words: _progress("train", progress=words))
         _write(candidate, manifest)
         return {"version": manifest.version, "artifact": place.version_uri(grant.run), "warm_from": manifest.warm_from}
 
@@ -153,9 +152,9 @@ def _tell(place: Place, granted: str, name: str, message: str) -> None:
         print(f"control could not be told: {error.message}", file=sys.stderr, flush=True)
 
 
-def _progress(step: str, *, error: str | None = None) -> None:
+def _progress(step: str, *, error: str | None = None, progress: str | None = None) -> None:
     if folder := _run_folder():
-        write_run(folder, RunSeen(run=folder.name, state="running", step=step, error=error))
+        write_run(folder, RunSeen(run=folder.name, state="running", step=step, error=error, progress=progress))
 
 
 def _time(step: str, seconds: float) -> None:

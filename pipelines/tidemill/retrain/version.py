@@ -1,7 +1,7 @@
 """The steps train and evaluate: from a snapshot to a version, and what it and the champion make of the fresh rows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,21 +10,41 @@ import polars as pl
 from tidemill.artifacts import Manifest, PredictionShape, local_folder, read, verify, write
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import NotFound, UserCodeError
-from tidemill.evaluation.scoring import Evaluation, Scores, losses_of, score
+from tidemill.evaluation.scoring import Evaluation, Scores, losses_of
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
 from tidemill.spec.model import DriftTrigger
+from tidemill.training.progress import CHECKPOINT_S, Telling
 from tidemill.training.snapshot import Snapshot, rows_and_labels
 
 __all__ = ["evaluate", "train"]
 
 _THREADS = 2
 _SAMPLE = 8
+_CHECKPOINT = ".checkpoint.safetensors"
 _WHAT = {"number": "drift", "category": "drift", "loss": "a rise"}
 
 
-def train(place: Place, grant: Grant, snapshot: Snapshot, *, checkpoint: Path | None = None) -> Manifest:
-    """Train on the snapshot and write the version's artifact. A version that is there already is taken as it is."""
+def train(
+    place: Place,
+    grant: Grant,
+    snapshot: Snapshot,
+    *,
+    tell: Callable[[str], None] = lambda words: None,
+    checkpoint_s: float = CHECKPOINT_S,
+) -> Manifest:
+    """Train on the snapshot and write the version's artifact. A version that is there already is taken as it is.
+
+    A training that was killed goes on from its checkpoint, which lies beside the artifact until that is written: so a
+    retry finds it, on one machine and, where versions are kept in a shared folder, on another machine.
+
+    Args:
+        place: the surroundings.
+        grant: of the run, whose version it is.
+        snapshot: what to learn from.
+        tell: how far it is, in words, at most once a second.
+        checkpoint_s: seconds between two checkpoints.
+    """
     from tidemill.training.classes import new_classes
     from tidemill.training.export import export
     from tidemill.training.fit import fit
@@ -33,8 +53,10 @@ def train(place: Place, grant: Grant, snapshot: Snapshot, *, checkpoint: Path | 
     from tidemill.training.weights import save_weights
 
     resource, folder = snapshot.record.resource(place.resource), place.version_folder(grant.run)
+    checkpoint = _checkpoint(folder)
     known = _written(folder, snapshot)
     if known is not None:
+        checkpoint.unlink(missing_ok=True)
         return known
     code, classes = resource.spec.model, resource.spec.prediction.classes
     codec, trainer = load_codec(code.codec, classes), load_trainer(code.trainer, classes)
@@ -56,7 +78,9 @@ def train(place: Place, grant: Grant, snapshot: Snapshot, *, checkpoint: Path | 
         weights=weights,
         new_classes=len(new),
         checkpoint=checkpoint,
-        progress=lambda epoch: print(epoch, flush=True),
+        checkpoint_s=checkpoint_s,
+        data=snapshot.digest,
+        progress=Telling(tell, place.clock),
     )
     exported = export(fitted.module, encode(codec, rows[:_SAMPLE]))
     manifest = Manifest(
@@ -72,26 +96,46 @@ def train(place: Place, grant: Grant, snapshot: Snapshot, *, checkpoint: Path | 
         outputs=exported.outputs,
     )
     files = {"model.onnx": exported.model, "weights.safetensors": save_weights(fitted.module)}
-    return write(folder, {**files, "reference.json": _reference(place, snapshot, files, manifest)}, manifest)
+    written = write(folder, {**files, "reference.json": _reference(place, snapshot, files, manifest)}, manifest)
+    checkpoint.unlink(missing_ok=True)
+    return written
 
 
 def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
-    """Candidate and champion on the snapshot's fresh rows."""
+    """Candidate and champion on the snapshot's fresh rows, and what else the declared gates look at."""
+    from tidemill.evaluation.answering import classes_of, rows_of, score
     from tidemill.training.predictor import OnnxModel
 
     resource = snapshot.record.resource(place.resource)
     fresh = snapshot.frame().filter(pl.col("part") == "fresh")
     rows, labels = rows_and_labels(fresh, resource, snapshot.record.service)
+    classes = classes_of(resource)
 
     def scores(folder: Path) -> Scores:
-        model = OnnxModel(folder, threads=_THREADS)
-        return score(model, rows, labels, prediction=resource.spec.prediction, fields=resource.spec.labels.fields)
+        return score(OnnxModel(folder, threads=_THREADS), rows, labels, resource)
 
     candidate = scores(place.version_folder(grant.run))
     champion = scores(local_folder(grant.champion_artifact)) if grant.champion_artifact else None
     against = f", champion {grant.champion}: {champion.mean:.4f}" if champion else ""
     print(f"error on {len(rows)} fresh rows: {candidate.mean:.4f}{against}", flush=True)
-    return Evaluation(candidate=candidate, champion=champion, snapshot=snapshot.digest)
+    return Evaluation(
+        candidate=candidate,
+        champion=champion,
+        snapshot=snapshot.digest,
+        kind=resource.spec.prediction.type,
+        classes=classes.names if classes else (),
+        rows=rows_of(fresh, labels, resource),
+    )
+
+
+def _checkpoint(folder: Path) -> Path:
+    """The place of a version's checkpoint. Those of other runs are removed: only one trains at a time, by its grant."""
+    own = folder.with_name(f".{folder.name}{_CHECKPOINT}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for other in folder.parent.glob(f".*{_CHECKPOINT}"):
+        if other != own:
+            other.unlink(missing_ok=True)
+    return own
 
 
 def _written(folder: Path, snapshot: Snapshot) -> Manifest | None:

@@ -51,7 +51,8 @@ class Trainer(Protocol):
 
     A method `optimizer(module) -> torch.optim.Optimizer` is optional; without it AdamW takes `learning_rate`, which
     falls along half a cosine in either case. So is a number `min_steps`: epochs go on until so many batches were seen,
-    because a few hundred new rows are few batches.
+    because a few hundred new rows are few batches. So is `deterministic`: False lets torch take algorithms that are
+    faster on a GPU and do not give the same weights each time.
     """
 
     epochs: int

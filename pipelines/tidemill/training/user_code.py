@@ -3,7 +3,9 @@
 Imports nothing heavy: serving comes through here, too.
 """
 
+import hashlib
 import importlib
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from typing import cast
 from tidemill.core.errors import TidemillError, UserCodeError
 from tidemill.training.protocols import Codec, Trainer
 
-__all__ = ["CLASSES", "load_codec", "load_trainer", "takes_classes", "user_code"]
+__all__ = ["CLASSES", "code_digest", "load_codec", "load_trainer", "takes_classes", "user_code"]
 
 CLASSES = "classes"
 """Attribute by which a Codec or a Trainer is told its classes."""
@@ -53,6 +55,19 @@ def _with_classes(instance: object, classes: Sequence[str]) -> object:
         with user_code(instance, CLASSES):
             setattr(instance, CLASSES, tuple(classes))
     return instance
+
+
+def code_digest(instance: object) -> str:
+    """SHA-256 of the source that an instance comes from: its module, or all of its package where it is in one."""
+    top = sys.modules[type(instance).__module__.partition(".")[0]]
+    folders = [Path(folder) for folder in getattr(top, "__path__", ())]
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
+    if not folders and (single := getattr(top, "__file__", None)):
+        files = [Path(single)]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _load(path: str, parts: tuple[str, ...]) -> object:

@@ -19,8 +19,11 @@ from tidemill.control.protocols import StoredModel
 from tidemill.control.state import LoopStatus, decode_status
 from tidemill.control.triggers import why_not_now
 from tidemill.core.errors import InvalidInput, NotFound
+from tidemill.rollout.history import HistorySeen
+from tidemill.rollout.power import Power, power_of
 from tidemill.spec.load import load
 from tidemill.spec.model import ContinualModel
+from tidemill.spec.quantities import format_duration
 from tidemill.wiring import Local, local
 
 __all__ = ["find", "known_status", "register"]
@@ -54,7 +57,10 @@ def validate(
     if resource.spec.features.windows:
         size = f"{row:,} bytes, {row / 1000:,.1f} GB for a million entities"
         lines.append(f"an online row takes up to about {size}, besides what Redis adds")
-    emit({"model": resource.id, "valid": True, "online_row_bytes": row}, output, *lines)
+    power = _power(file, resource, _stored(local(), resource.id))
+    if power is not None:
+        lines.append(power.words())
+    emit({"model": resource.id, "valid": True, "online_row_bytes": row, "power": power}, output, *lines)
 
 
 def apply(
@@ -143,6 +149,19 @@ def _stored(machine: Local, model: str) -> StoredModel | None:
         return machine.store.get(model)
     except (NotFound, InvalidInput):
         return None
+
+
+def _power(file: Path, resource: ContinualModel, stored: StoredModel | None) -> Power | None:
+    """What a rollout would need, by what is known of the champion; refused where its timeout cannot be met."""
+    known = known_status(stored) if stored else None
+    power = power_of(resource, known.seen.history if known else HistorySeen())
+    if power is not None and power.fits is False:
+        timeout = format_duration(resource.spec.rollout.analysis.timeout)
+        raise InvalidInput(
+            f"{file}: spec.rollout.analysis.timeout: {timeout} is too short: {power.words()}",
+            hint="raise it, the margin, or the last share before 100",
+        )
+    return power
 
 
 def _short(stored: StoredModel) -> str:

@@ -20,6 +20,7 @@ from tidemill.events.records import Decision, Signal
 from tidemill.registry import Alias, RegisteredVersion
 from tidemill.rollout import machine
 from tidemill.rollout.driver import RevisionWanted, TrafficSeen, TrafficWanted
+from tidemill.rollout.late import RolloutWatch
 from tidemill.rollout.machine import RolloutPlan, RolloutState
 from tidemill.rollout.plan import Span
 from tidemill.spec.model import ContinualModel
@@ -56,6 +57,7 @@ def rebuild(resource: ContinualModel, traces: Traces, now: datetime) -> LoopStat
         run=_run(said),
         last_run=max((one.subject for one in said if one.kind == "start-run"), default=""),
         rollout=rollout,
+        watching=_watching(said),
         traffic=_traffic(champion, rollout),
         drift=_drift(traces, champion),
         starts=hindrances.kept_starts(starts, resource),
@@ -88,8 +90,11 @@ def _before(traces: Traces, champion: Version | None) -> str | None:
     """The version that served before the champion."""
     if champion is None:
         return None
-    promoted = [one.subject for one in traces.decisions if one.kind == "promote"]
-    return promoted[-2] if len(promoted) > 1 else traces.aliases.get("previous")
+    promoted = next((one for one in reversed(traces.decisions) if one.kind == "promote"), None)
+    if promoted is None:
+        return traces.aliases.get("previous")
+    previous = promoted.figures.get("previous")
+    return previous if isinstance(previous, str) else None
 
 
 def _named(traces: Traces, name: str | None) -> Version | None:
@@ -170,26 +175,41 @@ def _candidate(said: Sequence[Decision], rollout: RolloutState | None) -> Versio
 
 def _rollout(said: Sequence[Decision]) -> RolloutState | None:
     """The rollout that was started and has not ended, where its moves have brought it."""
+    state, moves = _last_rollout(said)
+    return None if any(one.kind in _ROLLOUT_ENDS for one in moves) else state
+
+
+def _watching(said: Sequence[Decision]) -> RolloutWatch | None:
+    """The watch of the last rollout, if it has begun and not ended."""
+    state, moves = _last_rollout(said)
+    began = next((one for one in moves if one.kind == "watch-began"), None)
+    if state is None or began is None or any(one.kind == "watch-ended" for one in moves):
+        return None
+    return RolloutWatch(plan=state.plan, spans=state.spans, **began.figures)
+
+
+def _last_rollout(said: Sequence[Decision]) -> tuple[RolloutState | None, list[Decision]]:
+    """The last rollout that was started, where its moves have brought it; and what was said of it."""
     at = next((index for index, one in reversed(list(enumerate(said))) if one.kind == "start-rollout"), None)
     if at is None:
-        return None
+        return None, []
     moves = [one for one in said[at:] if one.subject == said[at].subject]
-    if any(one.kind in _ROLLOUT_ENDS for one in moves):
-        return None
     plan = msgspec.convert(said[at].figures, RolloutPlan, strict=False)
     (state, _) = machine.start(plan)
     for move in moves[1:]:
         state = _moved(state, move)
-    return msgspec.structs.replace(state, moves=len(moves))
+    return msgspec.structs.replace(state, moves=len(moves)), moves
 
 
 def _moved(state: RolloutState, move: Decision) -> RolloutState:
     """The state after one of its moves was decided."""
     changes: dict[str, Any] = {}
-    if move.kind == "set-traffic":
+    if move.kind == "await-approval":
+        changes = {"phase": "awaiting-approval", "phase_since": move.time}
+    elif move.kind in {"set-traffic", "approve"}:
         full = move.figures.get("weight") == 100
         changes = {"phase": "promoting" if full else "canary", "phase_since": move.time, "reason": move.reason}
-        changes |= {"figures": move.figures} if full else {}
+        changes |= {"figures": move.figures} if full else {"judged_since": move.time}
     elif move.kind == "step-began":
         # One that is still open was interrupted, and nobody knows when: nothing in it counts.
         closed = tuple(span for span in state.spans if span.until is not None)

@@ -11,6 +11,8 @@ import msgspec
 from tidemill.core.errors import Corrupt
 from tidemill.events.records import Decision, Signal
 from tidemill.rollout.driver import TrafficSeen, TrafficWanted
+from tidemill.rollout.history import HistorySeen
+from tidemill.rollout.late import RolloutWatch
 from tidemill.rollout.machine import RolloutState
 
 __all__ = [
@@ -32,7 +34,10 @@ __all__ = [
 Offsets = dict[str, int]
 """The next offset to read, by source: a topic made anew under the same name starts from its beginning."""
 
-Phase = Literal["Bootstrapping", "Serving", "Retraining", "Canary", "Promoting", "RollingBack"]
+Phase = Literal[
+    "Bootstrapping", "Serving", "Watching", "Retraining", "AwaitingApproval", "Canary", "Promoting", "RollingBack"
+]
+"""`Watching` is `Serving` while labels that come late may still bring back the version before."""
 Cause = Literal[
     "initial", "schedule", "concept", "drift", "performance", "volume", "newClass", "combined", "manual", "pipeline"
 ]
@@ -130,6 +135,8 @@ class Seen(_Part, frozen=True, kw_only=True):
     """Labelled events that count to the next run: all for the first, else those new since the champion's data."""
     new_classes: dict[str, int] = {}
     """Labelled events by class that the champion does not know."""
+    history: HistorySeen = HistorySeen()
+    """The champion's outcomes: how many, how fast, how often wrong."""
     rollout: dict[str, float | int | str | None] = {}
     """How the rollout stands: outcomes so far, e-values and what they need."""
     troubles: tuple[str, ...] = ()
@@ -150,6 +157,8 @@ class LoopStatus(_Part, frozen=True, kw_only=True):
     stopping: tuple[str, ...] = ()
     """Runs that lost their right and are to be ended."""
     rollout: RolloutState | None = None
+    watching: RolloutWatch | None = None
+    """The rollout that made the champion, while labels that come late may still bring back `previous`."""
     traffic: TrafficWanted = TrafficWanted()
     """The traffic that is wanted."""
     drift: Drift = Drift()
@@ -165,7 +174,7 @@ class LoopStatus(_Part, frozen=True, kw_only=True):
     signals: Offsets = {}
     """What was consumed of `.signals`."""
     outcomes: Offsets = {}
-    """Where the `.outcomes` of the rollout under way begin."""
+    """Where the `.outcomes` begin of the rollout under way, or of the one that is watched."""
     answered: tuple[str, ...] = ()
     """The requests answered last, so that one which is written twice is answered once."""
     outbox: tuple[Decision, ...] = ()

@@ -190,6 +190,7 @@ class Loop:
             outcomes_read=outcomes.read,
             history=outcomes.history,
             evidence=outcomes.evidence,
+            late=outcomes.late,
         )
         return observed, tuple(troubles)
 
@@ -220,6 +221,7 @@ class Loop:
             traffic=observed.traffic or last.traffic,
             labelled=observed.labelled if observed.labelled is not None else last.labelled,
             new_classes=dict(last.new_classes if observed.new_classes is None else observed.new_classes),
+            history=observed.history,
             rollout=machine.progress(status.rollout, observed.evidence) if status.rollout else {},
             troubles=troubles,
         )

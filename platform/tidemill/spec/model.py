@@ -27,6 +27,7 @@ from tidemill.spec.inputs import (
 )
 from tidemill.spec.loop import (
     Analysis,
+    Guards,
     ModelCode,
     PredictionLogging,
     Replay,
@@ -52,6 +53,7 @@ __all__ = [
     "Features",
     "FreshGate",
     "Gates",
+    "Guards",
     "LabelField",
     "Labels",
     "Maturity",
