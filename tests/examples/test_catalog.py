@@ -77,6 +77,7 @@ def test_what_a_running_stack_is_sent_are_events_and_labels_of_its_resource(monk
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_new_kind_is_in_production_within_minutes_and_a_dispute_holds_it_until_it_is_over(tmp_path: Path) -> None:
     """On the pure loop, with a real lake and real training; the log, the registry and the traffic are in memory."""
     told: list[str] = []

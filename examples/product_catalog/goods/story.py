@@ -89,13 +89,10 @@ def tell(folder: Path, resource: ContinualModel, *, seed: int = 1, say: Callable
     market = Marketplace(folder, resource, seed=seed, start=START, on_decision=day.decision)
     market.archive(HISTORY, _SHARES)
     market.shares = dict(_SHARES)
-    promoted: dict[str, str] = {}
 
     def until(minute: float) -> None:
         while market.clock.now() < START + timedelta(minutes=minute):
-            status = market.turn()
-            if status.champion is not None and status.phase == "Serving":
-                promoted.setdefault(status.champion.version, status.champion.artifact)
+            market.turn()
 
     until(12)
     watches = market.clock.now()
@@ -112,10 +109,10 @@ def tell(folder: Path, resource: ContinualModel, *, seed: int = 1, say: Callable
     day.tell(buds, "earbuds are listed; everyone knows them")
     until(105)
 
-    versions = _versions(market, list(promoted), seed)
-    final = market.model(list(promoted)[-1])
+    promoted = [one.subject for _, one in day.decided if one.kind == "promote"]
+    versions = _versions(market, promoted, seed)
     arrivals = [
-        _arrival(kind, since, day, market, list(promoted), _recall(final.version, kind, market, seed))
+        _arrival(kind, since, day, market, promoted, _recall(promoted[-1], kind, market, seed))
         for kind, since in (("smartwatch", watches), ("earbuds", buds))
     ]
     return Result(
