@@ -1,6 +1,6 @@
 """The marketplace by hand: `python examples/product_catalog/catalog.py --help`.
 
-story       one day on a clock that is turned by hand, without a running stack: two kinds of products appear (1.5 min)
+story       one day on a clock that is turned by hand, without a running stack: two kinds of products appear (2 min)
 history     for a stack that runs: enter labelled products of earlier, from which the first version is trained
 run         let sellers list products: to the events topic and to the endpoint, labels five to twenty seconds later
 """
