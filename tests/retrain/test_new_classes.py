@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 
@@ -19,7 +20,7 @@ from tidemill.testing.registry import MemoryRegistry
 from tidemill.testing.retrain import RUN, Site
 from tidemill.testing.training import events_frame, labels_frame, picture, tiny_resource
 from tidemill.training.predictor import OnnxModel
-from tidemill.training.snapshot import Snapshot
+from tidemill.training.snapshot import Snapshot, write_snapshot
 
 FIRST = Grant(run=RUN, token="t", expires_at=0, cause="initial")
 CODE = {"codec": "tiny_model:GrowingCodec", "trainer": "tiny_model:GrowingTrainer", "initial": "dataset"}
@@ -104,6 +105,26 @@ def test_a_class_is_adopted_learnt_answered_and_never_dropped(site: Site, place_
     assert taken.record.invalid_labels == 0
     assert taken.frame().filter(pl.col("label").str.contains("dent")).height > 0
     assert verify(third).prediction.classes == ("ok", "scratch", "dent")
+
+
+def test_a_version_that_forgets_an_old_class_for_a_new_one_is_refused(
+    site: Site, place_of: Callable[..., Place]
+) -> None:
+    """It wins as much on the new class as it loses on the old one: no reason to trust it."""
+    fill(site, 400)
+    _, champion = trained(place_of(), FIRST)
+    fill(site, 150, first=400, dents=30)
+    place, granted = place_of(model=CODE | {"warmStart": False}), after(champion, "r2")
+    taken = data.snapshot(place, granted)
+    forgets = pl.col("label").str.contains("scratch") & (pl.col("part") != "fresh")
+    learnt = taken.frame().filter(~forgets)
+    record = msgspec.structs.replace(taken.record, rows=dict(learnt["part"].value_counts().iter_rows()))
+    forgetful = write_snapshot(taken.folder.parent, learnt, taken.reference(), record)
+    with pytest.raises(InvalidInput, match=r"class scratch \(0\)"):
+        data.validate(place, forgetful)
+    version.train(place, granted, forgetful)
+    verdicts = judge(place.resource.spec.gates, version.evaluate(place, granted, forgetful))
+    assert [one.passed for one in verdicts if one.gate == "fresh"] == [False]
 
 
 def test_rows_of_a_class_with_too_few_examples_wait(site: Site, place_of: Callable[..., Place]) -> None:
