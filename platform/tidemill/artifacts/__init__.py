@@ -3,12 +3,13 @@
     model.onnx            what serves
     weights.safetensors   what the next version's training starts from
     reference.json        what drift is measured against
+    card.md               the model card: what it is, on what, how good, and its limits
     manifest.json         who made it from what, and the SHA-256 of each file above
 
 Nothing in it is ever unpickled.
 """
 
-from tidemill.artifacts.folder import artifact_root, artifact_uri, local_folder, read, verify, write
+from tidemill.artifacts.folder import add, artifact_root, artifact_uri, local_folder, read, verify, write
 from tidemill.artifacts.manifest import FileEntry, Manifest, PredictionShape, TensorSpec
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Manifest",
     "PredictionShape",
     "TensorSpec",
+    "add",
     "artifact_root",
     "artifact_uri",
     "local_folder",
