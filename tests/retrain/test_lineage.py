@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tidemill.artifacts import add, verify
+from tidemill.artifacts import verify
+from tidemill.artifacts.adding import add
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import Unavailable
 from tidemill.evaluation.gates import GateVerdict

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from tidemill.artifacts import Manifest, add, read
+from tidemill.artifacts import Manifest, read
+from tidemill.artifacts.adding import add
 from tidemill.artifacts.manifest import MANIFEST, decode_manifest
 from tidemill.evaluation.gates import GateVerdict
 from tidemill.evaluation.scoring import Evaluation

@@ -3,13 +3,13 @@
     model.onnx            what serves
     weights.safetensors   what the next version's training starts from
     reference.json        what drift is measured against
-    card.md               the model card: what it is, on what, how good, and its limits
+    card.md               the model card, which comes when the version is registered
     manifest.json         who made it from what, and the SHA-256 of each file above
 
 Nothing in it is ever unpickled.
 """
 
-from tidemill.artifacts.folder import add, artifact_root, artifact_uri, local_folder, read, verify, write
+from tidemill.artifacts.folder import artifact_root, artifact_uri, local_folder, read, verify, write
 from tidemill.artifacts.manifest import FileEntry, Manifest, PredictionShape, TensorSpec
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "Manifest",
     "PredictionShape",
     "TensorSpec",
-    "add",
     "artifact_root",
     "artifact_uri",
     "local_folder",
