@@ -3,6 +3,7 @@
     model.onnx            what serves
     weights.safetensors   what the next version's training starts from
     reference.json        what drift is measured against
+    card.md               the model card, which comes when the version is registered
     manifest.json         who made it from what, and the SHA-256 of each file above
 
 Nothing in it is ever unpickled.
