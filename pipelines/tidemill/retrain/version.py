@@ -1,20 +1,25 @@
 """The steps train and evaluate: from a snapshot to a version, and what it and the champion make of the fresh rows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from tidemill.artifacts import Manifest, PredictionShape, local_folder, read, verify, write
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import NotFound
-from tidemill.evaluation.scoring import Evaluation, Scores, losses_of
+from tidemill.evaluation.scoring import Compared, Evaluation, losses_of
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
 from tidemill.spec.model import DriftTrigger
+from tidemill.training.frozen import frozen_folder, open_frozen
 from tidemill.training.snapshot import Snapshot, rows_and_labels
+
+if TYPE_CHECKING:
+    from tidemill.training.predictor import OnnxModel
 
 __all__ = ["evaluate", "train"]
 
@@ -69,29 +74,61 @@ def train(place: Place, grant: Grant, snapshot: Snapshot, *, checkpoint: Path | 
 
 def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
     """Candidate and champion on the snapshot's fresh rows, and what else the declared gates look at."""
-    from tidemill.evaluation.answering import classes_of, rows_of, score
+    from tidemill.evaluation.answering import classes_of
     from tidemill.training.predictor import OnnxModel
 
     resource = place.resource
+    models = [OnnxModel(place.version_folder(grant.run), threads=_THREADS)]
+    if grant.champion_artifact:
+        models.append(OnnxModel(local_folder(grant.champion_artifact), threads=_THREADS))
     fresh = snapshot.frame().filter(pl.col("part") == "fresh")
-    rows, labels = rows_and_labels(fresh, resource, snapshot.record.service)
-    classes = classes_of(resource)
-
-    def scores(folder: Path) -> Scores:
-        return score(OnnxModel(folder, threads=_THREADS), rows, labels, resource)
-
-    candidate = scores(place.version_folder(grant.run))
-    champion = scores(local_folder(grant.champion_artifact)) if grant.champion_artifact else None
-    against = f", champion {grant.champion}: {champion.mean:.4f}" if champion else ""
-    print(f"error on {len(rows)} fresh rows: {candidate.mean:.4f}{against}", flush=True)
+    found = _compared(place, "fresh", snapshot, fresh, models)
+    against = f", champion {grant.champion}: {found.champion.mean:.4f}" if found.champion else ""
+    print(f"error on {fresh.height} fresh rows: {found.candidate.mean:.4f}{against}", flush=True)
+    classes, sizes = classes_of(resource), [model.manifest.files["model.onnx"].size for model in models]
+    frozen, problem = _frozen(place, grant, models)
     return Evaluation(
-        candidate=candidate,
-        champion=champion,
+        candidate=found.candidate,
+        champion=found.champion,
         snapshot=snapshot.digest,
         kind=resource.spec.prediction.type,
         classes=classes.names if classes else (),
-        rows=rows_of(fresh, labels, resource),
+        rows=found.rows,
+        frozen=frozen,
+        frozen_problem=problem,
+        size=sizes[0],
+        champion_size=sizes[1] if len(sizes) > 1 else None,
     )
+
+
+def _compared(
+    place: Place, name: str, snapshot: Snapshot, frame: pl.DataFrame, models: "Sequence[OnnxModel]"
+) -> Compared:
+    """What candidate and champion, if there is one, make of rows of a snapshot."""
+    from tidemill.evaluation.answering import rows_of, score
+
+    resource = place.resource
+    rows, labels = rows_and_labels(frame, resource, snapshot.record.service)
+    candidate, *champion = [score(model, rows, labels, resource) for model in models]
+    return Compared(
+        name=name,
+        digest=snapshot.digest,
+        rows=rows_of(frame, labels, resource),
+        candidate=candidate,
+        champion=champion[0] if champion else None,
+    )
+
+
+def _frozen(place: Place, grant: Grant, models: "Sequence[OnnxModel]") -> tuple[Compared | None, str]:
+    """The comparison on the frozen dataset that is declared, or why there is none."""
+    gate = place.resource.spec.gates.frozen
+    if gate is None:
+        return None, ""
+    try:
+        dataset = open_frozen(frozen_folder(place.version_folder(grant.run)), gate.dataset)
+    except NotFound as error:
+        return None, f"{error.message}: {error.hint}"
+    return _compared(place, gate.dataset, dataset, dataset.frame(), models), ""
 
 
 def _written(folder: Path, snapshot: Snapshot) -> Manifest | None:
