@@ -1,5 +1,7 @@
 """Groups that are held together, confidences that mean what they say, and the size of a model."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 
@@ -30,7 +32,7 @@ def evaluation(candidate: Scores, champion: Scores | None = None, size: int | No
     )
 
 
-def verdict(gate: dict[str, object], found: Evaluation) -> GateVerdict:
+def verdict(gate: Mapping[str, object], found: Evaluation) -> GateVerdict:
     """The last gate's."""
     return judge(Gates.model_validate(gate), found)[-1]
 
