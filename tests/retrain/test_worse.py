@@ -104,6 +104,21 @@ def test_a_wrong_output_shape_is_refused_by_the_gate_of_answers(filled: Site) ->
     assert "should return a list of 60 answers, not 1 answers" in found.reason
 
 
+def test_outputs_of_another_shape_than_the_codec_reads_go_through_training_to_the_gate(
+    filled: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shaped.py").write_text(
+        "import tiny_model\n\nclass Codec(tiny_model.Codec):\n    def decode(self, outputs):\n"
+        "        return super().decode({'logits': outputs['logits'][:, :, 0]})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"codec": "shaped:Codec", "trainer": "tiny_model:Trainer"}
+    filled.put(tiny_resource(filled.resource.metadata.name, model=model))
+    found = verdicts(filled, FIRST, trained(filled, FIRST))["answers"]
+    assert found.passed is False
+    assert "60 of 60 rows have no answer as declared: shaped:Codec.decode raised IndexError" in found.reason
+
+
 def test_label_noise_is_refused_by_the_gate_of_fresh_rows(filled: Site) -> None:
     trained(filled, FIRST)
     events = events_frame(1500, first=400)

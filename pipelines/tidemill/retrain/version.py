@@ -150,6 +150,7 @@ def _champion_weights(place: Place, grant: Grant) -> tuple[bytes | None, str]:
 
 def _reference(place: Place, snapshot: Snapshot, files: Mapping[str, bytes], manifest: Manifest) -> bytes:
     """What drift from the version is measured against; its answers on the fresh rows are part of it."""
+    from tidemill.evaluation.answering import answers_of
     from tidemill.training.predictor import OnnxModel
     from tidemill.watch.answers import Rows, reference_of
     from tidemill.watch.reference import encode_reference
@@ -159,12 +160,17 @@ def _reference(place: Place, snapshot: Snapshot, files: Mapping[str, bytes], man
     rows, labels = rows_and_labels(fresh, resource, snapshot.record.service)
     with TemporaryDirectory() as scratch:  # a version is answered from its folder, whose place is not filled yet
         write(Path(scratch) / "version", files, manifest)
-        answers = OnnxModel(Path(scratch) / "version", threads=_THREADS).answers(rows)
+        # Rows without an answer are the gate's to refuse, and not this step's.
+        answers, _ = answers_of(OnnxModel(Path(scratch) / "version", threads=_THREADS), rows)
     losses = losses_of(answers, labels, prediction=resource.spec.prediction, fields=resource.spec.labels.fields)
     time = ["entity", "event_time"]
-    said = fresh.select(time).with_columns(
-        output=pl.Series([json.dumps(answer) for answer in answers], dtype=pl.String),
-        error=pl.Series(losses, dtype=pl.Float64),
+    said = (
+        fresh.select(time)
+        .with_columns(
+            output=pl.Series([json.dumps(answer) for answer in answers], dtype=pl.String),
+            error=pl.Series(losses, dtype=pl.Float64),
+        )
+        .filter(pl.Series([bool(answer) for answer in answers], dtype=pl.Boolean))
     )
     known = frame.filter(pl.col("part") != "replay").select(*time, value=pl.col("label"))
     if snapshot.record.since is not None:
