@@ -345,7 +345,7 @@ def test_a_gate_that_refuses_is_enforced_unless_the_grant_skips_it(
     paths = {name: str(tmp_path / name) for name in ("granted", "taken", "evaluation", "verdicts", "report")}
     assert steps.gate(site.resource.id, **paths) is skip
     assert "<h1>" in (tmp_path / "report").read_text()
-    (verdict,) = decode_verdicts((tmp_path / "verdicts").read_text())
+    _, verdict = decode_verdicts((tmp_path / "verdicts").read_text())
     assert (verdict.passed, verdict.enforced) == (False, not skip)
     assert ("(skipped by force)" in verdict.reason) is skip
     assert [request.kind for request in control.asked] == ([] if skip else ["finished"])

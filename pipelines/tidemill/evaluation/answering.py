@@ -50,23 +50,23 @@ def answers_of(model: Answering, rows: Sequence[Row]) -> tuple[list[Answer], tup
     Rows are asked together, as training and warm servers do; where that fails, by halves until the rows that are to
     blame are found. A model that answers each row alone and not together has a reason, too.
     """
-    reasons: dict[str, None] = {}
+    together: list[str] = []
+    alone: dict[str, None] = {}
 
     def ask(part: Sequence[Row]) -> Iterator[Answer]:
         try:
             yield from model.answers(part)
         except (InvalidInput, UserCodeError) as error:
-            known = len(reasons)
             if len(part) > 1:
+                together.append(error.message)
                 middle = len(part) // 2
                 yield from [*ask(part[:middle]), *ask(part[middle:])]
             else:
+                alone[error.message] = None
                 yield {}
-            if len(reasons) == known:
-                reasons[error.message] = None
 
     found = list(ask(rows)) if rows else []
-    return found, tuple(reasons)[:_PROBLEMS]
+    return found, tuple(alone)[:_PROBLEMS] or tuple(together[:1])
 
 
 def score(model: Answering, rows: Sequence[Row], labels: Labelled, resource: ContinualModel) -> Scores:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tidemill.evaluation.scoring import Evaluation, Rows, Scores
 from tidemill.spec.gates import GateMetric
 
-__all__ = ["METRICS", "Sample"]
+__all__ = ["METRICS", "Floats", "Sample", "figure_of"]
 
 METRICS: tuple[GateMetric, ...] = get_args(GateMetric)
 

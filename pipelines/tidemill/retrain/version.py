@@ -1,21 +1,26 @@
 """The steps train and evaluate: from a snapshot to a version, and what it and the champion make of the fresh rows."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from tidemill.artifacts import Manifest, PredictionShape, local_folder, read, verify, write
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import NotFound, UserCodeError
-from tidemill.evaluation.scoring import Evaluation, Scores, losses_of
+from tidemill.evaluation.scoring import Compared, Evaluation, losses_of
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
-from tidemill.spec.model import DriftTrigger
+from tidemill.spec.model import ContinualModel, DriftTrigger
+from tidemill.training.frozen import frozen_folder, open_frozen
 from tidemill.training.progress import CHECKPOINT_S, Telling
 from tidemill.training.snapshot import Snapshot, rows_and_labels
+
+if TYPE_CHECKING:
+    from tidemill.training.predictor import OnnxModel
 
 __all__ = ["evaluate", "train"]
 
@@ -103,28 +108,30 @@ def train(
 
 def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
     """Candidate and champion on the snapshot's fresh rows, and what else the declared gates look at."""
-    from tidemill.evaluation.answering import classes_of, rows_of, score
+    from tidemill.evaluation.answering import classes_of
     from tidemill.training.predictor import OnnxModel
 
     resource = snapshot.record.resource(place.resource)
+    models = [OnnxModel(place.version_folder(grant.run), threads=_THREADS)]
+    if grant.champion_artifact:
+        models.append(OnnxModel(local_folder(grant.champion_artifact), threads=_THREADS))
     fresh = snapshot.frame().filter(pl.col("part") == "fresh")
-    rows, labels = rows_and_labels(fresh, resource, snapshot.record.service)
-    classes = classes_of(resource)
-
-    def scores(folder: Path) -> Scores:
-        return score(OnnxModel(folder, threads=_THREADS), rows, labels, resource)
-
-    candidate = scores(place.version_folder(grant.run))
-    champion = scores(local_folder(grant.champion_artifact)) if grant.champion_artifact else None
-    against = f", champion {grant.champion}: {champion.mean:.4f}" if champion else ""
-    print(f"error on {len(rows)} fresh rows: {candidate.mean:.4f}{against}", flush=True)
+    found = _compared(resource, "fresh", snapshot, fresh, models)
+    against = f", champion {grant.champion}: {found.champion.mean:.4f}" if found.champion else ""
+    print(f"error on {fresh.height} fresh rows: {found.candidate.mean:.4f}{against}", flush=True)
+    classes, sizes = classes_of(resource), [model.manifest.files["model.onnx"].size for model in models]
+    frozen, problem = _frozen(place, grant, resource, models)
     return Evaluation(
-        candidate=candidate,
-        champion=champion,
+        candidate=found.candidate,
+        champion=found.champion,
         snapshot=snapshot.digest,
         kind=resource.spec.prediction.type,
         classes=classes.names if classes else (),
-        rows=rows_of(fresh, labels, resource),
+        rows=found.rows,
+        frozen=frozen,
+        frozen_problem=problem,
+        size=sizes[0],
+        champion_size=sizes[1] if len(sizes) > 1 else None,
     )
 
 
@@ -136,6 +143,37 @@ def _checkpoint(folder: Path) -> Path:
         if other != own:
             other.unlink(missing_ok=True)
     return own
+
+
+def _compared(
+    resource: ContinualModel, name: str, snapshot: Snapshot, frame: pl.DataFrame, models: "Sequence[OnnxModel]"
+) -> Compared:
+    """What candidate and champion, if there is one, make of rows of a snapshot."""
+    from tidemill.evaluation.answering import rows_of, score
+
+    rows, labels = rows_and_labels(frame, resource, snapshot.record.service)
+    candidate, *champion = [score(model, rows, labels, resource) for model in models]
+    return Compared(
+        name=name,
+        digest=snapshot.digest,
+        rows=rows_of(frame, labels, resource),
+        candidate=candidate,
+        champion=champion[0] if champion else None,
+    )
+
+
+def _frozen(
+    place: Place, grant: Grant, resource: ContinualModel, models: "Sequence[OnnxModel]"
+) -> tuple[Compared | None, str]:
+    """The comparison on the frozen dataset that is declared, or why there is none."""
+    gate = place.resource.spec.gates.frozen
+    if gate is None:
+        return None, ""
+    try:
+        dataset = open_frozen(frozen_folder(place.version_folder(grant.run)), gate.dataset)
+    except NotFound as error:
+        return None, f"{error.message}: {error.hint}"
+    return _compared(resource, gate.dataset, dataset, dataset.frame(), models), ""
 
 
 def _written(folder: Path, snapshot: Snapshot) -> Manifest | None:
@@ -158,6 +196,7 @@ def _champion_weights(place: Place, grant: Grant) -> tuple[bytes | None, Manifes
 
 def _reference(place: Place, snapshot: Snapshot, files: Mapping[str, bytes], manifest: Manifest) -> bytes:
     """What drift from the version is measured against; its answers on the fresh rows are part of it."""
+    from tidemill.evaluation.answering import answers_of
     from tidemill.training.predictor import OnnxModel
     from tidemill.watch.answers import Rows, reference_of
     from tidemill.watch.reference import encode_reference
@@ -167,12 +206,17 @@ def _reference(place: Place, snapshot: Snapshot, files: Mapping[str, bytes], man
     rows, labels = rows_and_labels(fresh, resource, snapshot.record.service)
     with TemporaryDirectory() as scratch:  # a version is answered from its folder, whose place is not filled yet
         write(Path(scratch) / "version", files, manifest)
-        answers = OnnxModel(Path(scratch) / "version", threads=_THREADS).answers(rows)
+        # Rows without an answer are the gate's to refuse, and not this step's.
+        answers, _ = answers_of(OnnxModel(Path(scratch) / "version", threads=_THREADS), rows)
     losses = losses_of(answers, labels, prediction=resource.spec.prediction, fields=resource.spec.labels.fields)
     time = ["entity", "event_time"]
-    said = fresh.select(time).with_columns(
-        output=pl.Series([json.dumps(answer) for answer in answers], dtype=pl.String),
-        error=pl.Series(losses, dtype=pl.Float64),
+    said = (
+        fresh.select(time)
+        .with_columns(
+            output=pl.Series([json.dumps(answer) for answer in answers], dtype=pl.String),
+            error=pl.Series(losses, dtype=pl.Float64),
+        )
+        .filter(pl.Series([bool(answer) for answer in answers], dtype=pl.Boolean))
     )
     known = frame.filter(pl.col("part") != "replay").select(*time, value=pl.col("label"))
     if snapshot.record.since is not None:
