@@ -167,12 +167,13 @@ class Local:
 
     def feedback(self, port: int) -> None:
         """Take in labels over HTTP until told to end."""
+        from tidemill.control.known import known_resource
         from tidemill.core.errors import InvalidInput, NotFound
         from tidemill.labels.feedback import run
 
         def find(name: str) -> ContinualModel:
             try:
-                return self.store.get(name if "." in name else f"default.{name}").resource
+                return known_resource(self.store.get(name if "." in name else f"default.{name}"))
             except (NotFound, InvalidInput) as error:
                 raise NotFound(f"there is no model {name[:200]!r}") from error
 
@@ -202,7 +203,7 @@ class Local:
 
     def loop(self, stored: StoredModel) -> Loop:
         """The loop of a model."""
-        from tidemill.control.labelled import LabelledCount
+        from tidemill.control.labelled import LabelledCount, NewClassCount
         from tidemill.control.log import KafkaLog
         from tidemill.control.provision import topics_of
         from tidemill.control.tick import Loop, Parts
@@ -220,6 +221,7 @@ class Local:
             driver=driver,
             registry=self.registry,
             labelled=LabelledCount(self.settings.lake_uri, model, self.clock),
+            new_classes=NewClassCount(self.settings.lake_uri, lambda: self.store.get(model).resource, self.clock),
             close=close,
         )
         return Loop(model, self.store, parts, self.clock)

@@ -44,6 +44,7 @@ VENDORS = {
     "kserve": {"serving.server", "serving.predictor"},
     "uvicorn": {"serving.server", "labels.feedback"},
     "fastapi": {"serving.server", "labels.api", "labels.feedback"},
+    "cronsim": {"control.schedule", "spec.triggers"},
     "cleanlab": {"labels.likely_errors"},
     "apprise": {"alerts.apprise_child"},
     "onnxruntime": {"training.session"},

@@ -7,9 +7,8 @@ import pytest
 
 from tidemill.core.errors import Corrupt
 from tidemill.evaluation.gates import decode_verdicts, encode_verdicts, judge, may_pass
-from tidemill.evaluation.scoring import Evaluation, Scores, score
-from tidemill.spec.model import FreshGate, Gates, LabelField, Prediction
-from tidemill.training.protocols import Answer, Row
+from tidemill.evaluation.scoring import Evaluation, Scores
+from tidemill.spec.model import FreshGate, Gates
 
 ROWS = 500
 
@@ -97,29 +96,6 @@ def test_verdicts_survive_their_way_through_a_request() -> None:
     assert (plain["gate"], plain["passed"]) == ("fresh", False)
     with pytest.raises(Corrupt):
         decode_verdicts("{")
-
-
-class Constant:
-    """Answers each row with its own `says`."""
-
-    version = "v1"
-
-    def answers(self, rows: list[Row]) -> list[Answer]:
-        return [{"class": row["says"], "confidence": 1.0} for row in rows]
-
-
-def test_scores_keep_the_order_of_the_rows() -> None:
-    rows = [{"says": "ok"}, {"says": "scratch"}, {"says": "ok"}]
-    truth = [{"defect": "ok"}, {"defect": "ok"}, {"defect": "scratch"}]
-    found = score(
-        Constant(),  # type: ignore[arg-type]
-        rows,
-        truth,
-        prediction=Prediction(type="classification", classes=("ok", "scratch")),
-        fields=(LabelField(name="defect", type="class"),),
-    )
-    assert found == Scores(version="v1", losses=(0.0, 1.0, 1.0))
-    assert found.mean == pytest.approx(2 / 3)
 
 
 def test_no_rows_have_no_mean() -> None:

@@ -93,7 +93,7 @@ def replayed(strategy: Strategy) -> pl.DataFrame:
     """Of 2,000 rows, of which one in ten is scratched, the last 200 are new."""
     resource, events = tiny_resource(), events_frame(2000)
     values = ['{"defect": "scratch"}' if number % 10 == 0 else '{"defect": "ok"}' for number in range(2000)]
-    rows, _ = labelled(events.lazy(), labels_frame(events, value=values).lazy(), resource, as_of=LATER)
+    rows = labelled(events.lazy(), labels_frame(events, value=values).lazy(), resource, as_of=LATER).rows
     parts = split(
         rows,
         fresh_rows=0,

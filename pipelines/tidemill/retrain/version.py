@@ -9,8 +9,8 @@ import polars as pl
 
 from tidemill.artifacts import Manifest, PredictionShape, local_folder, read, verify, write
 from tidemill.core.clock import from_ms
-from tidemill.core.errors import NotFound
-from tidemill.evaluation.scoring import Evaluation, Scores, losses_of, score
+from tidemill.core.errors import NotFound, UserCodeError
+from tidemill.evaluation.scoring import Evaluation, Scores, losses_of
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
 from tidemill.spec.model import DriftTrigger
@@ -45,23 +45,30 @@ def train(
         tell: how far it is, in words, at most once a second.
         checkpoint_s: seconds between two checkpoints.
     """
+    from tidemill.training.classes import new_classes
     from tidemill.training.export import export
     from tidemill.training.fit import fit
     from tidemill.training.tensors import encode
-    from tidemill.training.user_code import load_codec, load_trainer
+    from tidemill.training.user_code import load_codec, load_trainer, takes_classes
     from tidemill.training.weights import save_weights
 
-    resource, folder = place.resource, place.version_folder(grant.run)
+    resource, folder = snapshot.record.resource(place.resource), place.version_folder(grant.run)
     checkpoint = _checkpoint(folder)
     known = _written(folder, snapshot)
     if known is not None:
         checkpoint.unlink(missing_ok=True)
         return known
-    codec, trainer = load_codec(resource.spec.model.codec), load_trainer(resource.spec.model.trainer)
+    code, classes = resource.spec.model, resource.spec.prediction.classes
+    codec, trainer = load_codec(code.codec, classes), load_trainer(code.trainer, classes)
+    if snapshot.record.adopted and not takes_classes(trainer):
+        raise UserCodeError(f"{code.trainer} has no classes: it cannot learn {', '.join(snapshot.record.adopted)}")
     frame = snapshot.frame().filter(pl.col("part") != "fresh")
     rows, labels = rows_and_labels(frame, resource, snapshot.record.service)
-    weights, warm_from = _champion_weights(place, grant)
-    print(f"training on {len(rows)} rows, from {warm_from or 'scratch'}", flush=True)
+    weights, champion = _champion_weights(place, grant)
+    warm_from = champion.version if champion else ""
+    new = new_classes(classes, champion.prediction.classes) if champion and takes_classes(trainer) else ()
+    told = f", with the new classes {', '.join(new)}" if new else ""
+    print(f"training on {len(rows)} rows, from {warm_from or 'scratch'}{told}", flush=True)
     fitted = fit(
         trainer,
         codec,
@@ -69,6 +76,7 @@ def train(
         labels,
         seed=snapshot.record.seed,
         weights=weights,
+        new_classes=len(new),
         checkpoint=checkpoint,
         checkpoint_s=checkpoint_s,
         data=snapshot.digest,
@@ -79,7 +87,7 @@ def train(
         version=grant.run,
         model=resource.id,
         codec=resource.spec.model.codec,
-        prediction=PredictionShape(type=resource.spec.prediction.type, classes=resource.spec.prediction.classes),
+        prediction=PredictionShape(type=resource.spec.prediction.type, classes=classes),
         created_at=place.clock.now().isoformat(timespec="seconds"),
         run=grant.run,
         snapshot=snapshot.digest,
@@ -94,22 +102,30 @@ def train(
 
 
 def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
-    """Candidate and champion on the snapshot's fresh rows."""
+    """Candidate and champion on the snapshot's fresh rows, and what else the declared gates look at."""
+    from tidemill.evaluation.answering import classes_of, rows_of, score
     from tidemill.training.predictor import OnnxModel
 
-    resource = place.resource
+    resource = snapshot.record.resource(place.resource)
     fresh = snapshot.frame().filter(pl.col("part") == "fresh")
     rows, labels = rows_and_labels(fresh, resource, snapshot.record.service)
+    classes = classes_of(resource)
 
     def scores(folder: Path) -> Scores:
-        model = OnnxModel(folder, threads=_THREADS)
-        return score(model, rows, labels, prediction=resource.spec.prediction, fields=resource.spec.labels.fields)
+        return score(OnnxModel(folder, threads=_THREADS), rows, labels, resource)
 
     candidate = scores(place.version_folder(grant.run))
     champion = scores(local_folder(grant.champion_artifact)) if grant.champion_artifact else None
     against = f", champion {grant.champion}: {champion.mean:.4f}" if champion else ""
     print(f"error on {len(rows)} fresh rows: {candidate.mean:.4f}{against}", flush=True)
-    return Evaluation(candidate=candidate, champion=champion, snapshot=snapshot.digest)
+    return Evaluation(
+        candidate=candidate,
+        champion=champion,
+        snapshot=snapshot.digest,
+        kind=resource.spec.prediction.type,
+        classes=classes.names if classes else (),
+        rows=rows_of(fresh, labels, resource),
+    )
 
 
 def _checkpoint(folder: Path) -> Path:
@@ -131,12 +147,13 @@ def _written(folder: Path, snapshot: Snapshot) -> Manifest | None:
     return manifest if manifest.snapshot == snapshot.digest else None
 
 
-def _champion_weights(place: Place, grant: Grant) -> tuple[bytes | None, str]:
+def _champion_weights(place: Place, grant: Grant) -> tuple[bytes | None, Manifest | None]:
     """The weights that training starts from, and the version they are of."""
     if not (place.resource.spec.model.warm_start and grant.champion_artifact):
-        return None, ""
+        return None, None
     folder = local_folder(grant.champion_artifact)
-    return read(folder, verify(folder), "weights.safetensors"), grant.champion
+    manifest = verify(folder)
+    return read(folder, manifest, "weights.safetensors"), manifest
 
 
 def _reference(place: Place, snapshot: Snapshot, files: Mapping[str, bytes], manifest: Manifest) -> bytes:
@@ -145,7 +162,7 @@ def _reference(place: Place, snapshot: Snapshot, files: Mapping[str, bytes], man
     from tidemill.watch.answers import Rows, reference_of
     from tidemill.watch.reference import encode_reference
 
-    resource, frame = place.resource, snapshot.frame()
+    resource, frame = snapshot.record.resource(place.resource), snapshot.frame()
     fresh = frame.filter(pl.col("part") == "fresh")
     rows, labels = rows_and_labels(fresh, resource, snapshot.record.service)
     with TemporaryDirectory() as scratch:  # a version is answered from its folder, whose place is not filled yet

@@ -46,6 +46,7 @@ def fit(
     *,
     seed: int,
     weights: bytes | None = None,
+    new_classes: int = 0,
     checkpoint: Path | None = None,
     checkpoint_s: float = CHECKPOINT_S,
     data: str = "",
@@ -62,6 +63,7 @@ def fit(
         labels: label values, one per row.
         seed: of weights, shuffling and the module's own randomness.
         weights: safetensors to start from (warm start).
+        new_classes: how many classes the trainer's module has more than the weights (`load_weights`).
         checkpoint: file from which training goes on where it is of the same data, code, seed and beginning.
         checkpoint_s: seconds between two; 0: after each batch.
         data: digest of the rows and labels.
@@ -78,7 +80,7 @@ def fit(
     where = torch.device(device or choose_device())
     with repeatable(seed, strict=getattr(trainer, "deterministic", True)):
         source = TensorSource(codec, rows, labels)
-        training = _begin(trainer, where, weights)
+        training = _begin(trainer, where, weights, new_classes)
         count = _epochs(trainer, len(source))
         rates = [group["lr"] for group in training.optimizer.param_groups]
         checkpoints = None
@@ -100,14 +102,14 @@ def fit(
     return Fitted(training.module.to("cpu").eval(), tuple(training.epochs))
 
 
-def _begin(trainer: Trainer, where: "torch.device", weights: bytes | None) -> Training:
+def _begin(trainer: Trainer, where: "torch.device", weights: bytes | None, new_classes: int) -> Training:
     """The user's module and its optimizer, before the first batch."""
     import torch
 
     with user_code(trainer, "module"):
         module = trainer.module().to(where)
     if weights is not None:
-        load_weights(module, weights)
+        load_weights(module, weights, new_classes=new_classes)
     optimizer = _optimizer(trainer, module)
     return Training(module=module, optimizer=optimizer, where=where, loss=torch.zeros((), device=where))
 

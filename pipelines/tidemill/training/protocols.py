@@ -1,5 +1,11 @@
 """The user's code: two small classes. `Codec` serves and must import without torch; `Trainer` fits.
 
+Either may have an attribute `classes` (`classes: tuple[str, ...] = ()` in its body is enough): it is set, before
+anything else is asked, to the classes of the run or of the version that answers. Both have it where new classes may
+come (`triggers.newClass`). Classes are only ever added, at the end: a number or a row that stands for a class, stands
+for it in all later versions. In a warm start, a parameter whose first dimension has grown by the number of new classes
+takes over the rows that there were; so the rows of classes are the last ones.
+
 A row is a mapping: the event's fields as the spec declares them (an image as the bytes of its file), and the
 entity's features by name. An answer is a mapping: `class` (one of `prediction.classes`), `confidence` in
 [0, 1], and for detection `box` ([x0, y0, x1, y1] in pixels, or None).

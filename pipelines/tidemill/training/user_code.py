@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -15,17 +15,32 @@ from typing import cast
 from tidemill.core.errors import TidemillError, UserCodeError
 from tidemill.training.protocols import Codec, Trainer
 
-__all__ = ["code_digest", "load_codec", "load_trainer", "user_code"]
+__all__ = ["CLASSES", "code_digest", "load_codec", "load_trainer", "takes_classes", "user_code"]
+
+CLASSES = "classes"
+"""Attribute by which a Codec or a Trainer is told its classes."""
 
 
-def load_codec(path: str) -> Codec:
-    """The user's Codec; raises `UserCodeError` where it cannot be imported, made, or lacks a method."""
-    return cast("Codec", _load(path, ("encode", "decode", "targets")))
+def load_codec(path: str, classes: Sequence[str] = ()) -> Codec:
+    """The user's Codec; raises `UserCodeError` where it cannot be imported, made, or lacks a method.
+
+    One that has an attribute `classes` gets those of the run, or of the version that answers.
+    """
+    return cast("Codec", _with_classes(_load(path, ("encode", "decode", "targets")), classes))
 
 
-def load_trainer(path: str) -> Trainer:
-    """The user's Trainer; raises `UserCodeError` where it cannot be imported, made, or lacks a part."""
-    return cast("Trainer", _load(path, ("module", "loss", "epochs", "batch_size", "learning_rate")))
+def load_trainer(path: str, classes: Sequence[str] = ()) -> Trainer:
+    """The user's Trainer; raises `UserCodeError` where it cannot be imported, made, or lacks a part.
+
+    One that has an attribute `classes` gets those of the run.
+    """
+    parts = ("module", "loss", "epochs", "batch_size", "learning_rate")
+    return cast("Trainer", _with_classes(_load(path, parts), classes))
+
+
+def takes_classes(instance: object) -> bool:
+    """Whether the user's code is told its classes; other code has them written into it."""
+    return hasattr(instance, CLASSES)
 
 
 @contextmanager
@@ -33,6 +48,13 @@ def user_code(instance: object, method: str) -> Iterator[None]:
     """Run a piece of the user's code: whatever it raises becomes a `UserCodeError` with its class, method and line."""
     with _told(f"{type(instance).__module__}:{type(instance).__qualname__}.{method}"):
         yield
+
+
+def _with_classes(instance: object, classes: Sequence[str]) -> object:
+    if classes and takes_classes(instance):
+        with user_code(instance, CLASSES):
+            setattr(instance, CLASSES, tuple(classes))
+    return instance
 
 
 def code_digest(instance: object) -> str:

@@ -21,8 +21,16 @@ def save_weights(module: "torch.nn.Module") -> bytes:
     return save(tensors)
 
 
-def load_weights(module: "torch.nn.Module", content: bytes) -> None:
-    """Put weights into a module; raises `InvalidInput` naming what does not fit, `Corrupt` for other bytes."""
+def load_weights(module: "torch.nn.Module", content: bytes, *, new_classes: int = 0) -> None:
+    """Put weights into a module; raises `InvalidInput` naming what does not fit, `Corrupt` for other bytes.
+
+    Args:
+        module: takes the weights.
+        content: a safetensors file.
+        new_classes: how many classes the module has more than the weights know. A parameter or buffer whose first
+            dimension has grown by so many takes the rows that there are; those of the new classes, the last, keep the
+            values that the module began with.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -31,6 +39,8 @@ def load_weights(module: "torch.nn.Module", content: bytes) -> None:
     except (SafetensorError, ValueError, KeyError) as error:
         raise Corrupt(f"these are no weights (safetensors): {error}") from error
     expected = module.state_dict()
+    if new_classes:
+        found = {name: _grown(tensor, expected.get(name), new_classes) for name, tensor in found.items()}
     wrong = [
         f"{name} is {tuple(found[name].shape)}, now {tuple(tensor.shape)}"
         for name, tensor in expected.items()
@@ -45,3 +55,14 @@ def load_weights(module: "torch.nn.Module", content: bytes) -> None:
             hint="set spec.model.warmStart to false where the module has changed",
         )
     module.load_state_dict(found)
+
+
+def _grown(known: "torch.Tensor", fresh: "torch.Tensor | None", new_classes: int) -> "torch.Tensor":
+    """The known rows followed by the fresh ones of new classes; as it is where its rows are not one more for each."""
+    import torch
+
+    if fresh is None or not known.ndim or known.shape[1:] != fresh.shape[1:]:
+        return known
+    if fresh.shape[0] != known.shape[0] + new_classes:
+        return known
+    return torch.cat([known, fresh[known.shape[0] :].to(known)])

@@ -8,7 +8,7 @@
 Nothing in it is ever unpickled.
 """
 
-from tidemill.artifacts.folder import artifact_root, artifact_uri, local_folder, read, verify, write
+from tidemill.artifacts.folder import artifact_root, artifact_uri, local_folder, manifest_of, read, verify, write
 from tidemill.artifacts.manifest import FileEntry, Manifest, PredictionShape, TensorSpec
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "artifact_root",
     "artifact_uri",
     "local_folder",
+    "manifest_of",
     "read",
     "verify",
     "write",

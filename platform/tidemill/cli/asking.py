@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(retrain)
     rollout = typer.Typer(no_args_is_help=True, help="See a rollout, or take it into your own hands.")
-    for command in (status, abort, pause, resume, promote):
+    for command in (status, approve, pause, resume, abort, promote, revert):
         rollout.command()(command)
     app.add_typer(rollout, name="rollout")
 
@@ -57,6 +57,11 @@ def status(name: Name, output: OutputOption = Output.TABLE) -> None:
     emit(data, output, *rollout_story(found))
 
 
+def approve(name: Name, reason: Reason = "", output: OutputOption = Output.TABLE) -> None:
+    """Let a candidate that waits for approval begin its first step."""
+    _ask(name, "approve", {"reason": reason}, output)
+
+
 def abort(name: Name, reason: Reason = "", output: OutputOption = Output.TABLE) -> None:
     """Take the candidate back at once."""
     _ask(name, "abort", {"reason": reason}, output)
@@ -77,12 +82,17 @@ def promote(name: Name, reason: Reason = "", output: OutputOption = Output.TABLE
     _ask(name, "promote", {"reason": reason}, output)
 
 
+def revert(name: Name, reason: Reason = "", output: OutputOption = Output.TABLE) -> None:
+    """Bring back the version before the champion; a run in flight is ended."""
+    _ask(name, "revert", {"reason": reason}, output)
+
+
 _ENDS = frozenset({"promote", "rolled-back"})
 
 
 def _ask(
     name: str,
-    kind: Literal["retrain", "abort", "pause", "resume", "promote"],
+    kind: Literal["retrain", "abort", "pause", "resume", "approve", "promote", "revert"],
     arguments: dict[str, str | int | float | bool | None],
     output: Output,
 ) -> None:

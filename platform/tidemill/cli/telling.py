@@ -13,6 +13,7 @@ from tidemill.control.state import LoopStatus, Run, Version
 from tidemill.core.clock import from_ms, to_ms
 from tidemill.events.records import Decision, Signal
 from tidemill.rollout.driver import TrafficSeen
+from tidemill.rollout.power import power_of
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["COLUMNS", "age", "answer", "described", "figures_text", "rollout_story", "summary"]
@@ -61,6 +62,8 @@ def described(
     parts += rollout_story(status)
     parts += _section("drift", [_signal(one, now) for one in (*status.drift.alarms, *status.drift.states)])
     if status.run is None and status.candidate is None:
+        power = power_of(resource, status.seen.history) if status.champion else None
+        parts += _section("a rollout", [power.words()] if power else [])
         parts += _section("why no run starts now", why_not or ("one starts at the next tick",))
     parts += _section("what could not be seen or done", status.seen.troubles)
     parts += _section("last decisions", [line for one in status.decisions for line in _decision(one)])

@@ -10,10 +10,12 @@ from tidemill.spec.quantities import Duration
 
 __all__ = [
     "Analysis",
+    "Guards",
     "ModelCode",
     "PredictionLogging",
     "Replay",
     "Rollout",
+    "RolloutWatch",
     "Serving",
     "Step",
 ]
@@ -68,9 +70,27 @@ class Analysis(Part):
     """What happens then."""
 
 
+class Guards(Part):
+    """What ends a rollout at once, whatever the labels say; seen at the proxy."""
+
+    errors: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Largest share of failed requests above the champion's."""
+    latency_p99: Annotated[Duration, Field(gt=timedelta(0))] | None = None
+    """Largest 99th percentile of the candidate's answers, over several looks."""
+
+
+class RolloutWatch(Part):
+    """The time after a promotion in which labels that come late may still bring back the version before."""
+
+    for_: Annotated[Duration, Field(gt=timedelta(0), alias="for")] = timedelta(days=1)
+    """Its length: the rollout's outcomes are judged once more with the labels of this age."""
+
+
 class Rollout(Part):
     """How traffic moves to a candidate."""
 
+    approval: Literal["none", "required"] = "none"
+    """`required`: a person approves each candidate before its first step. A first version replaces nothing."""
     steps: Annotated[tuple[Step, ...], Field(min_length=1)] = (
         Step(weight=5),
         Step(weight=25),
@@ -80,6 +100,10 @@ class Rollout(Part):
     """Shares of traffic, rising; the last is 100 and is the promotion."""
     analysis: Analysis = Analysis()
     """What it is judged on."""
+    guards: Guards = Guards()
+    """What ends it at once."""
+    watch: RolloutWatch | None = RolloutWatch()
+    """After the promotion; null: what was promoted stays."""
 
     @model_validator(mode="after")
     def _steps_rise_to_100(self) -> "Rollout":

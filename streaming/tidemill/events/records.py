@@ -317,11 +317,24 @@ class Request(Record, frozen=True, kw_only=True):
 
     `kind` and `arguments`: `retrain` {reason, force, skip_gates}; `claim` {run, reason, force, skip_gates,
     requested_by}; `propose` {run, token, version, gates}; `failed` {run, token, step, error}; `finished`
-    {run, token}; `abort` {reason}; `pause`; `resume`; `promote` {reason}.
+    {run, token}; `abort` {reason}; `pause`; `resume`; `approve` {reason}; `promote` {reason};
+    `revert` {reason}.
     """
 
     request_id: str
-    kind: Literal["retrain", "claim", "propose", "failed", "finished", "abort", "pause", "resume", "promote"]
+    kind: Literal[
+        "retrain",
+        "claim",
+        "propose",
+        "failed",
+        "finished",
+        "abort",
+        "pause",
+        "resume",
+        "approve",
+        "promote",
+        "revert",
+    ]
     model: str
     time: int
     by: str
