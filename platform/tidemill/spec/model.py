@@ -149,6 +149,15 @@ class Spec(Part):
         return self
 
     @model_validator(mode="after")
+    def _performance_is_watched(self) -> "Spec":
+        drift = self.triggers.drift
+        if self.triggers.performance is not None and (drift is None or "errors" not in drift.watch):
+            raise ValueError(
+                "triggers.performance needs triggers.drift with errors in its watch, whose votes it counts"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _new_classes_can_be_told(self) -> "Spec":
         if self.triggers.new_class is not None and not any(field.type == "class" for field in self.labels.fields):
             raise ValueError("triggers.newClass needs a field of type class in labels.fields")
