@@ -20,8 +20,7 @@ from tidemill.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from tidemill.alerts.notifier import Notifier
-    from tidemill.control.local_runner import LocalRunner
-    from tidemill.control.protocols import StoredModel
+    from tidemill.control.protocols import PipelineRunner, StoredModel
     from tidemill.control.store import LocalResourceStore
     from tidemill.control.tick import Loop
     from tidemill.events.records import Decision, Request
@@ -73,8 +72,13 @@ class Local:
 
         return AppriseNotifier(self.clock)
 
-    def runner(self, stored: StoredModel) -> LocalRunner:
+    def runner(self, stored: StoredModel) -> PipelineRunner:
         """Who runs the pipeline of a model."""
+        if self.settings.kfp is not None:
+            from tidemill.control.kfp_runner import KfpRunner
+            from tidemill.control.runs import COMPILED
+
+            return KfpRunner(self.settings.kfp, model=stored.resource.id, compiled=COMPILED)
         from tidemill.control.local_runner import LocalRunner
 
         return LocalRunner(self.supervisor, state=self.settings.state, model=stored.resource.id, code=stored.code)

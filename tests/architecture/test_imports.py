@@ -40,7 +40,7 @@ VENDORS = {
     "psutil": {"stack.children"},
     "pyspark": {"features.spark"},
     "mlflow": {"registry.mlflow", "registry.mlflow_client"},
-    "kfp": {"retrain.pipeline", "retrain.local", "retrain.components"},
+    "kfp": {"control.kfp_runner", "retrain.pipeline", "retrain.local", "retrain.components"},
     "kserve": {"serving.server", "serving.predictor"},
     "uvicorn": {"serving.server", "labels.feedback"},
     "fastapi": {"serving.server", "labels.api", "labels.feedback"},

@@ -7,8 +7,11 @@ import msgspec
 
 from tidemill.control.protocols import RunSeen
 
-__all__ = ["read_run", "run_folder", "run_of", "write_run"]
+__all__ = ["COMPILED", "read_run", "run_folder", "run_of", "write_run"]
 
+_PLACES = (Path(__file__).parents[3] / "pipelines" / "retrain.yaml", Path(__file__).parents[1] / "retrain/retrain.yaml")
+COMPILED = next((path for path in _PLACES if path.is_file()), _PLACES[0])
+"""The compiled pipeline: pipelines/retrain.yaml of the repository, which an installation has beside its code."""
 _STATE = "state.json"
 _OURS = re.compile(r"r\d{8}-\d{6}")
 
