@@ -61,10 +61,11 @@ def claim(
 ) -> bool:
     """Ask for the right to run; False where control refuses it, which ends the run green."""
     with _step("claim", model) as place:
-        run = os.environ.get(RUN) or run_of(run_name, run_id)
+        given = os.environ.get(RUN)
+        run, uid = (given, "") if given else (run_of(run_name, run_id), run_id)
         if _run_folder() is None:
             _check_image(place, image)
-        found = control.claim(place, run, reason=reason, force=force, skip_gates=skip_gates)
+        found = control.claim(place, run, reason=reason, force=force, skip_gates=skip_gates, uid=uid)
         # Written in either case: a declared output that is missing is a failure on a cluster.
         _write(granted, found or {})
         if found and (folder := _run_folder()):

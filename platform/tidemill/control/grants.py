@@ -82,8 +82,13 @@ def claim(turn: Turn, request: Request) -> Turn:
             return turn.say("refuse", name or request.request_id, refusal, answers=request)
         run = _from_outside(turn, name, request)
         turn = _begun(turn, run)
+    elif run.grant is not None and run.grant.claim not in {"", request.request_id}:
+        # A second pipeline run of the same name: one that asks again has the same request.
+        return turn.say("refuse", name, f"already running: {name}", answers=request)
     token = deterministic_id(turn.resource.id, name, request.request_id, turn.now_ms)
-    grant = run.grant or Grant(token=token, granted_at=turn.now_ms, expires_at=to_ms(turn.now + GRANT_FOR))
+    expires_at = to_ms(turn.now + GRANT_FOR)
+    claimed = request.request_id
+    grant = run.grant or Grant(token=token, granted_at=turn.now_ms, expires_at=expires_at, claim=claimed)
     turn = turn.change(run=msgspec.structs.replace(run, grant=grant))
     return turn.say("grant", name, f"nothing else runs; {run.reason}", _terms(turn, run, grant), answers=request)
 

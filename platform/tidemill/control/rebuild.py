@@ -131,7 +131,12 @@ def _run(said: Sequence[Decision]) -> Run | None:
     )
     if last.kind == "start-run":
         return run
-    grant = Grant(token=str(figures["token"]), granted_at=last.time, expires_at=int(figures["expires_at"]))
+    grant = Grant(
+        token=str(figures["token"]),
+        granted_at=last.time,
+        expires_at=int(figures["expires_at"]),
+        claim=last.answers or "",
+    )
     return msgspec.structs.replace(run, grant=grant)
 
 

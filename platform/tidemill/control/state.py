@@ -69,6 +69,8 @@ class Grant(_Part, frozen=True, kw_only=True):
     token: str
     granted_at: int
     expires_at: int
+    claim: str = ""
+    """The request that it answered: another one, by a second pipeline run of the same name, has no part in it."""
 
 
 class Run(_Part, frozen=True, kw_only=True):
