@@ -9,12 +9,14 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tidemill.cli.output import table
+from tidemill.control.hindrances import spent
 from tidemill.control.state import LoopStatus, Run, Version
 from tidemill.core.clock import from_ms, to_ms
 from tidemill.events.records import Decision, Signal
 from tidemill.rollout.driver import TrafficSeen
 from tidemill.rollout.power import power_of
 from tidemill.spec.model import ContinualModel
+from tidemill.spec.quantities import format_duration
 
 __all__ = ["COLUMNS", "age", "answer", "described", "figures_text", "rollout_story", "summary"]
 
@@ -125,6 +127,12 @@ def _head(resource: ContinualModel, status: LoopStatus, now: datetime) -> Render
         rows.append(("paused", "yes: nothing is decided (spec.paused)"))
     if status.seen.labelled is not None:
         rows.append(("labelled", f"{status.seen.labelled:,} events for the next run"))
+    budget = spent(resource, status, now)
+    per = format_duration(resource.spec.triggers.budget.per)
+    frees = (
+        f"; room for one more in {age(2 * to_ms(now) - budget.frees_at, now)}" if budget.frees_at is not None else ""
+    )
+    rows.append(("budget", f"{budget.used} of {budget.runs} runs started in the last {per}{frees}"))
     if status.seen.traffic.endpoint:
         rows.append(("endpoint", status.seen.traffic.endpoint))
     return table(("", ""), rows)

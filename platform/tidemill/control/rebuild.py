@@ -49,6 +49,8 @@ def rebuild(resource: ContinualModel, traces: Traces, now: datetime) -> LoopStat
     if not said and champion is None:
         return new_status(now)
     rollout, starts = _rollout(said), _starts(said)
+    if rollout is not None and champion is not None and champion.version == rollout.plan.candidate.name:
+        champion = None  # the first version has traffic before it is promoted
     status = LoopStatus(
         created_at=said[0].time if said else to_ms(now),
         champion=champion,
