@@ -349,3 +349,21 @@ def test_a_gate_that_refuses_is_enforced_unless_the_grant_skips_it(
     assert (verdict.passed, verdict.enforced) == (False, not skip)
     assert ("(skipped by force)" in verdict.reason) is skip
     assert [request.kind for request in control.asked] == ([] if skip else ["finished"])
+
+
+def test_a_version_of_another_library_goes_on_from_what_its_champion_kept(
+    filled: Site, place_of: Callable[..., Place]
+) -> None:
+    from safetensors.numpy import load
+
+    model = {"codec": "tiny_model:Codec", "trainer": "centroids:Learner"}
+    filled.put(tiny_resource(filled.resource.metadata.name, model=model))
+    place = place_of()
+    _, champion = trained(place, GRANT)
+    filled.fill(events_frame(300, first=400))
+    granted = Grant(run="r2", token="t", expires_at=0, champion=RUN, champion_artifact=str(champion), cause="volume")
+    taken, folder = trained(place, granted)
+    assert verify(folder).warm_from == RUN
+    assert load((champion / "weights.safetensors").read_bytes())["counts"].sum() == 340
+    assert load((folder / "weights.safetensors").read_bytes())["counts"].sum() == 340 + 240 + 260
+    assert version.evaluate(place, granted, taken).candidate.mean < 0.1

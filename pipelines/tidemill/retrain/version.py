@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -17,9 +17,11 @@ from tidemill.retrain.place import Place
 from tidemill.spec.model import ContinualModel, DriftTrigger
 from tidemill.training.frozen import frozen_folder, open_frozen
 from tidemill.training.progress import CHECKPOINT_S, Telling
+from tidemill.training.protocols import Codec, Row
 from tidemill.training.snapshot import Snapshot, rows_and_labels
 
 if TYPE_CHECKING:
+    from tidemill.training.learn import Learnt
     from tidemill.training.predictor import OnnxModel
 
 __all__ = ["evaluate", "train"]
@@ -50,12 +52,7 @@ def train(
         tell: how far it is, in words, at most once a second.
         checkpoint_s: seconds between two checkpoints.
     """
-    from tidemill.training.classes import new_classes
-    from tidemill.training.export import export
-    from tidemill.training.fit import fit
-    from tidemill.training.tensors import encode
-    from tidemill.training.user_code import load_codec, load_trainer, takes_classes
-    from tidemill.training.weights import save_weights
+    from tidemill.training.user_code import load_codec
 
     resource, folder = snapshot.record.resource(place.resource), place.version_folder(grant.run)
     checkpoint = _checkpoint(folder)
@@ -63,31 +60,13 @@ def train(
     if known is not None:
         checkpoint.unlink(missing_ok=True)
         return known
-    code, classes = resource.spec.model, resource.spec.prediction.classes
-    codec, trainer = load_codec(code.codec, classes), load_trainer(code.trainer, classes)
-    if snapshot.record.adopted and not takes_classes(trainer):
-        raise UserCodeError(f"{code.trainer} has no classes: it cannot learn {', '.join(snapshot.record.adopted)}")
     frame = snapshot.frame().filter(pl.col("part") != "fresh")
     rows, labels = rows_and_labels(frame, resource, snapshot.record.service)
+    classes = resource.spec.prediction.classes
     weights, champion = _champion_weights(place, grant)
     warm_from = champion.version if champion else ""
-    new = new_classes(classes, champion.prediction.classes) if champion and takes_classes(trainer) else ()
-    told = f", with the new classes {', '.join(new)}" if new else ""
-    print(f"training on {len(rows)} rows, from {warm_from or 'scratch'}{told}", flush=True)
-    fitted = fit(
-        trainer,
-        codec,
-        rows,
-        labels,
-        seed=snapshot.record.seed,
-        weights=weights,
-        new_classes=len(new),
-        checkpoint=checkpoint,
-        checkpoint_s=checkpoint_s,
-        data=snapshot.digest,
-        progress=Telling(tell, place.clock),
-    )
-    exported = export(fitted.module, encode(codec, rows[:_SAMPLE]))
+    beginning = _Beginning(snapshot, weights, champion, checkpoint, checkpoint_s, Telling(tell, place.clock))
+    learnt = _learnt(resource, load_codec(resource.spec.model.codec, classes), rows, labels, beginning)
     manifest = Manifest(
         version=grant.run,
         model=resource.id,
@@ -97,10 +76,10 @@ def train(
         run=grant.run,
         snapshot=snapshot.digest,
         warm_from=warm_from,
-        inputs=exported.inputs,
-        outputs=exported.outputs,
+        inputs=learnt.exported.inputs,
+        outputs=learnt.exported.outputs,
     )
-    files = {"model.onnx": exported.model, "weights.safetensors": save_weights(fitted.module)}
+    files = {"model.onnx": learnt.exported.model, "weights.safetensors": learnt.weights}
     written = write(folder, {**files, "reference.json": _reference(place, snapshot, files, manifest)}, manifest)
     checkpoint.unlink(missing_ok=True)
     return written
@@ -133,6 +112,61 @@ def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
         size=sizes[0],
         champion_size=sizes[1] if len(sizes) > 1 else None,
     )
+
+
+class _Beginning(NamedTuple):
+    """Where a training begins, and how it is told and kept."""
+
+    snapshot: Snapshot
+    weights: bytes | None
+    champion: Manifest | None
+    checkpoint: Path
+    checkpoint_s: float
+    telling: Telling
+
+
+def _learnt(
+    resource: ContinualModel,
+    codec: Codec,
+    rows: Sequence[Row],
+    labels: Sequence[Mapping[str, Any]],
+    at: _Beginning,
+) -> "Learnt":
+    """What the user's Trainer or Learner makes of the rows."""
+    from tidemill.training.classes import new_classes
+    from tidemill.training.export import export
+    from tidemill.training.learn import Learnt, learn
+    from tidemill.training.tensors import encode
+    from tidemill.training.user_code import load_learner, load_trainer, takes_classes
+
+    path, classes, seed = resource.spec.model.trainer, resource.spec.prediction.classes, at.snapshot.record.seed
+    learner = load_learner(path, classes)
+    trainer = learner or load_trainer(path, classes)
+    if at.snapshot.record.adopted and not takes_classes(trainer):
+        raise UserCodeError(f"{path} has no classes: it cannot learn {', '.join(at.snapshot.record.adopted)}")
+    new = new_classes(classes, at.champion.prediction.classes) if at.champion and takes_classes(trainer) else ()
+    told = f", with the new classes {', '.join(new)}" if new else ""
+    print(f"training on {len(rows)} rows, from {at.champion.version if at.champion else 'scratch'}{told}", flush=True)
+    if learner is not None:
+        return learn(learner, codec, rows, labels, seed=seed, weights=at.weights)
+    # After that, because torch's import takes seconds.
+    from tidemill.training.fit import fit
+    from tidemill.training.weights import save_weights
+
+    fitted = fit(
+        load_trainer(path, classes),
+        codec,
+        rows,
+        labels,
+        seed=seed,
+        weights=at.weights,
+        new_classes=len(new),
+        checkpoint=at.checkpoint,
+        checkpoint_s=at.checkpoint_s,
+        data=at.snapshot.digest,
+        progress=at.telling,
+    )
+    return Learnt(export(fitted.module, encode(codec, rows[:_SAMPLE])), save_weights(fitted.module))
 
 
 def _checkpoint(folder: Path) -> Path:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Answer", "Codec", "Row", "Tensors", "Trainer"]
+__all__ = ["Answer", "Codec", "Learner", "Row", "Tensors", "Trainer"]
 
 Row: TypeAlias = Mapping[str, Any]
 Answer: TypeAlias = dict[str, Any]
@@ -65,4 +65,28 @@ class Trainer(Protocol):
 
     def loss(self, outputs: "Mapping[str, torch.Tensor]", targets: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
         """The scalar to minimise over one batch."""
+        ...
+
+
+class Learner(Protocol):
+    """Any other library that can be written as ONNX: named as `spec.model.trainer` in place of a `Trainer`.
+
+    Tidemill gives it all rows at once, compares the ONNX model with its own answers, and keeps what the next version
+    starts from as arrays, so that nothing is ever unpickled. A fresh one is made for each training.
+    """
+
+    def fit(self, inputs: Tensors, targets: Tensors, *, seed: int, before: Tensors | None) -> None:
+        """Learn the codec's tensors, oldest row first. `before`: what the champion's `keep` gave, in a warm start."""
+        ...
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        """The library's own outputs by name, batch first."""
+        ...
+
+    def to_onnx(self) -> bytes:
+        """A model with the codec's inputs and `predict`'s outputs by name, for batches of any size."""
+        ...
+
+    def keep(self) -> Tensors:
+        """Arrays from which the next version's training starts; none where the library cannot go on learning."""
         ...

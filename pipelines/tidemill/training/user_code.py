@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import cast
 
 from tidemill.core.errors import TidemillError, UserCodeError
-from tidemill.training.protocols import Codec, Trainer
+from tidemill.training.protocols import Codec, Learner, Trainer
 
-__all__ = ["CLASSES", "code_digest", "load_codec", "load_trainer", "takes_classes", "user_code"]
+__all__ = ["CLASSES", "code_digest", "load_codec", "load_learner", "load_trainer", "takes_classes", "user_code"]
 
 CLASSES = "classes"
 """Attribute by which a Codec or a Trainer is told its classes."""
@@ -36,6 +36,14 @@ def load_trainer(path: str, classes: Sequence[str] = ()) -> Trainer:
     """
     parts = ("module", "loss", "epochs", "batch_size", "learning_rate")
     return cast("Trainer", _with_classes(_load(path, parts), classes))
+
+
+def load_learner(path: str, classes: Sequence[str] = ()) -> Learner | None:
+    """The user's Learner; None where the class is none, which then is a Trainer. Raises as `load_trainer` does."""
+    instance = _load(path, ())
+    if not hasattr(instance, "to_onnx"):
+        return None
+    return cast("Learner", _with_classes(_load(path, ("fit", "predict", "to_onnx", "keep")), classes))
 
 
 def takes_classes(instance: object) -> bool:
