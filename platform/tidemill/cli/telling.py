@@ -60,7 +60,11 @@ def described(
     resource: ContinualModel, status: LoopStatus, why_not: Sequence[str], now: datetime
 ) -> list[RenderableType]:
     """All that a person wants to know: where it stands, and why."""
-    parts: list[RenderableType] = [_head(resource, status, now), *_traffic(status), *_run(status.run, now)]
+    parts: list[RenderableType] = [
+        _head(resource, status, now),
+        *_traffic(status),
+        *_run(status.run, now, status.seen.progress),
+    ]
     parts += rollout_story(status)
     parts += _section("drift", [_signal(one, now) for one in (*status.drift.alarms, *status.drift.states)])
     if status.run is None and status.candidate is None:
@@ -156,10 +160,11 @@ def _traffic(status: LoopStatus) -> list[RenderableType]:
     return [Text("\ntraffic", style="bold"), table(("version", "share", "state", "requests", "errors", "p99"), rows)]
 
 
-def _run(run: Run | None, now: datetime) -> list[RenderableType]:
+def _run(run: Run | None, now: datetime, progress: str) -> list[RenderableType]:
     if run is None:
         return []
     step = f"at step {run.step}" if run.step else "waiting for its first step"
+    step += f" ({progress})" if progress else ""
     granted = "granted" if run.grant else "not granted yet"
     gates = ", its gates are skipped" if run.skip_gates else ""
     return _section(

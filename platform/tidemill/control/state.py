@@ -141,6 +141,8 @@ class Seen(_Part, frozen=True, kw_only=True):
     """Labelled events that count to the next run: all for the first, else those new since the champion's data."""
     new_classes: dict[str, int] = {}
     """Labelled events by class that the champion does not know."""
+    progress: str = ""
+    """How far the run in flight is within its step, in words."""
     history: HistorySeen = HistorySeen()
     """The champion's outcomes: how many, how fast, how often wrong."""
     rollout: dict[str, float | int | str | None] = {}

@@ -221,11 +221,18 @@ class Loop:
             traffic=observed.traffic or last.traffic,
             labelled=observed.labelled if observed.labelled is not None else last.labelled,
             new_classes=dict(last.new_classes if observed.new_classes is None else observed.new_classes),
+            progress=_progress(status, observed),
             history=observed.history,
             rollout=machine.progress(status.rollout, observed.evidence) if status.rollout else {},
             troubles=troubles,
         )
         return last if seen == last else msgspec.structs.replace(seen, at=to_ms(self.clock.now()))
+
+
+def _progress(status: LoopStatus, observed: Observed) -> str:
+    """How far the run in flight is within its step."""
+    run = status.run.run if status.run else ""
+    return next((seen.progress or "" for seen in observed.runs or () if seen.run == run), "")
 
 
 def _look(name: str, look: Callable[[], T], troubles: list[str]) -> T | None:
