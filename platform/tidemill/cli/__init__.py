@@ -35,6 +35,7 @@ COMMANDS = {
     "labels": "labels",
     "quality": "quality",
     "slices": "slices",
+    "dataset": "dataset",
     "quarantine": "quarantine",
     "alerts": "alerts",
     "rebuild": "keeping",
