@@ -122,9 +122,13 @@ def test_without_a_snapshot_the_fresh_rows_of_the_champion_are_frozen(
     status, out, _ = call(capsys, "dataset", "freeze", MODEL, "golden", "-o", "json")
     assert status == 0
     said = json.loads(out)
-    assert (said["frozen"]["of"], said["frozen"]["rows"], said["trained_on"]) == (older.digest, 20, 0)
+    assert (said["frozen"]["of"], said["frozen"]["rows"], said["trained_on"]) == (older.digest, 20, [])
     _, out, _ = call(capsys, "dataset", "show", MODEL, "gold")
     assert f"golden (by {said['frozen']['by']}, " in out
+    whole = ("--snapshot", newer.digest, "--part", "all")
+    _, out, _ = call(capsys, "dataset", "freeze", MODEL, "silver", *whole)
+    versions = f"versions of {newer.digest[:12]} were trained on 140 of them"
+    assert f"{versions} and the champion was trained on 100 of them: there those versions look too good" in out
 
 
 def test_a_word_that_means_no_dataset_or_several_is_refused(

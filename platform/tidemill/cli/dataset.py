@@ -144,9 +144,9 @@ def freeze(
     chosen = choose(frame, truth_of(frame, resource), choice)
     said = keep(frozen_folder(folder), frozen, source, chosen, query=str(choice), by=person(), now=machine.clock.now())
     lines = [f"{said.name}: {said.rows:,} rows of {said.of[:SHORT]} ({said.query}), dataset {said.digest[:SHORT]}"]
-    trained = chosen.filter(chosen["part"] != "fresh").height
+    trained = _trained_on(chosen, source, stored, folder)
     if trained:
-        lines.append(f"versions of {said.of[:SHORT]} were trained on {trained:,} of them: there they look too good")
+        lines.append(f"{' and '.join(trained)}: there those versions look too good")
     gate = resource.spec.gates.frozen
     if gate is not None and gate.dataset == said.name:
         lines.append("spec.gates.frozen names it: the next run is judged on it")
@@ -181,6 +181,24 @@ def _champion_dataset(stored: "StoredModel", folder: Path) -> "Snapshot":
         hint = "`tidemill dataset list` shows what there is; name one with --snapshot"
         raise NotFound(f"{stored.resource.id} has no champion whose snapshot could be taken", hint=hint)
     return find_snapshot(folder, verify(local_folder(status.champion.artifact)).snapshot)
+
+
+def _trained_on(chosen: "pl.DataFrame", source: "Snapshot", stored: "StoredModel", folder: Path) -> list[str]:
+    """Who was trained on how many of the chosen rows, in words: fresh rows of old are learnt from by later runs."""
+    from tidemill.core.errors import Permanent
+    from tidemill.training.catalogue import SHORT
+    from tidemill.training.dataset import KEY
+
+    whose = {f"versions of {source.digest[:SHORT]} were": chosen.filter(chosen["part"] != "fresh").height}
+    try:
+        champion = _champion_dataset(stored, folder)
+        rows = champion.frame()
+    except Permanent:  # none, gone or damaged: that is for others to tell
+        champion = source
+    if champion.digest != source.digest:
+        learnt = rows.filter(rows["part"] != "fresh").select(KEY)
+        whose["the champion was"] = chosen.join(learnt, on=KEY, how="semi").height
+    return [f"{who} trained on {count:,} of them" for who, count in whose.items() if count]
 
 
 def _inputs(resource: "ContinualModel", one: "Snapshot", other: "Snapshot") -> list[str]:
