@@ -36,6 +36,7 @@ COMMANDS = {
     "labels": "labels",
     "quality": "quality",
     "slices": "slices",
+    "dataset": "dataset",
     "quarantine": "quarantine",
     "alerts": "alerts",
     "rebuild": "keeping",
