@@ -82,7 +82,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
     version: str
     seconds: tuple[float, ...] = ()
-    """Of each request, in the order sent."""
+    """Of each request, in the order sent, but for the first few while the process was new."""
     ready_after_s: float | None = None
     """From the start of the process until it answered; None where it never did."""
     problem: str = ""

@@ -11,7 +11,7 @@ import polars as pl
 from tidemill.artifacts import Manifest, PredictionShape, local_folder, read, verify, write
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import NotFound
-from tidemill.evaluation.scoring import Compared, Evaluation, losses_of
+from tidemill.evaluation.scoring import Compared, Evaluation, Timing, losses_of
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
 from tidemill.spec.model import DriftTrigger
@@ -87,6 +87,7 @@ def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
     print(f"error on {fresh.height} fresh rows: {found.candidate.mean:.4f}{against}", flush=True)
     classes, sizes = classes_of(resource), [model.manifest.files["model.onnx"].size for model in models]
     frozen, problem = _frozen(place, grant, models)
+    timings = _timings(place, grant, fresh, models)
     return Evaluation(
         candidate=found.candidate,
         champion=found.champion,
@@ -98,6 +99,8 @@ def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
         frozen_problem=problem,
         size=sizes[0],
         champion_size=sizes[1] if len(sizes) > 1 else None,
+        timing=timings[0] if timings else None,
+        champion_timing=timings[1] if len(timings) > 1 else None,
     )
 
 
@@ -129,6 +132,19 @@ def _frozen(place: Place, grant: Grant, models: "Sequence[OnnxModel]") -> tuple[
     except NotFound as error:
         return None, f"{error.message}: {error.hint}"
     return _compared(place, gate.dataset, dataset, dataset.frame(), models), ""
+
+
+def _timings(place: Place, grant: Grant, fresh: pl.DataFrame, models: "Sequence[OnnxModel]") -> list[Timing]:
+    """How fast candidate and champion answer in the real server; none unless the gate is declared."""
+    if place.resource.spec.gates.latency is None:
+        return []
+    from tidemill.retrain.timing import requests_of, time_server
+
+    folders = [place.version_folder(grant.run)]
+    if grant.champion_artifact:
+        folders.append(local_folder(grant.champion_artifact))
+    requests = requests_of(fresh, place.resource)
+    return [time_server(place, model.version, folder, requests) for model, folder in zip(models, folders, strict=True)]
 
 
 def _written(folder: Path, snapshot: Snapshot) -> Manifest | None:
