@@ -11,7 +11,7 @@ import polars as pl
 from tidemill.artifacts import Manifest, PredictionShape, local_folder, read, verify, write
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import NotFound
-from tidemill.evaluation.scoring import Compared, Evaluation, Timing, losses_of
+from tidemill.evaluation.scoring import Compared, Evaluation, Stress, Timing, losses_of
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
 from tidemill.spec.model import DriftTrigger
@@ -101,6 +101,7 @@ def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
         champion_size=sizes[1] if len(sizes) > 1 else None,
         timing=timings[0] if timings else None,
         champion_timing=timings[1] if len(timings) > 1 else None,
+        stresses=_stresses(place, snapshot, fresh, models),
     )
 
 
@@ -132,6 +133,24 @@ def _frozen(place: Place, grant: Grant, models: "Sequence[OnnxModel]") -> tuple[
     except NotFound as error:
         return None, f"{error.message}: {error.hint}"
     return _compared(place, gate.dataset, dataset, dataset.frame(), models), ""
+
+
+def _stresses(
+    place: Place, snapshot: Snapshot, fresh: pl.DataFrame, models: "Sequence[OnnxModel]"
+) -> tuple[Stress, ...] | None:
+    """The losses of candidate and champion on fresh rows that lack something; None unless the gate is declared."""
+    from tidemill.evaluation.answering import score
+    from tidemill.evaluation.robustness import stressed
+
+    resource, service = place.resource, snapshot.record.service
+    if resource.spec.gates.robustness is None:
+        return None
+    rows, labels = rows_and_labels(fresh, resource, service)
+    found = []
+    for name, changed in stressed(rows, resource, service):
+        candidate, *champion = [score(model, changed, labels, resource).losses for model in models]
+        found.append(Stress(name=name, candidate=candidate, champion=champion[0] if champion else None))
+    return tuple(found)
 
 
 def _timings(place: Place, grant: Grant, fresh: pl.DataFrame, models: "Sequence[OnnxModel]") -> list[Timing]:
