@@ -29,6 +29,7 @@ COMMANDS = {
     "get": "models",
     "describe": "models",
     "card": "card",
+    "lineage": "lineage",
     "predict": "models",
     "retrain": "models",
     "rollout": "models",
