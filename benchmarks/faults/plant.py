@@ -34,7 +34,8 @@ from tidemill.testing.training import events_frame, tiny_resource
 
 __all__ = ["Model", "Plant", "open_plant"]
 
-CODE = Path(__file__).parents[2] / "tests" / "training" / "code"
+ROOT = Path(__file__).parents[2]
+CODE = ROOT / "tests" / "training" / "code"
 EVENTS = 400
 LONGEST_S = 180.0
 """No run takes so long, whatever happens to it."""
@@ -60,7 +61,7 @@ class Plant:
     def start_control(self) -> None:
         """Start it, with nothing but store and log to go on from."""
         argv = [sys.executable, "-m", "benchmarks.faults.control_worker"]
-        self._control = spawn(argv, log=self.state / "control.log", env=self.env)
+        self._control = spawn(argv, log=self.state / "control.log", env=self.env, folder=ROOT)
 
     def kill_control(self) -> None:
         """SIGKILL."""
