@@ -49,6 +49,10 @@ class Place:
         """Where a version of the model has its place."""
         return artifact_uri(self.root, self.resource, version)
 
+    def end_file(self, run: str) -> Path:
+        """Where it is kept why a run is over, once a step has failed for good."""
+        return self.version_folder(run).with_name(f".{run}.failed")
+
     def version_folder(self, version: str) -> Path:
         """The folder of a version; raises `Unsupported` for a store that is not on this machine."""
         return local_folder(self.version_uri(version))
