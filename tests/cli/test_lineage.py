@@ -90,6 +90,24 @@ def test_a_prediction_leads_back_to_its_data_and_on_to_its_outcome(
     assert forth == ["outcome p5/0"]
 
 
+def test_events_of_one_id_from_two_entities_are_two(
+    capsys: pytest.CaptureFixture[str], installed: Snapshot, tmp_path: Path
+) -> None:
+    other = events_frame(12).filter(pl.col("event_id") == "e5")
+    other = other.with_columns(entity=pl.lit("elsewhere"), offset=pl.lit(99, pl.Int64))
+    fill(tmp_path / ".tidemill" / "lake", "events", EVENTS, other)
+    _, back, _ = traced(capsys, "p5")
+    assert back[:2] == ["event c/events/0@5", "version r1"]
+
+
+def test_the_id_of_an_event_may_look_like_a_place_in_the_log(
+    capsys: pytest.CaptureFixture[str], installed: Snapshot, tmp_path: Path
+) -> None:
+    other = events_frame(1).with_columns(event_id=pl.lit("cam@7"), offset=pl.lit(99, pl.Int64))
+    fill(tmp_path / ".tidemill" / "lake", "events", EVENTS, other)
+    assert traced(capsys, "cam@7")[0] == "event c/events/0@99"
+
+
 @pytest.mark.usefixtures("installed")
 def test_what_is_nothing_is_told_with_what_is_near(capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = call(capsys, "lineage", MODEL, "r2")

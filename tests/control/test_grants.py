@@ -216,3 +216,15 @@ def test_a_run_that_is_over_is_forgotten_by_its_runner(serving: LoopBench) -> No
     candidate(serving)
     serving.tick(2)
     assert serving.runner.observe() == []
+
+
+def test_a_run_that_lost_its_right_may_not_claim_another(serving: LoopBench) -> None:
+    run = serving.ask("retrain", reason="a drill").subject
+    serving.runner.show(RunSeen(run=run, state="running"))
+    serving.claim(run)
+    serving.clock.advance(13 * 3600)
+    serving.runner.stop = lambda _: None  # type: ignore[method-assign]
+    serving.tick()
+    assert serving.status.stopping == (run,)
+    refused = serving.ask("claim", request_id="again", run=run)
+    assert (refused.kind, refused.reason) == ("refuse", f"{run} has lost its right to run, and is being ended")

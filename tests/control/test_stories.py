@@ -398,6 +398,25 @@ def test_a_person_brings_the_version_before_back_and_a_run_in_flight_ends(servin
     assert (refused.kind, refused.reason) == ("refuse", "there is no version before this one")
 
 
+def test_a_person_brings_the_version_before_back_although_the_model_is_paused(serving: LoopBench) -> None:
+    old, _ = promoted(serving)
+    serving.declare(example_resource(paused=True))
+    assert serving.ask("revert", reason="customers complain").kind == "revert"
+    serving.until(lambda status: status.phase == "Serving")
+    assert champion(serving) == old
+
+
+def test_while_the_model_is_paused_the_watch_brings_nothing_back(serving: LoopBench) -> None:
+    old, new = promoted(serving)
+    serving.declare(example_resource(paused=True))
+    found_late(serving, new)
+    serving.judge({new: 0.05})
+    serving.tick(20)
+    assert (champion(serving), serving.status.phase) == (new, "Watching")
+    serving.declare(example_resource())
+    serving.judged_until(lambda status: champion(serving) == old, {new: 0.05}, seconds=30)
+
+
 def test_a_watch_is_found_again_after_the_status_is_lost(serving: LoopBench) -> None:
     promoted(serving)
     watching = serving.status.watching

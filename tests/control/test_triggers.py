@@ -171,6 +171,41 @@ def test_a_performance_alarm_starts_a_run_only_where_that_is_declared() -> None:
         assert (run and run.cause) == cause
 
 
+def test_a_performance_alarm_which_comes_only_once_is_answered_again_where_its_run_fails() -> None:
+    bench = declared(performance={}, drift=DRIFT)
+    bench.signal("error", kind="performance", subject="errors", message=RISEN)
+    bench.tick()
+    first = bench.claim(bench.started())
+    bench.ask("failed", run=first.subject, token=first.figures["token"], step="train", error="the disk is full")
+    assert bench.status.run is None
+    bench.clock.advance(400)
+    bench.tick()
+    assert started_for(bench) == ("performance", RISEN)
+
+
+def test_a_performance_alarm_during_a_run_that_brings_nothing_waits_for_the_next() -> None:
+    bench = declared(performance={}, drift=DRIFT)
+    grant = bench.claim(bench.ask("retrain", reason="a drill").subject)
+    bench.signal("error", kind="performance", subject="errors", message=RISEN)
+    bench.tick()
+    bench.ask("finished", run=grant.subject, token=grant.figures["token"])
+    bench.clock.advance(400)
+    bench.tick()
+    assert started_for(bench) == ("performance", RISEN)
+
+
+def test_a_performance_alarm_is_a_cause_after_the_status_is_lost() -> None:
+    bench = declared(performance={}, drift=DRIFT, cooldown="2h")
+    bench.signal("error", kind="performance", subject="errors", message=RISEN)
+    assert bench.tick().run is None
+    bench.store.lose_status(bench.resource.id)
+    bench.restart()
+    bench.tick()
+    bench.clock.advance(3 * 3600)
+    bench.tick()
+    assert started_for(bench) == ("performance", RISEN)
+
+
 def test_a_rise_of_the_loss_and_drift_of_it_are_two_things() -> None:
     bench = declared(performance={}, drift=DRIFT)
     bench.signal("error", kind="concept", subject="errors", message="error rose")

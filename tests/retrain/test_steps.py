@@ -351,6 +351,28 @@ def test_a_gate_that_refuses_is_enforced_unless_the_grant_skips_it(
     assert [request.kind for request in control.asked] == ([] if skip else ["finished"])
 
 
+def test_control_is_told_of_a_failure_that_cannot_be_kept(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = Control("run-failed")
+    monkeypatch.setenv("TIDEMILL_STATE", str(site.state))
+    monkeypatch.setattr(
+        "tidemill.wiring.Local.ask", lambda _, resource, request, deadline_s: control(request, deadline_s)
+    )
+    (tmp_path / "granted").write_bytes(msgspec.json.encode(GRANT))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(steps, "write_run", full)
+    monkeypatch.setenv("TIDEMILL_RUN_FOLDER", str(tmp_path / RUN))
+    (tmp_path / "taken").write_bytes(b'{"digest": "gone"}')
+    with pytest.raises(NotFound):
+        steps.validate(site.resource.id, str(tmp_path / "granted"), str(tmp_path / "taken"))
+    assert [request.kind for request in control.asked] == ["failed"]
+
+
 def test_a_version_of_another_library_goes_on_from_what_its_champion_kept(
     filled: Site, place_of: Callable[..., Place]
 ) -> None:

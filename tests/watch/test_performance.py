@@ -104,6 +104,31 @@ def test_the_next_version_is_tested_anew(plan: WatchPlan, reference: Reference) 
     assert [one.version for one in play(plan, reference, taken)] == ["r1", "r2"]
 
 
+def test_a_version_that_serves_once_more_is_tested_anew_and_its_signal_is_another(
+    plan: WatchPlan, reference: Reference
+) -> None:
+    bad, taken = [0.5] * 120, list[Input]()
+    for hour, version in enumerate(("r1", "r2", "r1")):
+        begun = NOON + timedelta(hours=hour)
+        taken.append(Promotion(version=version, at=to_ms(begun) - 1, reference=reference))
+        judged = outcomes({"A": bad, "B": bad, "C": bad}, start=begun, version=version)
+        taken += [replace(one, offset=one.offset + 1_000 * hour) for one in judged]
+    said = play(plan, reference, taken)
+    assert [one.version for one in said] == ["r1", "r2", "r1"]
+    assert len({one.signal_id for one in said}) == 3
+
+
+def test_a_trigger_that_is_declared_while_a_version_serves_says_once_why_there_is_no_test(
+    plan: WatchPlan, reference: Reference
+) -> None:
+    promoted = Promotion(version="r1", at=AT - 1, reference=None)
+    quiet = outcomes({"A": QUIET[:30]})
+    state, _ = reduce(first_state(plan), [promoted, *quiet[:10]], replace(plan, performance_rise=0.0))
+    state, said = reduce(state, quiet[10:20], plan)
+    assert ["no loss to compare with" in one.message for one in said if one.feature == "performance"] == [True]
+    assert [one for one in reduce(state, quiet[20:], plan)[1] if one.feature == "performance"] == []
+
+
 @pytest.mark.slow
 def test_a_version_at_its_limit_is_accused_in_at_most_the_share_of_the_risk(
     plan: WatchPlan, reference: Reference

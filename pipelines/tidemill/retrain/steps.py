@@ -231,6 +231,10 @@ def _tell(place: Place, granted: str, name: str, message: str) -> None:
         end = place.end_file(_read(granted, Grant).run)
         end.parent.mkdir(parents=True, exist_ok=True)
         end.write_text(f"{name} failed: {message}")
+    except OSError as error:
+        # A full disk, which may be what the step failed of: control is told all the same.
+        print(f"why the run is over could not be kept: {error}", file=sys.stderr, flush=True)
+    try:
         control.tell_failed(place, _read(granted, Grant), name, message)
     except TidemillError as error:
         # The step's own error is the one to see; control learns of the end from the runner, or the grant expires.
@@ -239,7 +243,9 @@ def _tell(place: Place, granted: str, name: str, message: str) -> None:
 
 def _progress(step: str, *, error: str | None = None, progress: str | None = None) -> None:
     if folder := _run_folder():
-        write_run(folder, RunSeen(run=folder.name, state="running", step=step, error=error, progress=progress))
+        # For people alone: a full disk must not keep a step from telling control that it failed.
+        with suppress(OSError):
+            write_run(folder, RunSeen(run=folder.name, state="running", step=step, error=error, progress=progress))
 
 
 def _time(step: str, seconds: float) -> None:

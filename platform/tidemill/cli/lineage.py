@@ -112,7 +112,8 @@ class _Known:
         if found.is_empty():
             return None
         row = found.row(0, named=True)
-        event = [] if row["event_id"] is None else self._events(pl.col("event_id") == row["event_id"])
+        same = (pl.col("entity").cast(pl.String) == row["entity"]) & (pl.col("event_id") == row["event_id"])
+        event = [] if row["event_id"] is None else self._events(same)
         mine = pl.col("prediction_id") == identity
         after = [_label(one) for one in self._rows("labels", mine).iter_rows(named=True)]
         after += [_outcome(one) for one in self._rows("outcomes", mine).sort("revision").iter_rows(named=True)]
@@ -124,8 +125,10 @@ class _Known:
         from tidemill.retrain.trace import of_event
 
         source, _, offset = identity.rpartition("@")
-        at = (pl.col("source") == source) & (pl.col("offset") == int(offset)) if offset.isdigit() and source else None
-        found = self._events(at if at is not None else pl.col("event_id") == identity)
+        wanted = pl.col("event_id") == identity
+        if source and offset.isdecimal():  # the id of an event may look like a place in the log
+            wanted |= (pl.col("source") == source) & (pl.col("offset") == int(offset))
+        found = self._events(wanted)
         if not found:
             return None
         event = found[-1]

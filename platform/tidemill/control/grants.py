@@ -14,6 +14,7 @@ import msgspec
 from tidemill.control.hindrances import against_request, forced, kept_starts
 from tidemill.control.protocols import RunSeen
 from tidemill.control.schedule import answered
+from tidemill.control.signals import newest, said_once
 from tidemill.control.state import Cause, Grant, Run
 from tidemill.control.turn import Turn
 from tidemill.core.clock import from_ms, to_ms
@@ -113,7 +114,7 @@ def failed(turn: Turn, request: Request) -> Turn:
     error = str(request.arguments.get("error") or "no reason was given")
     figures = {"step": step, "error": error}
     name = str(request.arguments["run"])
-    return end_run(turn).say("run-failed", name, f"{step} failed: {error}", figures, answers=request)
+    return _fail_run(turn).say("run-failed", name, f"{step} failed: {error}", figures, answers=request)
 
 
 def finished(turn: Turn, request: Request) -> Turn:
@@ -134,19 +135,26 @@ def follow_run(turn: Turn) -> Turn:
     if run.grant and run.grant.expires_at <= turn.now_ms:
         reason = f"its grant expired after {format_duration(GRANT_FOR)}"
         stopping = (*turn.status.stopping, run.run)
-        return end_run(turn).change(stopping=stopping).say("run-failed", run.run, reason, {"step": run.step})
+        return _fail_run(turn).change(stopping=stopping).say("run-failed", run.run, reason, {"step": run.step})
     if turn.observed.runs is None:
         return turn
     shown = next((seen for seen in turn.observed.runs if seen.run == run.run), None)
     run = _as_shown(turn, run, shown)
     if silence := _silent_end(turn, run, shown):
-        return end_run(turn).say("run-failed", run.run, silence, {"step": run.step})
+        return _fail_run(turn).say("run-failed", run.run, silence, {"step": run.step})
     return turn.change(run=run)
 
 
 def end_run(turn: Turn) -> Turn:
     """No run is in flight any more; the cooldown counts from here unless a rollout follows."""
     return turn.change(run=None, quiet_from=turn.now_ms)
+
+
+def _fail_run(turn: Turn) -> Turn:
+    """The run answered nothing: what is said only once is a cause again, after the cooldown."""
+    drift = turn.status.drift
+    pending = newest((*drift.pending, *said_once(drift.alarms)))
+    return end_run(turn).change(drift=msgspec.structs.replace(drift, pending=pending))
 
 
 def gate_verdicts(request: Request) -> list[Any]:
@@ -197,6 +205,8 @@ def _unfit(turn: Turn, name: str) -> str | None:
     if not _SAFE_NAME.fullmatch(name):
         return f"a run is named with lower-case letters, digits and dashes, not {name!r}"
     status = turn.status
+    if name in status.stopping:
+        return f"{name} has lost its right to run, and is being ended"
     if any(known and known.version == name for known in (status.champion, status.candidate, status.previous)):
         return f"version {name} exists already"
     return None

@@ -161,7 +161,7 @@ def _pages(page: Callable[[str], tuple[Sequence[T], str]]) -> Iterator[T]:
 
 def _seen(run: Any) -> RunSeen:
     state = _STATES.get(run.state or "", "pending")
-    tasks = [task for task in (run.run_details.task_details or ()) if run.run_details] if run.run_details else []
+    tasks = (run.run_details.task_details or ()) if run.run_details else ()
     wanted = {"failed": "FAILED", "running": "RUNNING"}.get(state)
     # A run and its groups of tasks are tasks of their own; the last that is at work, or has failed, is the step.
     step = next((task.display_name for task in reversed(tasks) if task.state == wanted), None)

@@ -12,7 +12,7 @@ import msgspec
 
 from tidemill.control import hindrances, schedule
 from tidemill.control.decide import new_status
-from tidemill.control.signals import newest
+from tidemill.control.signals import newest, said_once
 from tidemill.control.state import KEPT_DECISIONS, Agreed, Drift, Grant, LoopStatus, Run, Schedule, Version
 from tidemill.control.turn import Observed, Turn
 from tidemill.core.clock import to_ms
@@ -175,8 +175,9 @@ def _run_of(decision: Decision) -> str:
 def _candidate(said: Sequence[Decision], rollout: RolloutState | None) -> Version | None:
     if rollout is None:
         return None
-    granted = next((one.time for one in reversed(said) if one.kind == "grant"), None)
     plan = rollout.plan
+    # A version that is brought back was granted long before others.
+    granted = next((one.time for one in said if one.kind == "grant" and one.subject == plan.candidate.name), None)
     return Version(
         version=plan.candidate.name, artifact=plan.candidate.artifact, since=plan.started_at, data_until=granted
     )
@@ -247,12 +248,16 @@ def _traffic(champion: Version | None, rollout: RolloutState | None) -> TrafficW
 
 
 def _drift(traces: Traces, champion: Version | None) -> Drift:
-    """What the watch said of the champion. None of it is pending: an alarm that nobody answered comes again."""
+    """What the watch said of the champion. An alarm that nobody answered comes again; what is said only once is pending.
+
+    Whether a run has answered that already is not known: one run too many is better than none.
+    """
     if champion is None:
         return Drift()
     found = [one for one in traces.signals if one.version == champion.version]
     return Drift(
         alarms=newest(one for one in found if one.kind != "state"),
+        pending=newest(one for one in said_once(found) if one.time >= champion.since),
         states=newest(one for one in found if one.kind == "state"),
     )
 

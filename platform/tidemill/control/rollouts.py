@@ -81,7 +81,7 @@ def revert(turn: Turn, request: Request) -> Turn:
 def watch_promotion(turn: Turn) -> Turn:
     """Judge the last rollout once more, as labels come late; bring back the version before if it was better."""
     watching, late = turn.status.watching, turn.observed.late
-    if watching is None or turn.status.rollout is not None:
+    if watching is None or turn.status.rollout is not None or turn.resource.spec.paused:
         return turn
     if late is not None and late.harm.reached(watching.plan.risk):
         figures = {
@@ -106,8 +106,9 @@ def move_traffic(turn: Turn) -> Turn:
     rollout, traffic = turn.status.rollout, turn.observed.traffic
     if rollout is None or traffic is None:
         return turn
-    if turn.resource.spec.paused and rollout.phase in {"starting", "awaiting-approval", "canary"}:
-        return turn  # what was decided before is still brought to its end
+    undecided = rollout.phase in {"starting", "awaiting-approval", "canary"} and not rollout.plan.reverts
+    if turn.resource.spec.paused and undecided:
+        return turn  # what was decided before, a revert too, is still brought to its end
     state, moves = machine.advance(rollout, Observation(traffic=traffic, evidence=turn.observed.evidence), turn.now)
     return _moved(turn, state, moves)
 

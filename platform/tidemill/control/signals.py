@@ -8,7 +8,7 @@ from tidemill.control.state import Drift
 from tidemill.control.turn import Turn
 from tidemill.events.records import Signal
 
-__all__ = ["newest", "note_signals"]
+__all__ = ["newest", "note_signals", "said_once"]
 
 
 def note_signals(turn: Turn) -> Turn:
@@ -33,9 +33,14 @@ def newest(signals: Iterable[Signal]) -> tuple[Signal, ...]:
     return tuple(last.values())
 
 
+def said_once(signals: Iterable[Signal]) -> tuple[Signal, ...]:
+    """Those that the watch says once of a version and never again: of `triggers.performance`."""
+    return tuple(signal for signal in signals if signal.kind == "performance")
+
+
 def _with_signal(drift: Drift, signal: Signal, *, latched: bool) -> Drift:
-    """The drift with one more signal; latched, an alarm is shown but asks for nothing."""
+    """The drift with one more signal; latched, an alarm is shown but asks for nothing, unless it is said only once."""
     if signal.kind == "state":
         return msgspec.structs.replace(drift, states=newest((*drift.states, signal)))
-    pending = drift.pending if latched else newest((*drift.pending, signal))
+    pending = drift.pending if latched and not said_once([signal]) else newest((*drift.pending, signal))
     return msgspec.structs.replace(drift, alarms=newest((*drift.alarms, signal)), pending=pending)

@@ -106,7 +106,8 @@ class Drift(_Part, frozen=True, kw_only=True):
     alarms: tuple[Signal, ...] = ()
     """The newest alarm of each quantity: of drift, and of a rise of the error."""
     pending: tuple[Signal, ...] = ()
-    """The alarms that no run has answered yet. The latch: while a run or a rollout goes on, none is added."""
+    """The alarms that no run has answered yet. The latch: while a run or a rollout goes on, none is added but those
+    that are said only once."""
     states: tuple[Signal, ...] = ()
     """The newest state of each quantity, such as a reference that is too small."""
 

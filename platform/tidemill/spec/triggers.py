@@ -27,11 +27,13 @@ _ANY_TIME = datetime(2026, 1, 1, tzinfo=ZoneInfo("UTC"))
 
 
 def _is_cron(text: str) -> str:
+    wanted = "five cron fields (minute, hour, day of month, month, weekday) such as '0 3 * * *'"
+    if len(text.split()) != 5:
+        raise ValueError(f"{wanted}, not {len(text.split())}")  # six would begin with seconds
     try:
         CronSim(text, _ANY_TIME)
     except CronSimError as error:
-        fields = "minute, hour, day of month, month, weekday"
-        raise ValueError(f"five cron fields ({fields}) such as '0 3 * * *': {error}") from error
+        raise ValueError(f"{wanted}: {error}") from error
     return text
 
 

@@ -105,7 +105,7 @@ def judge(state: Performance, tick: ClosedTick, plan: WatchPlan) -> tuple[Perfor
         return state, None
     usual, (row, bet) = in_hour(feature, tick.end - plan.tick_ms), _strongest(drift)
     signal = Signal(
-        signal_id=deterministic_id("performance", plan.model, state.version, feature.key),
+        signal_id=deterministic_id("performance", plan.model, state.version, feature.key, state.since),
         kind="performance",
         subject="errors",
         feature=ERROR,
@@ -140,12 +140,10 @@ def pack(state: Performance) -> StoredPerformance:
     )
 
 
-def resumed(
-    stored: StoredPerformance | None, version: str, reference: Reference | None, plan: WatchPlan, *, since: int
-) -> Performance:
-    """The test as stored; anew from `since` where nothing is, or what is does not fit."""
-    made, _ = begin(version, reference, since if stored is None else stored.since, plan)
-    if stored is None or len(stored.evidence) != made.drift.evidence.size:
+def resumed(stored: StoredPerformance, version: str, reference: Reference | None, plan: WatchPlan) -> Performance:
+    """The test as stored; anew where that does not fit."""
+    made, _ = begin(version, reference, stored.since, plan)
+    if len(stored.evidence) != made.drift.evidence.size:
         return made
     shape = made.drift.evidence.shape
     drift = DriftState(

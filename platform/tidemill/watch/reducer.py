@@ -51,7 +51,8 @@ def reduce(state: WatchState, inputs: Iterable[Input], plan: WatchPlan) -> tuple
     are dropped and every quantity says that it cannot be promised until there is a new reference.
     """
     streams, pending, (current, said) = dict(state.streams), list(state.pending), _resumed(state, plan)
-    test = _test(state, plan)
+    test, unfit = _test(state, plan)
+    said += unfit
     if state.tick_ms != plan.tick_ms:
         streams = {of: msgspec.structs.replace(ticks, tick_ms=plan.tick_ms, open={}) for of, ticks in streams.items()}
     for taken in inputs:
@@ -65,8 +66,8 @@ def reduce(state: WatchState, inputs: Iterable[Input], plan: WatchPlan) -> tuple
             streams = {of: without_open(ticks) for of, ticks in streams.items()}
             said += signals
             if plan.performance_rise:
-                test, unfit = performance.begin(promotion.version, promotion.reference, promotion.at, plan)
-                said += [unfit] if unfit else []
+                test, because = performance.begin(promotion.version, promotion.reference, promotion.at, plan)
+                said += [because] if because else []
         stream, arrived = _votes(taken, current.version, plan)
         ticks, lateness = streams[stream], plan.lateness_of(stream)
         streams[stream], closed = merge(ticks, arrived, lateness, current.labels, one_row=stream in ONE_ROW)
@@ -94,11 +95,14 @@ def _votes(taken: Arrived | Judged, version: str | None, plan: WatchPlan) -> tup
     return STREAMS[sketch.of], Arrived(sketch, taken.at)
 
 
-def _test(state: WatchState, plan: WatchPlan) -> Performance | None:
+def _test(state: WatchState, plan: WatchPlan) -> tuple[Performance | None, list[Signal]]:
     """The test of `triggers.performance`; one that is declared later begins when it first is seen."""
     if not plan.performance_rise or state.version is None:
-        return None
-    return performance.resumed(state.performance, state.version, state.reference, plan, since=state.closed)
+        return None, []
+    if state.performance is None:
+        test, because = performance.begin(state.version, state.reference, state.closed, plan)
+        return test, [because] if because else []
+    return performance.resumed(state.performance, state.version, state.reference, plan), []
 
 
 def _resumed(state: WatchState, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
