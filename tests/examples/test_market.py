@@ -1,5 +1,6 @@
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -34,7 +35,7 @@ def test_no_change_is_right_in_65_6_percent_with_labels_a_day_late_and_in_85_3_w
     truth = market.directions
     assert len(market) == 45_312
     assert round(play(market, NoChange(market), since=DELAY).accuracy, 3) == 0.656
-    assert round(sum(a == b for a, b in zip(truth, truth[1:], strict=False)) / (len(truth) - 1), 3) == 0.853
+    assert round(sum(a == b for a, b in pairwise(truth)) / (len(truth) - 1), 3) == 0.853
 
 
 def test_the_window_over_labels_shows_the_label_of_a_day_ago_and_none_that_is_younger() -> None:

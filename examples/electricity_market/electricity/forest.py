@@ -4,6 +4,7 @@ Test, then train: each label is learnt when it is known, with the row that it is
 """
 
 import time
+from collections.abc import Hashable
 from typing import Any
 
 from river.forest import ARFClassifier
@@ -43,8 +44,8 @@ class Forest:
         """The forest's vote."""
         return str(self._forest.predict_one(self._seen(row)) or "down")
 
-    def _seen(self, row: int) -> dict[str, Any]:
-        seen = dict(self._market.rows[row])
+    def _seen(self, row: int) -> dict[Hashable, Any]:
+        seen: dict[Hashable, Any] = dict(self._market.rows[row])
         for name in self._names:
             known = seen.pop(name)
             if self._windows:
