@@ -45,7 +45,7 @@ class Forest:
         return str(self._forest.predict_one(self._seen(row)) or "down")
 
     def _seen(self, row: int) -> dict[Hashable, Any]:
-        seen: dict[Hashable, Any] = {**self._market.rows[row]}
+        seen: dict[Hashable, Any] = dict(self._market.rows[row].items())
         for name in self._names:
             known = seen.pop(name)
             if self._windows:
