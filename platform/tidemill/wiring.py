@@ -20,8 +20,7 @@ from tidemill.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from tidemill.alerts.notifier import Notifier
-    from tidemill.control.local_runner import LocalRunner
-    from tidemill.control.protocols import StoredModel
+    from tidemill.control.protocols import PipelineRunner, StoredModel
     from tidemill.control.store import LocalResourceStore
     from tidemill.control.tick import Loop
     from tidemill.events.records import Decision, Request
@@ -73,8 +72,13 @@ class Local:
 
         return AppriseNotifier(self.clock)
 
-    def runner(self, stored: StoredModel) -> LocalRunner:
+    def runner(self, stored: StoredModel) -> PipelineRunner:
         """Who runs the pipeline of a model."""
+        if self.settings.kfp is not None:
+            from tidemill.control.kfp_runner import KfpRunner
+            from tidemill.control.runs import COMPILED
+
+            return KfpRunner(self.settings.kfp, model=stored.resource.id, compiled=COMPILED)
         from tidemill.control.local_runner import LocalRunner
 
         return LocalRunner(self.supervisor, state=self.settings.state, model=stored.resource.id, code=stored.code)
@@ -167,12 +171,13 @@ class Local:
 
     def feedback(self, port: int) -> None:
         """Take in labels over HTTP until told to end."""
+        from tidemill.control.known import known_resource
         from tidemill.core.errors import InvalidInput, NotFound
         from tidemill.labels.feedback import run
 
         def find(name: str) -> ContinualModel:
             try:
-                return self.store.get(name if "." in name else f"default.{name}").resource
+                return known_resource(self.store.get(name if "." in name else f"default.{name}"))
             except (NotFound, InvalidInput) as error:
                 raise NotFound(f"there is no model {name[:200]!r}") from error
 
@@ -202,7 +207,7 @@ class Local:
 
     def loop(self, stored: StoredModel) -> Loop:
         """The loop of a model."""
-        from tidemill.control.labelled import LabelledCount
+        from tidemill.control.labelled import LabelledCount, NewClassCount
         from tidemill.control.log import KafkaLog
         from tidemill.control.provision import topics_of
         from tidemill.control.tick import Loop, Parts
@@ -220,6 +225,7 @@ class Local:
             driver=driver,
             registry=self.registry,
             labelled=LabelledCount(self.settings.lake_uri, model, self.clock),
+            new_classes=NewClassCount(self.settings.lake_uri, lambda: self.store.get(model).resource, self.clock),
             close=close,
         )
         return Loop(model, self.store, parts, self.clock)

@@ -65,6 +65,31 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return call
 
 
+GROWING = "class Codec:\n    classes: tuple[str, ...] = ()\n\nclass Trainer(Base):\n    pass\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "who"),
+    [
+        ("class Codec:\n    def decode(self): ...\n\nclass Trainer: ...\n", "inspection.model:Codec"),
+        ("class Codec:\n    classes = ()\n\nclass Trainer: ...\n", "inspection.model:Trainer"),
+        (GROWING, None),
+        ("class Codec:\n    def __init__(self):\n        self.classes = ()\n\nfrom other import Trainer\n", None),
+        ("no python", None),
+    ],
+)
+def test_code_that_cannot_be_told_its_classes_is_refused_with_a_trigger_for_new_ones(
+    folder: Path, run: Run, source: str, who: str | None
+) -> None:
+    (folder / "inspection" / "model.py").write_text(source)
+    assert run("validate", "model.yaml").status == 0
+    (folder / "model.yaml").write_text(resource_yaml(example_resource(triggers={"newClass": {"minExamples": 50}})))
+    for command in (("validate", "model.yaml"), ("apply", "-f", "model.yaml")):
+        said = run(*command)
+        assert said.status == (2 if who else 0), said.err
+        assert f"{who} has no attribute classes" in said.err or who is None
+
+
 def stored(folder: Path) -> LocalResourceStore:
     return LocalResourceStore(folder / ".tidemill" / "resources")
 
@@ -97,7 +122,8 @@ def keep(folder: Path, status: LoopStatus) -> None:
 
 def test_a_valid_file_is_said_to_be_valid_without_running_the_users_code(run: Run) -> None:
     said = run("validate", "model.yaml")
-    assert (said.status, said.out) == (0, f"model.yaml is valid: it declares {MODEL}\n")
+    power = "a candidate as good as the champion needs about 108 outcomes at 50 % (error 0.1)"
+    assert (said.status, said.out) == (0, f"model.yaml is valid: it declares {MODEL}\n{power}\n")
 
 
 def test_an_invalid_file_is_refused_with_file_line_and_path(run: Run, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What every pipeline runner promises; run over the double and over processes of one machine."""
+"""What every pipeline runner promises; over the double, processes of one machine, and the API of Kubeflow Pipelines."""
 
 import os
 import sys
@@ -9,13 +9,17 @@ from typing import Protocol
 import msgspec
 import pytest
 
+from tidemill.control.kfp_runner import KfpRunner
 from tidemill.control.local_runner import LocalRunner
 from tidemill.control.protocols import PipelineRunner, RunSeen
 from tidemill.control.runs import run_folder, write_run
 from tidemill.core.clock import SystemClock
+from tidemill.core.errors import Unavailable
+from tidemill.retrain import COMPILED
 from tidemill.stack.runner import Runner
 from tidemill.stack.wanted import FileSupervisor
 from tidemill.testing import eventually
+from tidemill.testing.kfp import KfpApi
 from tidemill.testing.runner import ScriptedRunner
 
 MODEL = "default.a"
@@ -94,10 +98,36 @@ class LocalBench:
         partial.replace(partial.with_name("obey"))
 
 
-@pytest.fixture(params=["scripted", "local"])
+class KfpBench:
+    """KFP's own client over a server with its API."""
+
+    def __init__(self) -> None:
+        self.api = KfpApi()
+        self.runner = KfpRunner(self.api.url, model=MODEL, compiled=COMPILED)
+
+    def step(self) -> bool:
+        return False
+
+    def show(self, seen: RunSeen) -> None:
+        self.api.show(seen.run, seen.state.upper(), step=seen.step, error=seen.error)
+
+    def die(self, run: str) -> None:
+        self.api.show(run, "FAILED", error="exit status 7")
+
+    def parameters(self, run: str) -> list[dict[str, str | bool]]:
+        found = [one for one in self.api.runs.values() if one["display_name"] == run]
+        return [one["runtime_config"]["parameters"] for one in found]
+
+
+@pytest.fixture(params=["scripted", "local", "kfp"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     if request.param == "scripted":
         yield ScriptedBench()
+        return
+    if request.param == "kfp":
+        cluster = KfpBench()
+        yield cluster
+        cluster.api.close()
         return
     bench = LocalBench(tmp_path)
     yield bench
@@ -189,3 +219,48 @@ def test_runs_of_models_with_similar_names_are_kept_apart(tmp_path: Path) -> Non
     second.start(RUN, PARAMETERS)
     assert list(first.observe()) == []
     assert [seen.run for seen in second.observe()] == [RUN]
+
+
+@pytest.fixture
+def api() -> Iterator[KfpApi]:
+    made = KfpApi()
+    yield made
+    made.close()
+
+
+def test_the_pipeline_is_uploaded_once_for_each_content(api: KfpApi, tmp_path: Path) -> None:
+    for model in ("default.a", "default.b"):
+        KfpRunner(api.url, model=model, compiled=COMPILED).start(RUN, {"model": model})
+    assert len(api.pipelines) == 1
+    assert [content == COMPILED.read_bytes() for content in api.files.values()].count(True) == len(api.versions)
+    other = tmp_path / "retrain.yaml"
+    other.write_text(COMPILED.read_text() + "# another\n")
+    before = len(api.versions)
+    KfpRunner(api.url, model="default.c", compiled=other).start(RUN, {"model": "default.c"})
+    assert len(api.versions) == before + 1
+
+
+def test_a_run_of_the_kfp_ui_is_shown_under_an_id_of_its_own_and_those_of_other_models_are_not(api: KfpApi) -> None:
+    runner = KfpRunner(api.url, model=MODEL, compiled=COMPILED)
+    runner.start(RUN, PARAMETERS)
+    ours = api.named(RUN)
+    for name, model in (("Run of retrain (1f2e)", MODEL), ("another", "default.other")):
+        form = {"model": model, "reason": "started by hand"}
+        api._run({**ours, "display_name": name, "runtime_config": {"parameters": form}})
+    by_hand = api.named("Run of retrain (1f2e)")
+    assert [seen.run for seen in runner.observe()] == [f"kfp-{by_hand['run_id'][:8]}", RUN]
+
+
+def test_a_run_that_was_terminated_or_killed_has_failed_and_says_so(api: KfpApi) -> None:
+    runner = KfpRunner(api.url, model=MODEL, compiled=COMPILED)
+    runner.start(RUN, PARAMETERS)
+    api.show(RUN, "CANCELED")
+    (seen,) = runner.observe()
+    assert (seen.state, seen.error) == ("failed", "it was terminated")
+
+
+def test_an_api_that_does_not_answer_is_unavailable(api: KfpApi) -> None:
+    runner = KfpRunner(api.url, model=MODEL, compiled=COMPILED)
+    api.close()
+    with pytest.raises(Unavailable, match=r"does not answer"):
+        runner.observe()

@@ -87,3 +87,9 @@ def test_models_do_not_see_each_other(registry: Registry, model: str) -> None:
     registry.set_alias(model, "champion", "v1")
     assert list(registry.versions(f"{model}-b")) == []
     assert registry.aliases(f"{model}-b") == {}
+
+
+def test_a_version_keeps_its_card_and_the_words_of_the_first_registration(registry: Registry, model: str) -> None:
+    registry.register(model, "v1", "/models/v1", description="# one", parameters={"trainer.epochs": "3"})
+    registry.register(model, "v1", "/models/v1", description="# two")
+    assert [found.description for found in registry.versions(model)] == ["# one"]

@@ -50,11 +50,12 @@ def test_a_claim_by_a_run_that_control_did_not_start_is_granted_too(serving: Loo
     assert "ui-1" not in serving.runner.started
 
 
-def test_a_claim_that_is_made_again_gets_the_same_token(serving: LoopBench) -> None:
+def test_a_second_pipeline_run_of_the_same_name_has_no_part_in_the_grant(serving: LoopBench) -> None:
     serving.ask("retrain", reason="a drill")
-    first = serving.claim(serving.started())
+    serving.claim(serving.started())
     again = serving.ask("claim", request_id="another", run=serving.started())
-    assert again.figures["token"] == first.figures["token"]
+    assert (again.kind, again.reason) == ("refuse", f"already running: {serving.started()}")
+    assert "token" not in again.figures
 
 
 def test_no_run_is_granted_while_a_rollout_goes_on(serving: LoopBench) -> None:

@@ -6,16 +6,26 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tidemill.control.labelled import LabelledCount
+from tidemill.control.labelled import LabelledCount, NewClassCount
+from tidemill.control.state import Version
 from tidemill.core.clock import to_ms
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.sources import Source
 from tidemill.outcomes.tables import LABELS
 from tidemill.testing.clock import ManualClock
+from tidemill.testing.loop import example_resource
 
 MODEL = "default.a"
 START = datetime(2026, 1, 2, tzinfo=UTC)
-EVENTS = {"source": pl.String(), "offset": pl.Int64(), "entity": pl.String(), "event_id": pl.String()}
+TIME = pl.Datetime("us", "UTC")
+EVENTS: dict[str, pl.DataType] = {
+    "source": pl.String(),
+    "offset": pl.Int64(),
+    "entity": pl.String(),
+    "event_id": pl.String(),
+    "event_time": TIME,
+    "available_at": TIME,
+}
 
 
 class Lake:
@@ -23,10 +33,16 @@ class Lake:
         self.uri = str(folder)
         self.clock = ManualClock(START)
         self.count = LabelledCount(self.uri, MODEL, self.clock)
+        self.resource = example_resource()
+        self.count_new = NewClassCount(self.uri, lambda: self.resource, self.clock)
         self._offsets = {"events": -1, "labels": -1}
 
     def events(self, *ids: str) -> None:
-        self._append("events", EVENTS, [{"entity": "s", "event_id": name} for name in ids])
+        self._append(
+            "events",
+            EVENTS,
+            [{"entity": "s", "event_id": name, "event_time": START, "available_at": START} for name in ids],
+        )
 
     def labels(self, *ids: str | None, at: datetime = START, refused: str | None = None, **said: str | None) -> None:
         value = None if refused else '{"defect": "ok"}'
@@ -36,6 +52,14 @@ class Lake:
     def counted(self, since: int | None = None) -> int:
         self.clock.advance(2)
         return self.count(since)
+
+    def new(self, *known: str, conflict: str = "last") -> dict[str, int]:
+        """Events by class besides those that are known; the champion knows what is declared."""
+        labels = {"fields": [{"name": "defect", "type": "class"}], "maturity": {"after": "0s"}, "conflict": conflict}
+        prediction = {"type": "classification", "classes": list(known or ("ok", "scratch"))}
+        self.clock.advance(2)
+        self.resource = example_resource(MODEL.removeprefix("default."), labels=labels, prediction=prediction)
+        return dict(self.count_new(Version(version="v1", artifact="", since=0)))
 
     def _append(self, name: str, schema: dict[str, pl.DataType], rows: list[dict[str, object]]) -> None:
         source = Source("c", name, 0)
@@ -94,6 +118,31 @@ def test_later_only_labels_that_arrived_after_the_champions_data_count(lake: Lak
     lake.labels("3", None, at=START + timedelta(seconds=1))
     lake.labels("4", at=START + timedelta(seconds=2), refused="no")
     assert lake.counted(to_ms(START)) == 2
+
+
+def dented(lake: Lake, *ids: str) -> None:
+    lake.labels(*ids, value='{"defect": "dent"}', labeller="ann")
+
+
+def test_events_of_a_class_that_the_champion_does_not_know_are_counted(lake: Lake) -> None:
+    assert lake.new() == {}
+    lake.events("1", "2", "3", "4")
+    lake.labels("1", "2")
+    assert lake.new() == {}
+    dented(lake, "2", "3", "3")
+    dented(lake, "elsewhere")
+    assert lake.new() == {"dent": 2}
+    assert lake.new("ok", "scratch", "dent") == {}
+
+
+def test_a_new_class_is_counted_as_far_as_labellers_agree(lake: Lake) -> None:
+    lake.events("1", "2", "3")
+    dented(lake, "1", "2", "3")
+    lake.labels("2", value='{"defect": "scratch"}', labeller="bob")
+    assert lake.new(conflict="unanimous") == {"dent": 2}
+    assert lake.new(conflict="last") == {"dent": 2}
+    lake.labels("2", value='{"defect": "dent"}', labeller="bob")
+    assert lake.new(conflict="unanimous") == {"dent": 3}
 
 
 def test_it_counts_at_most_once_a_second(lake: Lake) -> None:

@@ -1,6 +1,7 @@
 """Laws of the loop: whatever people, runs, servers and crashes do, these hold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -9,9 +10,26 @@ from tidemill.control.decide import decide, new_status
 from tidemill.control.protocols import RunSeen
 from tidemill.control.state import decode_status, encode_status
 from tidemill.control.turn import Observed
+from tidemill.events.records import Decision
+from tidemill.spec.model import ContinualModel
 from tidemill.testing.loop import LoopBench, example_resource
 
 WEIGHTS = {0, 5, 25, 50, 100}
+BUDGET, PER_MS, COOLDOWN_MS = 3, 4 * 3_600_000, 300_000
+
+
+def resource(cron: str = "*/30 * * * *", **spec: Any) -> ContinualModel:
+    """Every trigger, and little of everything that may hold a run."""
+    triggers = {
+        "schedule": {"cron": cron, "timezone": "Europe/Berlin"},
+        "drift": {"tolerance": 0.2, "every": "1s"},
+        "performance": {},
+        "volume": {"newLabels": 1000},
+        "newClass": {"minExamples": 50},
+        "cooldown": "5m",
+        "budget": {"runs": BUDGET, "per": "4h"},
+    }
+    return example_resource(triggers=triggers, **spec)
 
 
 def claim_outside(bench: LoopBench) -> None:
@@ -41,6 +59,12 @@ def give_up(bench: LoopBench) -> None:
     run = bench.status.run
     if run is not None and run.grant is not None:
         bench.write("failed", run=run.run, token=run.grant.token, step="train", error="no memory")
+
+
+def run_in_vain(bench: LoopBench) -> None:
+    claim_inside(bench)
+    bench.tick()
+    give_up(bench)
 
 
 def die(bench: LoopBench) -> None:
@@ -77,12 +101,21 @@ def lose_status(bench: LoopBench) -> None:
     bench.restart()
 
 
+def label(bench: LoopBench) -> None:
+    bench.labelled = 1000 if bench.labelled < 1000 else 0
+
+
+def name_a_class(bench: LoopBench) -> None:
+    bench.new_classes = {"fold": 50} if not bench.new_classes else {}
+
+
 ACTIONS: dict[str, Callable[[LoopBench], object]] = {
     "claim from outside": claim_outside,
     "claim": claim_inside,
     "propose": propose,
     "propose with a stale token": propose_stale,
     "give up": give_up,
+    "run in vain": run_in_vain,
     "die": die,
     "vanish": vanish,
     "become ready": become_ready,
@@ -97,10 +130,85 @@ ACTIONS: dict[str, Callable[[LoopBench], object]] = {
     "pause": lambda bench: bench.write("pause"),
     "resume": lambda bench: bench.write("resume"),
     "promote": lambda bench: bench.write("promote"),
-    "declare paused": lambda bench: bench.declare(example_resource(paused=True)),
-    "declare": lambda bench: bench.declare(example_resource()),
+    "revert": lambda bench: bench.write("revert"),
+    "half a day": lambda bench: bench.clock.advance(12 * 3600),
+    "approve": lambda bench: bench.write("approve"),
+    "declare that approval is needed": lambda bench: bench.declare(resource(rollout={"approval": "required"})),
+    "performance": lambda bench: bench.signal("error", kind="performance", subject="errors"),
+    "labels": label,
+    "a new class": name_a_class,
+    "labellers disagree": lambda bench: bench.agree(0.5),
+    "labellers agree": lambda bench: bench.agree(0.9),
+    "claim from outside by force": lambda bench: bench.write("claim", run=f"ui-{len(bench.log.asked)}", force=True),
+    "retrain by force": lambda bench: bench.write("retrain", reason="a drill", force=True),
+    "declare paused": lambda bench: bench.declare(resource(paused=True)),
+    "declare": lambda bench: bench.declare(resource()),
+    "declare another schedule": lambda bench: bench.declare(resource("0 0 * * *")),
+    "a quarter": lambda bench: bench.clock.advance(900),
     "an hour": lambda bench: bench.clock.advance(3600),
+    "a week of outage": lambda bench: bench.clock.advance(7 * 86_400),
 }
+
+ENDS, OVER = {"run-failed", "run-finished", "start-rollout"}, {"promote", "rolled-back"}
+
+
+def begins(decision: Decision) -> bool:
+    """Whether a run begins with it: one that control starts, or one that claims by itself."""
+    return decision.kind == "start-run" or (decision.kind == "grant" and not decision.figures["ours"])
+
+
+def without_repeated_grants(decisions: Sequence[Decision]) -> list[Decision]:
+    """A run that asks again is told again: it begins once."""
+    granted = dict[str, str]()
+    for one in decisions:
+        if one.kind == "grant":
+            granted.setdefault(one.subject, one.decision_id)
+    return [one for one in decisions if one.kind != "grant" or granted[one.subject] == one.decision_id]
+
+
+def automatic(decision: Decision) -> bool:
+    return decision.kind == "start-run" and decision.figures["by"] == "control"
+
+
+def check_one_at_a_time(decisions: Sequence[Decision]) -> None:
+    under_way: str | None = None
+    for one in decisions:
+        if begins(one):
+            assert under_way is None, f"{one.subject} beside {under_way}"
+            under_way = one.subject
+        elif one.kind in OVER or (one.kind in ENDS - {"start-rollout"} and one.subject == under_way):
+            under_way = None
+
+
+def check_budget(decisions: Sequence[Decision]) -> None:
+    starts = [one.time for one in decisions if begins(one)]
+    for one in (one for one in decisions if begins(one) and not one.figures["force"]):
+        within = [at for at in starts if one.time - PER_MS < at <= one.time]
+        assert len(within) <= BUDGET, f"{one.subject} is beyond the budget"
+
+
+def check_cooldown(decisions: Sequence[Decision]) -> None:
+    ended: int | None = None
+    for one in decisions:
+        if automatic(one):
+            assert ended is None or one.time - ended >= COOLDOWN_MS, f"{one.subject} before the cooldown"
+        ended = one.time if one.kind in ENDS | OVER else ended
+
+
+def check_schedule(decisions: Sequence[Decision]) -> None:
+    """Each scheduled run has a firing of its own: after whatever run began before it, and after its declaration."""
+    since = 0
+    for one in decisions:
+        if one.kind == "start-run" and one.figures["cause"] == "schedule":
+            assert since < one.figures["due"] <= one.time, f"{one.subject} for the past"
+        since = one.time if begins(one) or one.kind == "schedule" else since
+
+
+def check_hold(decisions: Sequence[Decision]) -> None:
+    held = False
+    for one in decisions:
+        held = one.kind == "hold-runs" or (held and one.kind != "release-runs")
+        assert not (held and begins(one) and not one.figures["force"]), f"{one.subject} while labellers disagree"
 
 
 def check(bench: LoopBench) -> None:
@@ -118,10 +226,12 @@ def check(bench: LoopBench) -> None:
     assert decode_status(encode_status(status)) == status
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.sampled_from(sorted(ACTIONS)), max_size=40))
-def test_no_sequence_of_events_breaks_the_loop(names: list[str]) -> None:
-    bench = LoopBench(ready_at_once=False)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.booleans(), st.lists(st.sampled_from(sorted(ACTIONS)), min_size=10, max_size=60))
+def test_no_sequence_of_events_breaks_the_loop(serves: bool, names: list[str]) -> None:
+    bench = LoopBench(resource(), ready_at_once=serves)
+    if serves:
+        bench.bootstrap()
     bench.labelled = 1000
     bench.tick(2)
     for name in names:
@@ -129,6 +239,9 @@ def test_no_sequence_of_events_breaks_the_loop(names: list[str]) -> None:
         bench.tick(2)
         check(bench)
     bench.tick(2)
+    decisions = without_repeated_grants(bench.log.decisions())
+    for law in (check_one_at_a_time, check_budget, check_cooldown, check_schedule, check_hold):
+        law(decisions)
     answered = [one.answers for one in bench.log.decisions() if one.answers]
     assert len(answered) == len(set(answered)), "a request was answered twice"
     assert set(answered) == {one.request_id for one in bench.log.asked}, "a request was not answered"

@@ -6,7 +6,7 @@ import pytest
 from tidemill.control.log import Batch
 from tidemill.control.outcomes import OutcomeFollower
 from tidemill.control.state import LoopStatus, Offsets
-from tidemill.events.records import Outcome
+from tidemill.events.records import LabelAgreement, Outcome
 from tidemill.testing.log import MemoryLog
 from tidemill.testing.loop import LoopBench
 
@@ -22,7 +22,7 @@ class Recording(MemoryLog):
         self.asked_from: list[int | None] = []
         self.ended = True
 
-    def outcomes(self, since: Offsets | None) -> Batch[Outcome]:
+    def outcomes(self, since: Offsets | None) -> Batch[Outcome | LabelAgreement]:
         self.asked_from.append(None if since is None else since.get(SOURCE, 0))
         batch = super().outcomes(since)
         return Batch(batch.records, batch.read, lambda: self.ended)
@@ -46,10 +46,21 @@ def without_rollout(bench: LoopBench) -> LoopStatus:
     return msgspec.structs.replace(bench.status, rollout=None, candidate=None, outcomes={})
 
 
-def test_without_a_champion_nothing_is_read(bench: LoopBench) -> None:
-    log = Recording(bench)
-    found = OutcomeFollower(log).follow(bench.resource, msgspec.structs.replace(bench.status, champion=None))
-    assert (found.read, found.evidence, log.asked_from) == ({}, None, [])
+def test_without_a_champion_there_is_no_history_but_agreement_all_the_same(bench: LoopBench) -> None:
+    said = bench.agree(0.62)
+    nobody = msgspec.structs.replace(without_rollout(bench), champion=None)
+    found = OutcomeFollower(Recording(bench)).follow(bench.resource, nobody)
+    assert (found.history.outcomes, found.evidence, found.agreement) == (0, None, said)
+
+
+def test_of_the_words_on_agreement_the_newest_counts(bench: LoopBench) -> None:
+    follower, log = OutcomeFollower(Recording(bench)), bench.log
+    first = bench.agree(0.9)
+    assert follower.follow(bench.resource, bench.status).agreement == first
+    bench.clock.advance(300)
+    second = bench.agree(0.6)
+    log.judged.append(first)  # told again by a worker that started anew
+    assert follower.follow(bench.resource, bench.status).agreement == second
 
 
 def test_before_a_rollout_the_recent_history_is_read_once(bench: LoopBench) -> None:

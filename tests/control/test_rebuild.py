@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tidemill.control.state import LoopStatus
-from tidemill.testing.loop import LoopBench
+from tidemill.testing.loop import LoopBench, example_resource
 
 Story = Callable[[LoopBench], None]
 
@@ -79,6 +79,9 @@ def essence(status: LoopStatus) -> dict[str, object]:
         "rollout": rollout,
         "traffic": status.traffic,
         "quiet_from": status.quiet_from,
+        "starts": status.starts,
+        "schedule": status.schedule,
+        "held": status.agreement is not None and status.agreement.trusted is False,
         "last_run": status.last_run,
         "created_at": status.created_at,
         "alarms": status.drift.alarms,
@@ -99,6 +102,64 @@ def test_a_lost_status_is_found_again(story: Story) -> None:
     assert bench.kinds().count("rebuild") == 1
 
 
+def refused_and_forced(bench: LoopBench) -> None:
+    """Runs by hand and from the KFP UI, one of them by force."""
+    serving(bench)
+    for name in ("ui-1", "ui-2"):
+        answer = bench.ask("claim", by="kfp", run=name, force=True)
+        bench.ask("failed", run=name, token=answer.figures["token"], step="train", error="x")
+        bench.clock.advance(700)
+    bench.ask("claim", by="kfp", run="ui-3")
+
+
+def held(bench: LoopBench) -> None:
+    serving(bench)
+    bench.agree(0.62)
+
+
+def released(bench: LoopBench) -> None:
+    held(bench)
+    bench.tick()
+    bench.clock.advance(300)
+    bench.agree(0.9)
+
+
+def scheduled(bench: LoopBench) -> None:
+    bench.bootstrap()
+    bench.clock.advance(8000)
+    bench.tick()
+    bench.ask("claim", request_id="first-claim", run=bench.started())
+    bench.clock.advance(30_000)
+
+
+def due_again(bench: LoopBench) -> None:
+    scheduled(bench)
+    run = bench.status.run
+    assert run is not None
+    assert run.grant is not None
+    bench.ask("failed", run=run.run, token=run.grant.token, step="train", error="x")
+
+
+@pytest.mark.parametrize("story", [refused_and_forced, held, released, scheduled, due_again])
+def test_budget_schedule_and_hold_are_found_again(story: Story) -> None:
+    triggers = {
+        "schedule": {"cron": "7 */6 * * *", "timezone": "Europe/Berlin"},
+        "volume": {"newLabels": 1000},
+        "cooldown": "5m",
+        "budget": {"runs": 3, "per": "2h"},
+    }
+    bench = LoopBench(example_resource(triggers=triggers))
+    story(bench)
+    before = bench.tick()
+    bench.log.judged.clear()  # as if it were too far back for a restart to read it
+    bench.store.lose_status(bench.resource.id)
+    bench.restart()
+    after = bench.tick(1, every_s=0)
+    assert essence(after) == essence(before) | {"created_at": bench.log.decisions()[0].time}
+    assert after.starts
+    assert after.schedule is not None
+
+
 @pytest.mark.parametrize("story", [started, granted, canary, second_step])
 def test_the_story_goes_on_after_the_loss(story: Story) -> None:
     bench = LoopBench()
@@ -112,7 +173,7 @@ def test_the_story_goes_on_after_the_loss(story: Story) -> None:
         bench.propose(bench.answer(f"{run}-claim") if asked else bench.claim(run))
         bench.tick(2)
     old, new = shares(bench)
-    bench.judged_until(lambda status: status.phase == "Serving", {old: 0.4, new: 0.05})
+    bench.judged_until(lambda status: status.phase == "Watching", {old: 0.4, new: 0.05})
     assert shares(bench) == [new]
 
 

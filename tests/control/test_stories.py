@@ -1,7 +1,9 @@
 """The loop's stories, ticked by hand: what happens, in which order, and why."""
 
+import msgspec
 import pytest
 
+from tidemill.events.records import Outcome
 from tidemill.testing.loop import LoopBench, example_resource
 
 
@@ -97,7 +99,7 @@ def test_drift_leads_to_a_candidate_and_its_promotion(serving: LoopBench) -> Non
     serving.signal("brightness")
     serving.tick()
     new = candidate(serving)
-    serving.judged_until(lambda status: status.phase == "Serving", {old: 0.4, new: 0.05})
+    serving.judged_until(lambda status: status.phase == "Watching", {old: 0.4, new: 0.05})
     assert champion(serving) == new
     assert serving.registry.aliases(serving.resource.id) == {"champion": new, "previous": old}
     assert [one.share for one in serving.driver.observe().revisions] == [100]
@@ -242,7 +244,7 @@ def test_a_rollout_is_paused_and_resumed(serving: LoopBench) -> None:
     assert serving.status.rollout is not None
     assert serving.status.rollout.weight == 5
     serving.ask("resume")
-    serving.judged_until(lambda status: status.phase == "Serving", {old: 0.4, new: 0.05})
+    serving.judged_until(lambda status: status.phase == "Watching", {old: 0.4, new: 0.05})
     assert champion(serving) == new
 
 
@@ -331,3 +333,84 @@ def test_an_idle_loop_writes_nothing_and_moves_nothing(serving: LoopBench) -> No
     serving.registry.set_alias = lambda *_: pytest.fail("an alias that stands is set again")  # type: ignore[method-assign]
     serving.tick(100)
     assert (serving.store.writes, len(serving.driver.applied)) == (writes, moves)
+
+
+def promoted(serving: LoopBench) -> tuple[str, str]:
+    """A second version, promoted; the version before, and it."""
+    old = champion(serving)
+    serving.ask("retrain", reason="a drill")
+    new = candidate(serving)
+    serving.judged_until(lambda status: status.phase == "Watching", {old: 0.4, new: 0.05})
+    return old, new
+
+
+def found_late(serving: LoopBench, version: str) -> None:
+    """All answers of a version turn out to have been wrong, and much later others are judged."""
+    late = [one for one in serving.log.judged if isinstance(one, Outcome) and one.version == version]
+    serving.log.judged += [msgspec.structs.replace(one, revision=1, loss=1.0) for one in late]
+    serving.clock.advance(25 * 3600)
+
+
+def test_errors_that_are_found_late_bring_back_the_version_before(serving: LoopBench) -> None:
+    old, new = promoted(serving)
+    found_late(serving, new)
+    serving.judged_until(lambda status: status.phase == "Serving", {old: 0.4, new: 0.05}, seconds=20)
+    status = serving.status
+    assert status.champion is not None
+    assert (status.champion.version, status.previous, status.watching) == (old, None, None)
+    assert serving.kinds()[-6:] == ["watch-began", "revert", "watch-ended", "start-rollout", "set-traffic", "promote"]
+    said = next(one for one in serving.log.decisions() if one.kind == "revert")
+    assert said.subject == new
+    assert said.reason.startswith(f"{old} is brought back: with late and corrected labels")
+    assert [(one.version, one.share) for one in serving.driver.observe().revisions] == [(old, 100)]
+
+
+def test_a_promotion_that_stands_is_told_to_stand(serving: LoopBench) -> None:
+    old, new = promoted(serving)
+    serving.clock.advance(25 * 3600)
+    serving.judged_until(lambda status: status.phase == "Serving", {old: 0.4, new: 0.05}, seconds=30)
+    assert champion(serving) == new
+    said = next(one for one in serving.log.decisions() if one.kind == "watch-ended")
+    assert said.reason.startswith("it is over, and the promotion stands: with late and corrected labels (0 changed)")
+
+
+def test_a_new_candidate_ends_the_watch(serving: LoopBench) -> None:
+    _, new = promoted(serving)
+    serving.clock.advance(600)
+    serving.ask("retrain", reason="another drill")
+    third = candidate(serving)
+    said = next(one for one in serving.log.decisions() if one.kind == "watch-ended")
+    assert (said.subject, said.reason) == (new, f"{third} is the next candidate")
+    assert serving.status.watching is None
+
+
+def test_a_person_brings_the_version_before_back_and_a_run_in_flight_ends(serving: LoopBench) -> None:
+    old, _ = promoted(serving)
+    serving.clock.advance(600)
+    serving.ask("retrain", reason="another drill")
+    run = serving.started()
+    assert serving.ask("revert", reason="customers complain").kind == "revert"
+    serving.until(lambda status: status.phase == "Serving")
+    assert champion(serving) == old
+    assert serving.status.run is None
+    assert run in serving.runner.stopped
+    refused = serving.ask("revert")
+    assert (refused.kind, refused.reason) == ("refuse", "there is no version before this one")
+
+
+def test_a_watch_is_found_again_after_the_status_is_lost(serving: LoopBench) -> None:
+    promoted(serving)
+    watching = serving.status.watching
+    serving.store.lose_status(serving.resource.id)
+    serving.restart()
+    assert serving.tick().watching == watching
+    assert serving.status.phase == "Watching"
+
+
+def test_without_a_watch_a_promotion_stays(serving: LoopBench) -> None:
+    serving.declare(example_resource(rollout={"analysis": {"margin": 0.1, "minOutcomes": 20}, "watch": None}))
+    old = champion(serving)
+    serving.ask("retrain", reason="a drill")
+    new = candidate(serving)
+    serving.judged_until(lambda status: status.phase == "Serving", {old: 0.4, new: 0.05})
+    assert serving.status.watching is None

@@ -1,6 +1,7 @@
 """Why a run starts, and why it does not: in words."""
 
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -51,7 +52,8 @@ def test_a_cause_within_the_cooldown_is_told_with_what_is_left_of_it(bench: Loop
     bench.signal()
     bench.clock.advance(59)
     bench.tick(4)
-    hindrance, cause = why_not(bench)
+    hindrance, cause, volume = why_not(bench)
+    assert volume == "0 of 1,000 new labels since the champion's data"
     assert hindrance == "the cooldown of 5m has 4m left"
     assert cause == "there is a cause: brightness fell from 0.62 to 0.41"
 
@@ -73,6 +75,7 @@ def test_a_paused_model_says_so_first(bench: LoopBench) -> None:
     assert why_not(bench) == (
         "the model is paused (spec.paused)",
         "there is a cause: brightness fell from 0.62 to 0.41",
+        "0 of 1,000 new labels since the champion's data",
     )
 
 
@@ -134,3 +137,112 @@ def test_of_several_quantities_with_one_name_each_state_and_alarm_is_kept(bench:
     again = bench.signal("error", kind="state", subject="errors", message="error: cannot promise")
     bench.tick()
     assert bench.status.drift.states == (other, again)
+
+
+def declared(**triggers: Any) -> LoopBench:
+    """Serving, past the cooldown, with these triggers."""
+    bench = LoopBench()
+    bench.bootstrap()
+    bench.clock.advance(400)
+    bench.declare(example_resource(triggers={"cooldown": "5m"} | triggers))
+    return bench
+
+
+def started_for(bench: LoopBench) -> tuple[str, str]:
+    run = bench.status.run
+    assert run is not None
+    return run.cause, run.reason
+
+
+def figures(bench: LoopBench) -> dict[str, Any]:
+    return next(one for one in reversed(bench.log.decisions()) if one.kind == "start-run").figures
+
+
+RISEN = "error rose from 0.04 to 0.12, since 12:03"
+DRIFT = {"tolerance": 0.2, "every": "1s"}
+
+
+def test_a_performance_alarm_starts_a_run_only_where_that_is_declared() -> None:
+    for triggers, cause in (({"performance": {}, "drift": DRIFT}, "performance"), ({"drift": DRIFT}, None)):
+        bench = declared(**triggers)
+        bench.signal("error", kind="performance", subject="errors", message=RISEN)
+        bench.signal("error", kind="concept", subject="errors", version="another")
+        run = bench.tick().run
+        assert (run and run.cause) == cause
+
+
+def test_a_rise_of_the_loss_and_drift_of_it_are_two_things() -> None:
+    bench = declared(performance={}, drift=DRIFT)
+    bench.signal("error", kind="concept", subject="errors", message="error rose")
+    bench.signal("error", kind="performance", subject="errors", message=RISEN)
+    assert len(bench.tick().drift.alarms) == 2
+    assert started_for(bench) == ("performance", RISEN)
+    assert figures(bench)["also"] == {"drift": "error rose"}
+
+
+def test_what_keeps_the_loss_from_being_watched_is_told() -> None:
+    bench = declared(performance={"rise": 0.02}, drift=DRIFT)
+    version = bench.status.champion.version if bench.status.champion else ""
+    waiting = f"no rise of the loss by more than 0.02 was signalled for version {version}"
+    assert told(bench)[0] == waiting
+    said = "performance: reference too small: has 40 votes, needs 9,000"
+    bench.signal("performance", kind="state", subject="errors", message=said)
+    assert told(bench)[0] == f"{waiting} ({said})"
+
+
+def test_examples_of_a_class_that_the_champion_does_not_know_start_a_run() -> None:
+    bench = declared(newClass={"minExamples": 50})
+    version = bench.status.champion.version if bench.status.champion else ""
+    assert told(bench) == (f"no label names a class that {version} does not know",)
+    bench.new_classes = {"flip": 12, "fold": 49}
+    assert told(bench) == ("49 of 50 examples of the new class 'fold'",)
+    bench.new_classes = {"flip": 12, "fold": 50}
+    bench.tick()
+    assert started_for(bench) == ("newClass", f"50 examples of 'fold', which {version} does not know; 50 start a run")
+    assert figures(bench)["new_classes"] == {"fold": 50, "flip": 12}
+
+
+def test_with_all_a_run_waits_until_each_has_a_cause() -> None:
+    bench = declared(volume={"newLabels": 100}, schedule={"cron": "0 * * * *"}, combine="all")
+    bench.labelled = 100
+    assert told(bench)[:2] == (
+        "2 of 2 triggers must have a cause at the same time, 1 has one",
+        "there is a cause: 100 new labels since the champion's data, 100 start a run",
+    )
+    at = "2026-01-02 04:00 UTC (0 * * * *)"
+    bench.labelled = 99
+    bench.clock.advance(3600)
+    assert bench.tick(9).run is None
+    bench.labelled = 100
+    bench.tick()
+    cause, reason = started_for(bench)
+    assert cause == "combined"
+    assert reason == f"100 new labels since the champion's data, 100 start a run; scheduled for {at}"
+    assert figures(bench)["triggers"]["volume"] == {"labelled": 100, "needed": 100}
+
+
+def test_at_least_two_of_three_and_either_kind_of_drift_is_one() -> None:
+    three = {"volume": {"newLabels": 100}, "drift": DRIFT, "newClass": {"minExamples": 10}}
+    bench = declared(**three, combine={"atLeast": 2})
+    bench.signal()
+    risen = bench.signal("error", kind="concept", subject="errors", message="error rose")
+    assert bench.tick(9).run is None
+    bench.new_classes = {"fold": 10}
+    bench.tick()
+    cause, reason = started_for(bench)
+    assert (cause, bench.status.run and bench.status.run.since) == ("combined", risen.since)
+    assert reason.startswith("error rose; brightness fell from 0.62 to 0.41; 10 examples of 'fold'")
+
+
+def test_all_of_one_trigger_is_that_trigger() -> None:
+    bench = declared(volume={"newLabels": 100}, combine="all")
+    bench.labelled = 100
+    bench.tick()
+    assert started_for(bench)[0] == "volume"
+
+
+def test_the_first_version_needs_no_trigger() -> None:
+    bench = LoopBench(example_resource(triggers={"volume": {"newLabels": 10}, "newClass": {}, "combine": "all"}))
+    bench.labelled = 10
+    bench.tick()
+    assert started_for(bench)[0] == "initial"

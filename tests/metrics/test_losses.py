@@ -54,6 +54,8 @@ def test_what_is_no_box_overlaps_nothing(box: list[float] | None) -> None:
         ("scratch", "dent", 1.0),
         ("ok", "scratch", 1.0),
         (None, "ok", 1.0),
+        ("dent", "dent", 0.0),  # a version has learnt it, whether or not anyone declares it
+        ("ok", "dent", 1.0),
     ],
 )
 def test_classification_is_wrong_when_the_class_differs(answer: str | None, truth: str, expected: float) -> None:

@@ -49,6 +49,11 @@ def test_the_figures_say_how_far_labels_are_trusted_and_what_is_new(lake: LabelL
     assert found.agreement_id == f"{lake.resource.id}/agreement/defect/{found.through}"
 
 
+def test_a_class_that_a_version_answers_is_not_new(lake: LabelLake) -> None:
+    lake.predict("p", "dent", 0.9, entity="a", event_id="new")
+    assert figures(lake.resource, lake.uri, START + timedelta(minutes=5)).new_classes == []
+
+
 def test_the_same_rows_and_period_give_the_same_record_whatever_came_later(lake: LabelLake) -> None:
     through = lake.now + timedelta(seconds=0.5)
     before = figures(lake.resource, lake.uri, through)

@@ -1,6 +1,7 @@
 """What MLflow itself shows of a version."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,3 +47,46 @@ def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
     with pytest.raises(Unavailable, match="MLflow at"):
         MlflowRegistry(f"sqlite:///{tmp_path}/mlflow.db").versions("default.m")
+
+
+def test_a_card_that_is_too_long_for_mlflow_is_cut_at_a_line_and_says_so(uri: str) -> None:
+    registry = MlflowRegistry(uri)
+    registry.register("default.long", "v1", "/models/v1", description="a line of the card\n" * 600)
+    (found,) = registry.versions("default.long")
+    assert len(found.description) <= 5000
+    assert found.description.endswith("a line of the card\n\n… the rest stands in `card.md` of the version's artifact.")
+
+
+@pytest.mark.parametrize("call", ["create_run", "log_batch", "set_terminated", "create_model_version"])
+@pytest.mark.parametrize("done", [False, True])
+def test_a_registration_that_is_cut_off_at_any_call_is_ended_by_the_next_one(
+    uri: str, monkeypatch: pytest.MonkeyPatch, call: str, done: bool
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    model = f"default.{call}-{done}"
+    own = getattr(MlflowClient, call)
+
+    def cut(*arguments: Any, **named: Any) -> None:
+        if done:
+            own(*arguments, **named)
+        raise KeyboardInterrupt
+
+    def register() -> None:
+        MlflowRegistry(uri).register(
+            model, "v1", "/models/v1", metrics={"error": 0.25}, parameters={"trainer.epochs": "3"}, description="# one"
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, call, cut)
+        with pytest.raises(KeyboardInterrupt):
+            register()
+    register()
+    client = MlflowClient(uri, uri)
+    (version,) = client.search_model_versions(f"name = '{model}'")
+    experiment = client.get_experiment_by_name(model)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (version.run_id, run.info.status) == (run.info.run_id, "FINISHED")
+    assert (run.data.metrics, run.data.params) == ({"error": 0.25}, {"trainer.epochs": "3"})
+    assert len(client.get_metric_history(run.info.run_id, "error")) == 1

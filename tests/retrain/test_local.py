@@ -44,7 +44,8 @@ def test_a_run_makes_a_version_registers_it_and_proposes_it(filled: Site, kafka:
     claim, proposal = control.requests
     assert claim.arguments["reason"] == "400 labelled events"
     assert proposal.arguments["artifact"] == str(filled.version())
-    assert json.loads(str(proposal.arguments["gates"]))[0]["reason"] == "no champion: not applicable"
+    reasons = {gate["gate"]: gate["reason"] for gate in json.loads(str(proposal.arguments["gates"]))}
+    assert reasons["fresh"] == "no champion: not applicable"
     verify(filled.version())
     (version,) = MlflowRegistry(f"sqlite:///{filled.state / 'mlflow.db'}").versions(filled.resource.id)
     assert (version.version, version.artifact) == (RUN, str(filled.version()))
@@ -79,6 +80,7 @@ def test_gates_that_refuse_end_green_with_the_verdict_and_register_nothing(site:
     assert said.arguments["passed"] is False
     verdicts = json.loads(str(said.arguments["gates"]))
     assert [(verdict["gate"], verdict.get("passed")) for verdict in verdicts] == [
+        ("answers", True),
         ("fresh", None),
         ("fresh.atMost", False),
     ]

@@ -37,6 +37,8 @@ def test_every_parameter_is_plain_and_has_a_default(compiled: dict[str, Any]) ->
         "reason": "STRING",
         "force": "BOOLEAN",
         "skip_gates": "BOOLEAN",
+        "snapshot": "STRING",
+        "image": "STRING",
     }
     assert all("defaultValue" in found for found in parameters.values())
 

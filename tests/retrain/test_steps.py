@@ -1,5 +1,6 @@
 """The steps by themselves, with a control and a registry in memory."""
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from tidemill.retrain.place import Place, here
 from tidemill.testing.registry import MemoryRegistry
 from tidemill.testing.retrain import RUN, Site
 from tidemill.testing.training import START, events_frame, labels_frame, tiny_resource
-from tidemill.training.snapshot import Snapshot
+from tidemill.training.snapshot import Snapshot, SnapshotRecord, TableRead, write_snapshot
 from tidemill.watch.reference import decode_reference
 
 GRANT = Grant(run=RUN, token="token-1", expires_at=0, cause="initial", reason="enough labels")
@@ -333,9 +334,36 @@ def test_a_gate_that_refuses_is_enforced_unless_the_grant_skips_it(
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(msgspec.json.encode(content))
-    paths = {name: str(tmp_path / name) for name in ("granted", "evaluation", "verdicts")}
+    read = TableRead(uri="lake", delta_version=1)
+    record = SnapshotRecord(
+        model="m", as_of=0, query="q", maturity_ms=0, events=read, labels=read, seed=1, rows={"fresh": 60}
+    )
+    taken = write_snapshot(
+        site.version().with_name("snapshots"), pl.DataFrame(), pl.DataFrame(), record, pl.DataFrame()
+    )
+    (tmp_path / "taken").write_text(json.dumps({"digest": taken.digest}))
+    paths = {name: str(tmp_path / name) for name in ("granted", "taken", "evaluation", "verdicts", "report")}
     assert steps.gate(site.resource.id, **paths) is skip
-    (verdict,) = decode_verdicts((tmp_path / "verdicts").read_text())
+    assert "<h1>" in (tmp_path / "report").read_text()
+    _, verdict = decode_verdicts((tmp_path / "verdicts").read_text())
     assert (verdict.passed, verdict.enforced) == (False, not skip)
     assert ("(skipped by force)" in verdict.reason) is skip
     assert [request.kind for request in control.asked] == ([] if skip else ["finished"])
+
+
+def test_a_version_of_another_library_goes_on_from_what_its_champion_kept(
+    filled: Site, place_of: Callable[..., Place]
+) -> None:
+    from safetensors.numpy import load
+
+    model = {"codec": "tiny_model:Codec", "trainer": "centroids:Learner"}
+    filled.put(tiny_resource(filled.resource.metadata.name, model=model))
+    place = place_of()
+    _, champion = trained(place, GRANT)
+    filled.fill(events_frame(300, first=400))
+    granted = Grant(run="r2", token="t", expires_at=0, champion=RUN, champion_artifact=str(champion), cause="volume")
+    taken, folder = trained(place, granted)
+    assert verify(folder).warm_from == RUN
+    assert load((champion / "weights.safetensors").read_bytes())["counts"].sum() == 340
+    assert load((folder / "weights.safetensors").read_bytes())["counts"].sum() == 340 + 240 + 260
+    assert version.evaluate(place, granted, taken).candidate.mean < 0.1

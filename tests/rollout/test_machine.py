@@ -28,7 +28,7 @@ from tidemill.testing.loop import example_resource
 from tidemill.testing.rollout import EPOCH_MS, evidence_for, example_plan
 from tidemill.testing.traffic import MemoryTrafficDriver
 
-Ask = Literal["abort", "pause", "resume", "promote"]
+Ask = Literal["abort", "pause", "resume", "approve", "promote"]
 
 
 class Story:
@@ -443,3 +443,74 @@ def test_progress_tells_the_verdict_so_far() -> None:
     told = progress(story.state, evidence_for(story.plan, "", 0))
     assert (told["phase"], told["weight"], told["verdict"]) == ("canary", 5, "inconclusive")
     assert told["e_needed"] == pytest.approx(20)
+
+
+def waiting_for_approval(**changes: object) -> Story:
+    story = Story(example_plan(approval=True, **changes))
+    story.traffic.become_ready("v2")
+    story.tick()
+    assert story.phase == "awaiting-approval"
+    return story
+
+
+def test_a_candidate_that_needs_approval_gets_nothing_until_a_person_says_so() -> None:
+    story = waiting_for_approval()
+    story.tick(5, verdict="promote")
+    assert (story.phase, story.share(), story.kinds) == ("awaiting-approval", 0, ["start-rollout", "await-approval"])
+    story.ask("approve", "looked at the worst slices")
+    story.tick(2)
+    assert (story.phase, story.share()) == ("canary", 5)
+    assert story.kinds[2:] == ["approve", "step-began"]
+    assert story.moves[2].reason == "approved by ada: looked at the worst slices: it is to get 5 %"
+
+
+def test_the_time_that_people_take_is_not_taken_from_the_rollout() -> None:
+    story = waiting_for_approval(timeout_ms=60_000, on_timeout="rollBack")
+    story.tick(120)
+    story.ask("approve")
+    story.tick(59)
+    assert story.phase == "canary"
+    story.tick(2)
+    assert story.state.result == "rolled back"
+
+
+def test_a_candidate_that_waits_can_be_aborted_and_nothing_else_is_approved() -> None:
+    story = waiting_for_approval()
+    with pytest.raises(Conflict, match="nothing to promote"):
+        story.ask("promote")
+    story.ask("abort")
+    assert story.tick().result == "rolled back"
+    with pytest.raises(Conflict, match="nothing to approve"):
+        in_canary().ask("approve")
+
+
+def test_a_candidate_whose_server_fails_while_it_waits_is_over() -> None:
+    story = waiting_for_approval()
+    story.traffic.fail("v2", "out of memory")
+    assert story.tick(2).result == "rolled back"
+
+
+def test_a_candidate_that_is_too_slow_for_long_is_taken_back() -> None:
+    story = in_canary(latency_guard_ms=100.0)
+    story.traffic.slow("v2", 900.0)
+    story.tick(9)
+    story.traffic.slow("v2", 90.0)
+    story.tick()
+    story.traffic.slow("v2", 900.0)
+    story.tick(10)
+    assert story.phase == "canary"
+    story.traffic.slow("v2", None)  # a moment without requests tells nothing
+    story.tick()
+    story.traffic.slow("v2", 900.0)
+    story.tick()
+    assert story.phase == "rolling-back"
+    assert story.state.reason == (
+        "99 % of the answers of v2 take up to 900 ms, for 11 s more than the 100 ms of rollout.guards"
+    )
+
+
+def test_without_a_latency_guard_a_slow_candidate_stays() -> None:
+    story = in_canary()
+    story.traffic.slow("v2", 60_000.0)
+    story.tick(60)
+    assert story.phase == "canary"

@@ -20,7 +20,7 @@ from tidemill.testing.traffic import MemoryTrafficDriver
 EVENTS = (
     *("tick", "tick", "settle", "settle", "go on", "go on", "promote", "roll back", "hold"),
     *("ready", "unready", "fail", "errors", "champion unready", "champion ready"),
-    *("abort", "pause", "resume", "by hand", "crash", "much later"),
+    *("abort", "pause", "resume", "by hand", "approve", "crash", "much later", "slow"),
 )
 
 
@@ -59,7 +59,9 @@ class World:
             self.state = msgspec.json.decode(msgspec.json.encode(self.state), type=RolloutState)
         elif event == "much later":
             self.now += timedelta(hours=1)
-        elif event in {"abort", "pause", "resume", "by hand"}:
+        elif event == "slow" and "v2" in known:
+            self.traffic.slow("v2", 5_000.0)
+        elif event in {"abort", "pause", "resume", "by hand", "approve"}:
             kind = "promote" if event == "by hand" else event
             try:
                 self.state, _ = asked(self.state, kind, by="ada", reason="", now=self.now)  # type: ignore[arg-type]
@@ -81,10 +83,10 @@ class World:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.sampled_from(EVENTS), max_size=60))
-def test_weights_never_jump(events: list[str]) -> None:
+@given(st.lists(st.sampled_from(EVENTS), max_size=60), st.booleans())
+def test_weights_never_jump(events: list[str], approval: bool) -> None:
     """A share is one of the plan's or 0; it rises one step at a time, or to 100; once back at 0 it stays there."""
-    world = World(example_plan())
+    world = World(example_plan(approval=approval, latency_guard_ms=100.0))
     for event in events:
         world.happen(event)
         ladder = (0, *world.plan.weights)
@@ -99,6 +101,15 @@ def test_weights_never_jump(events: list[str]) -> None:
             assert not any(shares[first_back:])
         for wish in world.wishes:
             assert sum(one.share for one in wish.revisions) == 100
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(EVENTS), max_size=40))
+def test_nothing_is_served_by_a_candidate_that_nobody_approved(events: list[str]) -> None:
+    world = World(example_plan(approval=True))
+    for event in [one for one in events if one != "approve"]:
+        world.happen(event)
+    assert not any(world.shares)
 
 
 @settings(max_examples=300, deadline=None)

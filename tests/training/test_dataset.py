@@ -12,13 +12,13 @@ from tidemill.core.clock import to_ms
 from tidemill.events.pictures import PictureStore
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.training import START, events_frame, labels_frame, tiny_resource
-from tidemill.training.dataset import MIN_TRAIN_ROWS, Known, content, labelled, reference_rows, split
+from tidemill.training.dataset import MIN_TRAIN_ROWS, Known, content, labelled, reference_rows, split, without
 
 LATER = to_ms(START + timedelta(days=1))
 
 
 def rows_of(resource: ContinualModel, events: pl.DataFrame, labels: pl.DataFrame, as_of: int = LATER) -> pl.DataFrame:
-    return labelled(events.lazy(), labels.lazy(), resource, as_of=as_of)[0]
+    return labelled(events.lazy(), labels.lazy(), resource, as_of=as_of).rows
 
 
 def known_at(events: pl.DataFrame, labels: pl.DataFrame, as_of: int) -> Known:
@@ -67,25 +67,25 @@ def test_an_event_that_was_sent_twice_is_one_row(resource: ContinualModel) -> No
 def test_labels_without_a_class_of_the_resource_are_left_out_and_counted(resource: ContinualModel) -> None:
     events = events_frame(4)
     values = ['{"defect": "ok"}', '{"defect": "dent"}', "nothing", '{"other": 1}']
-    rows, invalid = labelled(events.lazy(), labels_frame(events, value=values).lazy(), resource, as_of=LATER)
-    assert rows["event_id"].to_list() == ["e0"]
-    assert invalid == 2  # a class that nobody declared yet is no mistake
+    found = labelled(events.lazy(), labels_frame(events, value=values).lazy(), resource, as_of=LATER)
+    assert found.rows["event_id"].to_list() == ["e0"]
+    assert found.invalid == 2  # a class that nobody declared yet is no mistake
 
 
 def test_a_refused_label_has_no_value_and_is_no_label(resource: ContinualModel) -> None:
     events = events_frame(2)
-    rows, invalid = labelled(
+    found = labelled(
         events.lazy(), labels_frame(events, value=['{"defect": "ok"}', None]).lazy(), resource, as_of=LATER
     )
-    assert (rows.height, invalid) == (1, 0)
+    assert (found.rows.height, found.invalid) == (1, 0)
 
 
 def test_a_label_of_a_prediction_finds_the_event_that_was_predicted(resource: ContinualModel) -> None:
     events = events_frame(2)
     labels = labels_frame(events, entity=[None, None], event_id=[None, None], prediction_id=["p0", "unknown"])
     predictions = pl.DataFrame({"prediction_id": ["p0"], "entity": ["station-0"], "event_id": ["e0"]})
-    rows, _ = labelled(events.lazy(), labels.lazy(), resource, as_of=LATER, predictions=predictions.lazy())
-    assert rows["event_id"].to_list() == ["e0"]
+    found = labelled(events.lazy(), labels.lazy(), resource, as_of=LATER, predictions=predictions.lazy())
+    assert found.rows["event_id"].to_list() == ["e0"]
     assert rows_of(resource, events, labels).height == 0
 
 
@@ -223,3 +223,31 @@ def test_entities_of_any_type_join_with_the_labels_text(kind: str) -> None:
     if kind == "int":
         events = events.with_columns(pl.col("entity").cast(pl.Int64))
     assert rows_of(resource, events, labels).height == 2
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_order_in_which_files_are_read_changes_nothing(seed: int) -> None:
+    windows = [{"name": "spread", "agg": "std", "of": "contrast", "over": ["1h"]}]
+    resource = tiny_resource(features={"image": ["brightness", "contrast"], "windows": windows})
+    events = events_frame(240).with_columns(
+        event_time=pl.col("event_time").dt.truncate("60s"), contrast=(pl.col("offset") * 0.37) % 1
+    )
+    labels = labels_frame(events)
+
+    def all_of(events: pl.DataFrame, labels: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        parts = split(rows_of(resource, events, labels), fresh_rows=60, known=None, seed=1)
+        seen = content(events.lazy(), parts, resource, PictureStore("none"), labels=labels.lazy())
+        return seen, reference_rows(events.lazy(), parts, resource)
+
+    rows, reference = all_of(events, labels)
+    again, same = all_of(*(frame.sample(fraction=1.0, shuffle=True, seed=seed) for frame in (events, labels)))
+    assert again.equals(rows)
+    assert same.equals(reference)
+
+
+def test_rows_that_are_kept_for_judging_stay_fresh_and_leave_training(resource: ContinualModel) -> None:
+    events = events_frame(100)
+    parts = split(rows_of(resource, events, labels_frame(events)), fresh_rows=30, known=None, seed=1)
+    left = without(parts, parts.gather([0, 10, 90]))
+    assert set(parts["event_id"]) - set(left["event_id"]) == {"e0", "e10"}
+    assert left["offset"].is_sorted()

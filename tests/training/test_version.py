@@ -13,10 +13,12 @@ import torch
 from tidemill.artifacts import Manifest, PredictionShape, verify, write
 from tidemill.core.errors import Corrupt, InvalidInput, UserCodeError
 from tidemill.testing.training import picture
+from tidemill.training.device import Feed
 from tidemill.training.export import export
-from tidemill.training.fit import Epoch, Fitted, fit
+from tidemill.training.fit import Fitted, fit
 from tidemill.training.optimizer import AdamW
 from tidemill.training.predictor import OnnxModel, check_answers
+from tidemill.training.progress import Epoch, Progress
 from tidemill.training.protocols import Codec, Row, Tensors, Trainer
 from tidemill.training.tensors import TensorSource, encode
 from tidemill.training.user_code import load_codec, load_trainer
@@ -75,7 +77,12 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 def test_training_learns_and_says_how_each_epoch_went(trainer: Trainer, codec: Codec) -> None:
     told: list[Epoch] = []
-    found = fit(trainer, codec, ROWS, LABELS, seed=1, device="cpu", progress=told.append)
+
+    def take(news: Epoch | Progress) -> None:
+        if isinstance(news, Epoch):
+            told.append(news)
+
+    found = fit(trainer, codec, ROWS, LABELS, seed=1, device="cpu", progress=take)
     assert tuple(told) == found.epochs
     assert [epoch.number for epoch in told] == [1, 2, 3, 4]
     assert told[-1].loss < 0.5 * told[0].loss
@@ -105,21 +112,6 @@ def test_weights_of_another_shape_are_refused_by_name(trainer: Trainer, codec: C
 def test_bytes_that_are_no_weights_are_refused(fitted: Fitted) -> None:
     with pytest.raises(Corrupt):
         load_weights(fitted.module, b"nothing")
-
-
-def test_training_goes_on_from_its_checkpoint(tmp_path: Path, trainer: Trainer, codec: Codec) -> None:
-    path = tmp_path / "checkpoint.safetensors"
-
-    def stop(epoch: Epoch) -> None:
-        if epoch.number == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(trainer, codec, ROWS, LABELS, seed=1, device="cpu", checkpoint=path, progress=stop)
-    again = fit(trainer, codec, ROWS, LABELS, seed=1, device="cpu", checkpoint=path)
-    assert [epoch.number for epoch in again.epochs] == [3, 4]
-    other = fit(trainer, codec, ROWS, LABELS, seed=2, device="cpu", checkpoint=path)
-    assert [epoch.number for epoch in other.epochs] == [1, 2, 3, 4]
 
 
 def test_few_rows_are_seen_as_often_as_the_least_number_of_batches_asks(trainer: Trainer, codec: Codec) -> None:
@@ -205,9 +197,9 @@ def test_rows_that_do_not_fit_into_memory_are_encoded_each_epoch(codec: Codec) -
 
 
 def test_a_last_batch_of_one_row_is_left_out(codec: Codec) -> None:
-    source = TensorSource(codec, ROWS[:65], LABELS[:65])
-    assert [len(x["image"]) for x, _ in source.batches(np.arange(65), 32)] == [32, 32]
-    assert [len(x["image"]) for x, _ in source.batches(np.arange(1), 32)] == [1]
+    feed = Feed(TensorSource(codec, ROWS[:65], LABELS[:65]), torch.device("cpu"))
+    assert [len(x["image"]) for _, x, _ in feed.batches(np.arange(65), 32)] == [32, 32]
+    assert [len(x["image"]) for _, x, _ in feed.batches(np.arange(1), 32)] == [1]
 
 
 def test_the_version_answers_as_the_module_does(version: Path, fitted: Fitted, codec: Codec) -> None:

@@ -158,7 +158,7 @@ def test_a_resource_without_windows_has_no_such_columns() -> None:
 
 def test_the_codec_gets_the_windows_by_name_beside_fields_and_statistics(resource: ContinualModel) -> None:
     events = events_frame(60)
-    found, _ = labelled(events.lazy(), labels_frame(events).lazy(), resource, as_of=LATER)
+    found = labelled(events.lazy(), labels_frame(events).lazy(), resource, as_of=LATER).rows
     parts = split(found, fresh_rows=20, known=None, seed=1)
     frame = content(events.lazy(), parts, resource, NO_PICTURES, predictions=predictions_frame({}).lazy(), as_of=LATER)
     rows, _ = rows_and_labels(frame, resource)

@@ -62,7 +62,7 @@ def test_signals_are_counted_by_kind_from_zero(model: str, plan: WatchPlan) -> N
     assert set(series("tidemill_watch_signals_total", model).values()) == {0}
     signal = Signal(signal_id="1", kind="drift", feature="f", time=1, version="v", evidence=1.0, message="f rose")
     told(model, plan, {}, signal, signal)
-    assert series("tidemill_watch_signals_total", model) == {"drift": 2, "concept": 0, "state": 0}
+    assert series("tidemill_watch_signals_total", model) == {"drift": 2, "concept": 0, "performance": 0, "state": 0}
 
 
 def test_ticks_are_told_with_how_far_behind_they_may_be(model: str, plan: WatchPlan) -> None:

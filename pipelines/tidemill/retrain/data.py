@@ -1,6 +1,7 @@
 """The steps snapshot and validate: from the lake to a dataset that is fit to learn from."""
 
 import hashlib
+from pathlib import Path
 
 import polars as pl
 
@@ -9,15 +10,19 @@ from tidemill.core.clock import from_ms, to_ms
 from tidemill.core.errors import InvalidInput, NotFound
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.ingest.tables import picture_store
+from tidemill.retrain.classes import classes_of_run, needs_classes
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
-from tidemill.training.checks import check
-from tidemill.training.dataset import QUERY, WINDOWS_QUERY, content, labelled, reference_rows, split
+from tidemill.training.checks import enforce, judge_data
+from tidemill.training.classes import fresh_rows, ready_from
+from tidemill.training.data_verdict import DataVerdict
+from tidemill.training.dataset import KEY, Labelled, content, labelled, query_of, reference_rows, split, without
+from tidemill.training.frozen import find_snapshot, frozen_folder, open_frozen
+from tidemill.training.labels import label_class, parse_label
 from tidemill.training.snapshot import (
     Snapshot,
     SnapshotRecord,
     TableRead,
-    open_snapshot,
     snapshots_folder,
     write_snapshot,
 )
@@ -25,19 +30,52 @@ from tidemill.training.snapshot import (
 __all__ = ["champion_snapshot", "open_from", "snapshot", "validate"]
 
 
-def snapshot(place: Place, grant: Grant) -> Snapshot:
-    """Write the dataset of a run: what is labelled and mature now, split by time."""
+def snapshot(place: Place, grant: Grant, wanted: str = "") -> Snapshot:
+    """The dataset of a run: one that there is already, or what is labelled and mature now, split by time.
+
+    Args:
+        place: the run's surroundings.
+        grant: the run.
+        wanted: digest of a snapshot of the model, or name of a frozen dataset: the run learns from exactly these rows.
+            Empty: a new snapshot is written. The same lake versions, resource, time and run give the same one.
+
+    Raises:
+        NotFound: there is no such snapshot.
+        Corrupt: it is not what was written.
+        InvalidInput: there is nothing in the lake yet.
+    """
+    if not wanted:
+        return _taken(place, grant)
+    found = find_snapshot(place.version_folder(grant.run), wanted)
+    found.frame()  # a changed file is told now, and not when training has begun
+    print(f"snapshot {found.digest}, as asked for by {wanted}: {found.record.rows}", flush=True)
+    return found
+
+
+def _taken(place: Place, grant: Grant) -> Snapshot:
+    """Write what is labelled and mature now."""
     resource, as_of = place.resource, to_ms(place.clock.now())
     events, events_read = _read(place, "events")
     labels, labels_read = _read(place, "labels")
     predictions, predictions_read = _predictions(place)
-    rows, invalid = labelled(events, labels, resource, as_of=as_of, predictions=predictions)
+    resource, adopted = classes_of_run(place, grant, events, labels, predictions, as_of=as_of)
+    found = labelled(events, labels, resource, as_of=as_of, predictions=predictions)
+    rows = ready_from(found.rows, resource, adopted, as_of)
     # Without a warm start the module knows nothing yet: it learns from everything.
     before = champion_snapshot(grant) if resource.spec.model.warm_start else None
     seed = int.from_bytes(hashlib.sha256(grant.run.encode()).digest()[:4])
     parts = split(
-        rows, fresh_rows=resource.spec.gates.fresh.rows, known=before.record.seen() if before else None, seed=seed
+        rows,
+        fresh_rows=fresh_rows(rows, resource, adopted),
+        known=before.record.seen() if before else None,
+        seed=seed,
+        replay=resource.spec.model.replay,
+        class_of=lambda label: label_class(parse_label(label, resource) or {}, resource),
     )
+    folder = snapshots_folder(place.version_folder(grant.run))
+    kept = _frozen(place, folder)
+    chosen = parts if kept is None else without(parts, kept.frame())
+    held_out, parts = parts.height - chosen.height, chosen
     pictures = picture_store(place.lake, resource)
     seen = content(events, parts, resource, pictures, labels=labels, predictions=predictions, as_of=as_of)
     frame, service = _with_service(place, seen, predictions, as_of)
@@ -45,7 +83,7 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
     record = SnapshotRecord(
         model=resource.id,
         as_of=as_of,
-        query=QUERY + (WINDOWS_QUERY if resource.spec.features.windows else ""),
+        query=query_of(resource),
         maturity_ms=round(resource.spec.labels.maturity.after.total_seconds() * 1000),
         events=events_read,
         labels=labels_read,
@@ -55,23 +93,43 @@ def snapshot(place: Place, grant: Grant) -> Snapshot:
         seed=seed,
         rows={part: parts.filter(pl.col("part") == part).height for part in ("new", "replay", "fresh")},
         service=service,
-        invalid_labels=invalid,
+        classes=resource.spec.prediction.classes,
+        adopted=adopted,
+        invalid_labels=found.invalid,
+        disputed=found.disputed.height,
+        frozen=kept.digest if kept else None,
+        held_out=held_out,
     )
-    folder = snapshots_folder(place.version_folder(grant.run))
     reference = reference_rows(events, parts, resource, since=since)
-    written = write_snapshot(folder, frame, reference, record)
+    written = write_snapshot(folder, frame, reference, record, _words(found, parts))
     print(f"snapshot {written.digest}: {record.rows}, reference of {reference.height} events", flush=True)
+    if found.disputed.height:
+        print(f"{found.disputed.height} events are left out: their labellers differ", flush=True)
+    if held_out:
+        print(f"{held_out} rows are not trained on: they are in the frozen dataset that gates use", flush=True)
     return written
 
 
-def validate(place: Place, taken: Snapshot) -> None:
-    """Raise `InvalidInput` with every reason why this is no dataset to learn from."""
-    check(taken.frame(), taken.record, place.resource)
+def validate(place: Place, taken: Snapshot, *, skip: bool = False) -> tuple[DataVerdict, ...]:
+    """The verdict of each data gate; with `skip` they are shown and, but for a few, not enforced.
+
+    Raises `InvalidInput` with every reason why this is no dataset to learn from.
+    """
+    if place.resource.spec.triggers.new_class is not None:
+        needs_classes(place.resource)
+    kept = _frozen(place, taken.folder.parent)
+    frozen = None if kept is None else kept.frame().select(KEY)
+    verdicts = judge_data(taken, taken.record.resource(place.resource), frozen=frozen, skip=skip)
+    for verdict in verdicts:
+        words = {None: "not applicable", True: "passed", False: "refused"}[verdict.passed]
+        print(f"gate {verdict.gate}: {words}: {verdict.reason}", flush=True)
+    enforce(verdicts)
+    return verdicts
 
 
 def open_from(place: Place, grant: Grant, digest: str) -> Snapshot:
     """The run's snapshot, by its digest."""
-    return open_snapshot(snapshots_folder(place.version_folder(grant.run)), digest)
+    return find_snapshot(place.version_folder(grant.run), digest)
 
 
 def champion_snapshot(grant: Grant) -> Snapshot | None:
@@ -81,10 +139,35 @@ def champion_snapshot(grant: Grant) -> Snapshot | None:
     folder = local_folder(grant.champion_artifact)
     digest = verify(folder).snapshot
     try:
-        return open_snapshot(snapshots_folder(folder), digest)
+        return find_snapshot(folder, digest)
     except NotFound:
         print(f"the snapshot {digest} of champion {grant.champion} is gone: all rows count as new", flush=True)
         return None
+
+
+def _frozen(place: Place, snapshots: Path) -> Snapshot | None:
+    """The frozen dataset that versions are judged on; None where the resource names none, or it is not made yet.
+
+    It lies beside the model's snapshots.
+    """
+    gate = place.resource.spec.gates.frozen
+    if gate is None:
+        return None
+    try:
+        return open_frozen(frozen_folder(snapshots), gate.dataset)
+    except NotFound as error:
+        print(f"{error.message}: no row is kept from training for it", flush=True)
+        return None
+
+
+def _words(found: Labelled, parts: pl.DataFrame) -> pl.DataFrame:
+    """What was said of the rows, and of disputed events of the time that is new to the run."""
+    newest = parts.filter(pl.col("part") != "replay")["event_time"]
+    disputed = found.disputed
+    if not newest.is_empty():
+        disputed = disputed.filter(pl.col("event_time") >= newest.min())
+    events = pl.concat([parts.select(KEY), disputed.select(KEY)])
+    return found.words.join(events, on=KEY, how="semi", maintain_order="left")
 
 
 def _read(place: Place, name: str) -> tuple[pl.LazyFrame, TableRead]:

@@ -10,7 +10,7 @@ from tidemill.evaluation.gates import GateVerdict, encode_verdicts
 from tidemill.events.records import Decision, Request
 from tidemill.retrain.place import Place
 
-__all__ = ["Grant", "claim", "new_run", "propose", "tell_failed", "tell_refused"]
+__all__ = ["Grant", "claim", "propose", "tell_failed", "tell_refused"]
 
 CLAIM_WITHIN_S = 60.0
 ANSWER_WITHIN_S = 30.0
@@ -34,19 +34,21 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     skip_gates: bool = False
 
 
-def new_run(place: Place) -> str:
-    """An id for a run that nobody named: from the KFP UI, for instance."""
-    return place.clock.now().strftime("r%Y%m%d-%H%M%S")
-
-
-def claim(place: Place, run: str, *, reason: str, force: bool, skip_gates: bool, by: str = "pipeline") -> Grant | None:
+def claim(
+    place: Place, run: str, *, reason: str, force: bool, skip_gates: bool, by: str = "pipeline", uid: str = ""
+) -> Grant | None:
     """Ask for the right to run; None where control refuses it, which is no failure.
+
+    `uid` tells pipeline runs of one name apart.
 
     Raises:
         DeadlineExceeded: control is not answering.
     """
     arguments = {"run": run, "reason": reason, "force": force, "skip_gates": skip_gates, "requested_by": by}
-    decision = place.ask(_request(place, run, "claim", arguments), CLAIM_WITHIN_S)
+    request = _request(place, run, "claim", arguments)
+    if uid:
+        request = msgspec.structs.replace(request, request_id=f"{request.request_id}-{uid}")
+    decision = place.ask(request, CLAIM_WITHIN_S)
     if decision.kind == "refuse":
         print(f"{run} is not granted: {decision.reason}", flush=True)
         return None

@@ -85,11 +85,11 @@ def _prepare_environment(name: str, folder: Path) -> None:
 
 
 def _fail(name: str, model: str, folder: Path, error: str) -> None:
-    """Tell that the run failed: for its runner in the state file, and control, if the step could not do that itself."""
+    """Tell that the run failed: for its runner in the state file, and control."""
     told = _told(name, folder)
     write_run(folder, msgspec.structs.replace(told, state="failed", error=told.error or error))
-    if told.error is None:
-        _give_back(model, folder, told.step or "start", error)
+    # A step that failed for good has said so itself; the same word twice is one request.
+    _give_back(model, folder, told.step or "start", told.error or error)
 
 
 def _told(name: str, folder: Path) -> RunSeen:

@@ -1,41 +1,71 @@
 """The pipeline's steps: one function each, files in, files out.
 
-A step tells how far the run is, and a step that fails tells control, so that the grant is free again. What only one
-of them needs is imported in its function: each step is its own process, and waits for every import.
+A step tells how far the run is. One that fails for good tells control, so that the grant is free again; where waiting
+may help it fails without a word, and KFP tries it again. What only one of them needs is imported in its function: each
+step is its own process, and waits for every import.
 """
 
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from tidemill.control.protocols import RunSeen
-from tidemill.control.runs import write_run
-from tidemill.core.errors import TidemillError
+from tidemill.control.runs import run_of, write_run
+from tidemill.core.errors import Conflict, InvalidInput, TidemillError, Transient
 from tidemill.retrain import grant as control
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import GRANT_FILE, RUN, RUN_FOLDER, Place, here
 
-__all__ = ["STEPS", "TIMES_FILE", "claim", "evaluate", "gate", "propose", "register", "snapshot", "train", "validate"]
+__all__ = [
+    "LIMITS_S",
+    "STEPS",
+    "TIMES_FILE",
+    "claim",
+    "evaluate",
+    "gate",
+    "propose",
+    "register",
+    "snapshot",
+    "train",
+    "validate",
+]
 
 STEPS = ("claim", "snapshot", "validate", "train", "evaluate", "gate", "register", "propose")
 """In their order."""
+LIMITS_S = {
+    "claim": 300.0,
+    "snapshot": 3600.0,
+    "validate": 3600.0,
+    "train": 10 * 3600.0,
+    "evaluate": 2 * 3600.0,
+    "gate": 900.0,
+    "register": 900.0,
+    "propose": 300.0,
+}
+"""Seconds that each may take: then it ends and says so. Together less than three halves of a grant's time (12 h)."""
 TIMES_FILE = "steps.jsonl"
 """In the run's folder on one machine: how long each step took, one JSON object a line."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-def claim(model: str, reason: str, force: bool, skip_gates: bool, granted: str) -> bool:
+def claim(
+    model: str, reason: str, force: bool, skip_gates: bool, image: str, run_name: str, run_id: str, granted: str
+) -> bool:
     """Ask for the right to run; False where control refuses it, which ends the run green."""
     with _step("claim", model) as place:
-        run = os.environ.get(RUN) or control.new_run(place)
-        found = control.claim(place, run, reason=reason, force=force, skip_gates=skip_gates)
+        given = os.environ.get(RUN)
+        run, uid = (given, "") if given else (run_of(run_name, run_id), run_id)
+        if _run_folder() is None:
+            _check_image(place, image)
+        found = control.claim(place, run, reason=reason, force=force, skip_gates=skip_gates, uid=uid)
         # Written in either case: a declared output that is missing is a failure on a cluster.
         _write(granted, found or {})
         if found and (folder := _run_folder()):
@@ -43,12 +73,12 @@ def claim(model: str, reason: str, force: bool, skip_gates: bool, granted: str) 
         return found is not None
 
 
-def snapshot(model: str, granted: str, taken: str) -> dict[str, Any]:
-    """Write the run's dataset; figures for the UI."""
+def snapshot(model: str, wanted: str, granted: str, taken: str) -> dict[str, Any]:
+    """Write the run's dataset, or take the one that is wanted again; figures for the UI."""
     with _step("snapshot", model, granted) as place:
         from tidemill.retrain import data
 
-        found = data.snapshot(place, _read(granted, Grant))
+        found = data.snapshot(place, _read(granted, Grant), wanted)
         Path(taken).write_text(json.dumps({"digest": found.digest, "folder": str(found.folder)}))
         return {"digest": found.digest, **found.record.rows}
 
@@ -58,7 +88,8 @@ def validate(model: str, granted: str, taken: str) -> None:
     with _step("validate", model, granted) as place:
         from tidemill.retrain import data
 
-        data.validate(place, data.open_from(place, _read(granted, Grant), _digest(taken)))
+        grant = _read(granted, Grant)
+        data.validate(place, data.open_from(place, grant, _digest(taken)), skip=grant.skip_gates)
 
 
 def train(model: str, granted: str, taken: str, candidate: str) -> dict[str, Any]:
@@ -67,34 +98,40 @@ def train(model: str, granted: str, taken: str, candidate: str) -> dict[str, Any
         from tidemill.retrain import data, version
 
         grant = _read(granted, Grant)
-        folder = _run_folder()
-        checkpoint = folder / "checkpoint.safetensors" if folder else None
-        manifest = version.train(place, grant, data.open_from(place, grant, _digest(taken)), checkpoint=checkpoint)
+        taken_snapshot = data.open_from(place, grant, _digest(taken))
+        manifest = version.train(place, grant, taken_snapshot, tell=lambda words: _progress("train", progress=words))
         _write(candidate, manifest)
         return {"version": manifest.version, "artifact": place.version_uri(grant.run), "warm_from": manifest.warm_from}
 
 
-def evaluate(model: str, granted: str, taken: str, evaluation: str) -> dict[str, float]:
-    """Let candidate and champion answer the fresh rows; figures for the UI."""
+def evaluate(model: str, granted: str, taken: str, evaluation: str) -> dict[str, Any]:
+    """Let candidate and champion answer the fresh rows; figures and confusion matrices for the UI."""
     with _step("evaluate", model, granted) as place:
-        from tidemill.retrain import data, version
+        from tidemill.retrain import data, report, version
 
         grant = _read(granted, Grant)
         found = version.evaluate(place, grant, data.open_from(place, grant, _digest(taken)))
         _write(evaluation, found)
         champion = {"champion_error": found.champion.mean} if found.champion else {}
-        return {"candidate_error": found.candidate.mean, **champion}
+        matrices = {"candidate": found.candidate, "champion": found.champion}
+        return {"figures": {"candidate_error": found.candidate.mean, **champion}} | {
+            name: report.matrix(found, scores) for name, scores in matrices.items()
+        }
 
 
-def gate(model: str, granted: str, evaluation: str, verdicts: str) -> bool:
-    """Judge the candidate; False where an enforced gate refuses it, which ends the run green."""
+def gate(model: str, granted: str, taken: str, evaluation: str, verdicts: str, report: str) -> bool:
+    """Judge the candidate, and write the run's page; False where a gate refuses it, which ends the run green."""
     with _step("gate", model, granted) as place:
         from tidemill.evaluation.gates import encode_verdicts, judge, may_pass
         from tidemill.evaluation.scoring import Evaluation
+        from tidemill.retrain import data
+        from tidemill.retrain.report import render
 
-        grant = _read(granted, Grant)
-        found = judge(place.resource.spec.gates, _read(evaluation, Evaluation), skip=grant.skip_gates)
+        grant, compared = _read(granted, Grant), _read(evaluation, Evaluation)
+        found = judge(place.resource.spec.gates, compared, skip=grant.skip_gates)
         Path(verdicts).write_text(encode_verdicts(found))
+        record = data.open_from(place, grant, _digest(taken)).record
+        Path(report).write_text(render(grant, record, compared, found, snapshot=_digest(taken)))
         for verdict in found:
             words = {None: "not applicable", True: "passed", False: "refused"}[verdict.passed]
             print(f"gate {verdict.gate}: {words}: {verdict.reason}", flush=True)
@@ -130,32 +167,83 @@ def _step(name: str, model: str, granted: str | None = None) -> Iterator[Place]:
     """Run a step: its surroundings, its progress, and the word to control where it fails."""
     place: Place | None = None
     _progress(name)
+    deadline = threading.Timer(LIMITS_S[name], _run_out, (name, model, granted))
+    deadline.daemon = True
+    deadline.start()
     try:
         place = here(model)
         begun = place.clock.monotonic()
+        if granted is not None:
+            _check_alive(place, granted)
         yield place
         _time(name, place.clock.monotonic() - begun)
+    except _RunOver as over:
+        print(f"{name} does nothing: {over.message}", file=sys.stderr, flush=True)
+        _progress(name, error=over.message)
+        raise
     except Exception as error:
         message = error.message if isinstance(error, TidemillError) else f"{type(error).__name__}: {error}"
         hint = error.hint if isinstance(error, TidemillError) else None
         print(f"{name} failed: {message}" + (f"\n  {hint}" if hint else ""), file=sys.stderr, flush=True)
         _progress(name, error=message)
-        if place is not None and granted is not None:
+        # KFP tries again what waiting may heal; where it does not, the runner shows the end.
+        if place is not None and granted is not None and not isinstance(error, Transient):
             _tell(place, granted, name, message)
         raise
+    finally:
+        deadline.cancel()
+
+
+def _run_out(name: str, model: str, granted: str | None) -> None:
+    """The step's time is over: it ends, whatever it is waiting for."""
+    message = f"it did not end within {LIMITS_S[name] / 60:g} minutes"
+    print(f"{name} failed: {message}", file=sys.stderr, flush=True)
+    _progress(name, error=message)
+    if granted is not None:
+        with suppress(Exception):
+            _tell(here(model), granted, name, message)
+    os._exit(1)
+
+
+def _check_image(place: Place, image: str) -> None:
+    wanted = place.resource.spec.model.image
+    if wanted is not None and image != wanted:
+        raise InvalidInput(
+            f"the run's image is {image}, and spec.model.image of {place.resource.id} is {wanted}",
+            hint="start it again with the parameter `image` as the resource has it",
+        )
+
+
+class _RunOver(Conflict):
+    """An earlier try of a step has failed for good."""
+
+
+def _check_alive(place: Place, granted: str) -> None:
+    """Raise the failure of an earlier try: KFP repeats a step whatever its failure was."""
+    with suppress(FileNotFoundError):
+        raise _RunOver(f"the run is over: {_end_of(place, granted).read_text()}", hint="start another run")
+
+
+def _end_of(place: Place, granted: str) -> Path:
+    """Where it is kept why a run is over."""
+    run = _read(granted, Grant).run
+    return place.version_folder(run).with_name(f".{run}.failed")
 
 
 def _tell(place: Place, granted: str, name: str, message: str) -> None:
     try:
+        end = _end_of(place, granted)
+        end.parent.mkdir(parents=True, exist_ok=True)
+        end.write_text(f"{name} failed: {message}")
         control.tell_failed(place, _read(granted, Grant), name, message)
     except TidemillError as error:
         # The step's own error is the one to see; control learns of the end from the runner, or the grant expires.
         print(f"control could not be told: {error.message}", file=sys.stderr, flush=True)
 
 
-def _progress(step: str, *, error: str | None = None) -> None:
+def _progress(step: str, *, error: str | None = None, progress: str | None = None) -> None:
     if folder := _run_folder():
-        write_run(folder, RunSeen(run=folder.name, state="running", step=step, error=error))
+        write_run(folder, RunSeen(run=folder.name, state="running", step=step, error=error, progress=progress))
 
 
 def _time(step: str, seconds: float) -> None:

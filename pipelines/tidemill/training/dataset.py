@@ -1,60 +1,65 @@
 """Which rows a run learns from: labelled events that are mature, split by time. Frames in, frames out.
 
-    events ⋈ labels            by entity and event id; the last label to arrive wins
+    events ⋈ labels            by entity and event id; of several labels the one that `labels.conflict` takes
     mature                     the event arrived at least `maturity.after` ago
     fresh                      the newest rows by event time: the gate's, never trained on
     new                        not known to the champion's snapshot
-    replay                     a seeded sample of the older ones, so that what was learnt is kept
+    replay                     a seeded sample of the older ones (`replay`), so that what was learnt is kept
 
 What a model sees of a row is the event itself (fields, picture statistics) and its window features: those that were
 logged with its first prediction, else those of the event's time (`tidemill.training.windows`).
-
-Experience replay against forgetting: Rolnick et al., Experience Replay for Continual Learning (2019).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-import numpy as np
 import polars as pl
 
 from tidemill.events.pictures import DIGEST_COLUMN, PictureStore
+from tidemill.outcomes.conflict import rule_of
+from tidemill.spec.loop import Replay
 from tidemill.spec.model import ContinualModel
 from tidemill.training.labels import parse_label, states_new_class
+from tidemill.training.replay import draw_replay, replay_rows
+from tidemill.training.resolved import resolve
 from tidemill.training.windows import with_windows
 
 __all__ = [
+    "KEY",
     "MIN_TRAIN_ROWS",
-    "QUERY",
-    "REPLAY_SHARE",
-    "WINDOWS_QUERY",
     "Known",
+    "Labelled",
+    "by_event",
     "content",
     "labelled",
+    "query_of",
     "reference_rows",
     "split",
+    "without",
 ]
 
-REPLAY_SHARE = 0.3
-"""Share of the training rows that are replayed, where there are enough older ones."""
 MIN_TRAIN_ROWS = 500
 """Older rows are replayed beyond their share until training has this many: warm starts on a handful overfit."""
 
-QUERY = (
-    "events joined with the last label by (entity, event_id); "
-    "event.available_at + maturity <= as_of and label.available_at <= as_of"
-)
-
-WINDOWS_QUERY = (
+_WINDOWS_QUERY = (
     "; window features as logged with the event's first prediction (available_at <= as_of) if its feature_status is "
     "PRESENT or OUTSIDE_MAX_AGE, else V(entity, event_time, event_time) from events, or from labels if it is of them"
 )
 """What is added to the query where there are window features."""
 
-_KEY = ["entity", "event_id"]
+KEY = ["entity", "event_id"]
+"""The columns that name an event."""
 _EVENT_COLUMNS = ["source", "offset", "entity", "event_id", "event_time", "available_at"]
 _ROW = ["source", "offset"]
+
+
+_COUNTS = {
+    "last": "the last label",
+    "priority": "the last label of the labeller first in labels.priority",
+    "majority": "the label that most labellers say, each by their last word",
+    "unanimous": "the label that all labellers say, each by their last word",
+}
 
 
 class Known(NamedTuple):
@@ -65,6 +70,29 @@ class Known(NamedTuple):
     as_of: int
 
 
+class Labelled(NamedTuple):
+    """The rows that may be learnt from, and what was left out."""
+
+    rows: pl.DataFrame
+    """Oldest event first, without their content: source, offset, entity, event_id, event_time, available_at, label
+    (JSON), label_source, label_offset, label_at, ready_at (when event and label were both there and mature)."""
+    invalid: int
+    """Labels that do not fit the resource; those of classes that it does not declare wait until it does."""
+    disputed: pl.DataFrame
+    """entity, event_id and event_time of mature events whose labellers differ, where `labels.conflict` takes none."""
+    words: pl.DataFrame
+    """What was said of events with several labellers (`tidemill.training.resolved.WORDS`)."""
+
+
+def query_of(resource: ContinualModel) -> str:
+    """What a snapshot holds, in words."""
+    query = (
+        f"events joined with {_COUNTS[resource.spec.labels.conflict]} by (entity, event_id); "
+        "event.available_at + maturity <= as_of and label.available_at <= as_of"
+    )
+    return query + (_WINDOWS_QUERY if resource.spec.features.windows else "")
+
+
 def labelled(
     events: pl.LazyFrame,
     labels: pl.LazyFrame,
@@ -72,52 +100,61 @@ def labelled(
     *,
     as_of: int,
     predictions: pl.LazyFrame | None = None,
-) -> tuple[pl.DataFrame, int]:
-    """The mature labelled rows without their content, oldest event first, and how many labels were not valid.
-
-    Rows of classes that the resource does not declare are left out and are not invalid: they wait until it does.
+) -> Labelled:
+    """The mature labelled rows, each with the label that counts (`labels.conflict`).
 
     Args:
         events: the lake's events.
         labels: the lake's labels: by entity and event id, or by prediction id.
-        resource: for maturity, classes and label fields.
+        resource: for maturity, conflicts, classes and label fields.
         as_of: milliseconds since the epoch; what arrived later is not seen.
         predictions: the lake's predictions, through which labels by prediction id find their event.
-
-    Returns:
-        Columns source, offset, entity, event_id, event_time, available_at, label_source, label_offset, label
-        (JSON), ready_at (when event and label were both there and mature).
     """
     moment = pl.lit(as_of).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
     after = pl.duration(milliseconds=round(resource.spec.labels.maturity.after.total_seconds() * 1000))
-    last_label = (
-        _by_event(labels, predictions)
-        .filter(pl.col("label_at") <= moment)
-        .sort("label_at", "label_source", "label_offset")
-        .unique(_KEY, keep="last", maintain_order=True)
-    )
+    said = by_event(labels, predictions).filter(pl.col("label_at") <= moment).collect()
     mature = (
         events.select(_EVENT_COLUMNS)
         .with_columns(pl.col("entity").cast(pl.String))
         .filter(pl.col("available_at") + after <= moment)
+        .join(said.lazy().select(KEY).unique(), on=KEY, how="semi")
         # An event that its sender repeated is one row: the copy that arrived last.
         .sort("available_at", "source", "offset")
-        .unique(_KEY, keep="last", maintain_order=True)
-    )
-    rows = (
-        mature.join(last_label, on=_KEY)
-        .with_columns(ready_at=pl.max_horizontal(pl.col("available_at") + after, "label_at"))
-        .drop("label_at")
-        .sort("event_time", "source", "offset")
+        .unique(KEY, keep="last", maintain_order=True)
         .collect()
+    )
+    found = resolve(said.join(mature.select(KEY), on=KEY, how="semi"), rule_of(resource.spec.labels))
+    rows = (
+        mature.join(found.labels, on=KEY)
+        .with_columns(ready_at=pl.max_horizontal(pl.col("available_at") + after, "label_at"))
+        .sort("event_time", "source", "offset")
     )
     valid = pl.Series([parse_label(text, resource) is not None for text in rows["label"]], dtype=pl.Boolean)
     invalid = [text for text in rows.filter(~valid)["label"] if not states_new_class(text, resource)]
-    return rows.filter(valid), len(invalid)
+    disputed = mature.join(found.disputed, on=KEY, how="semi").select(*KEY, "event_time").sort("event_time", *KEY)
+    return Labelled(rows.filter(valid), len(invalid), disputed, found.words)
+
+
+def without(parts: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a split without training on what is kept for judging versions.
+
+    Args:
+        parts: from `split`; fresh rows stay, which are not trained on.
+        kept: entity and event_id of the rows of a frozen dataset that versions are judged on.
+    """
+    train = pl.col("part") != "fresh"
+    taken = parts.filter(train).join(kept.select(KEY), on=KEY, how="semi").select("source", "offset")
+    return parts.join(taken, on=["source", "offset"], how="anti", maintain_order="left")
 
 
 def split(
-    rows: pl.DataFrame, *, fresh_rows: int, known: Known | None, seed: int, replay_share: float = REPLAY_SHARE
+    rows: pl.DataFrame,
+    *,
+    fresh_rows: int,
+    known: Known | None,
+    seed: int,
+    replay: Replay = Replay(),  # noqa: B008 - frozen
+    class_of: Callable[[str], str | None] = lambda label: None,
 ) -> pl.DataFrame:
     """The rows that are used, each with its `part`: `new`, `replay` or `fresh`.
 
@@ -126,16 +163,17 @@ def split(
         fresh_rows: how many of the newest are held out.
         known: what the champion's snapshot could see; None: all rows are new.
         seed: of the replay sample.
-        replay_share: share of the training rows that are replayed.
+        replay: which older rows are learnt from again, and what share of the training rows they are.
+        class_of: what a label (JSON) states, for a replay that is balanced by it.
     """
     held = min(fresh_rows, rows.height)
     older, fresh = rows.head(rows.height - held), rows.tail(held)
     is_new = pl.lit(True) if known is None else ~_seen_by(known)
     new, pool = older.filter(is_new), older.filter(~is_new)
-    wanted = max(round(new.height * replay_share / (1 - replay_share)), MIN_TRAIN_ROWS - new.height)
-    size = min(wanted, pool.height)
-    drawn = np.sort(np.random.default_rng(seed).choice(pool.height, size=size, replace=False)) if size else None
-    parts = [(new, "new"), (pool.clear() if drawn is None else pool[drawn], "replay"), (fresh, "fresh")]
+    size = replay_rows(replay, new=new.height, least=MIN_TRAIN_ROWS)
+    classes = [class_of(label) for label in pool["label"]] if replay.strategy == "classBalanced" else None
+    drawn = draw_replay(replay, pool.height, size, seed=seed, classes=classes)
+    parts = [(new, "new"), (pool[drawn], "replay"), (fresh, "fresh")]
     return pl.concat([part.with_columns(part=pl.lit(name)) for part, name in parts]).sort(
         "event_time", "source", "offset"
     )
@@ -208,14 +246,28 @@ def reference_rows(
         return events.select(columns).clear().collect()
     start = newest.min() if since is None else since
     return (
-        events.filter(pl.col("event_time").is_between(start, newest.max())).select(columns).sort("event_time").collect()
+        events.filter(pl.col("event_time").is_between(start, newest.max()))
+        .select(*columns, *_ROW)
+        # Files are read in any order: without the offset, events of one time would stand in any order, too.
+        .sort("event_time", *_ROW)
+        .select(columns)
+        .collect()
     )
 
 
-def _by_event(labels: pl.LazyFrame, predictions: pl.LazyFrame | None) -> pl.LazyFrame:
-    """Labels with the event that they are about."""
+def by_event(labels: pl.LazyFrame, predictions: pl.LazyFrame | None) -> pl.LazyFrame:
+    """Labels with the event that they are about.
+
+    Columns entity, event_id, labeller, label_source, label_offset, label (JSON), label_at.
+
+    Args:
+        labels: the lake's labels; what is refused, or says why something was picked, is left out.
+        predictions: the lake's predictions, through which labels by prediction id find their event.
+    """
     columns = {"label_source": "source", "label_offset": "offset", "label": "value", "label_at": "available_at"}
-    named = labels.select("entity", "event_id", "prediction_id", **{new: pl.col(old) for new, old in columns.items()})
+    named = labels.select(
+        "entity", "event_id", "prediction_id", "labeller", **{new: pl.col(old) for new, old in columns.items()}
+    )
     # A refused label has no value; a label names an event or a prediction.
     named = named.filter(pl.col("label").is_not_null())
     direct = named.filter(pl.col("event_id").is_not_null()).drop("prediction_id")

@@ -8,7 +8,7 @@ batches of other sizes and rows than the trace. Then, and where tracing fails, t
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +26,10 @@ from tidemill.training.user_code import user_code
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TOLERANCE", "Exported", "export"]
+__all__ = ["TOLERANCE", "Exported", "compared", "export"]
 
 TOLERANCE = 1e-4
-"""Largest difference between torch and ONNX Runtime, relative to values above 1."""
+"""Largest difference between the library and ONNX Runtime, relative to values above 1."""
 
 _log = get_logger(__name__)
 _Outputs = dict[str, NDArray[Any]]
@@ -57,7 +57,7 @@ def export(module: "torch.nn.Module", sample: Tensors) -> Exported:
     for name, exporter in (("tracing", _trace), ("torch.export", _dynamo)):
         try:
             model = exporter(module, sample, list(expected))
-            return _compared(module, model, sample)
+            return compared(lambda part: _run_torch(module, part), model, sample)
         except UserCodeError as error:
             failures.append(f"{name}: {error.message}")
         except Exception as error:  # exporters raise nearly anything
@@ -69,26 +69,45 @@ def export(module: "torch.nn.Module", sample: Tensors) -> Exported:
     )
 
 
-def _compared(module: "torch.nn.Module", model: bytes, sample: Tensors) -> Exported:
-    """The export, if ONNX Runtime gives what torch gives, for the whole sample, its first row, and the rest."""
+def compared(
+    run: Callable[[Tensors], Mapping[str, NDArray[Any]]], model: bytes, sample: Tensors, *, library: str = "torch"
+) -> Exported:
+    """The export, if ONNX Runtime gives what the library gives, for the whole sample, its first row, and the rest.
+
+    Args:
+        run: the library's own outputs by name.
+        model: what it was exported to.
+        sample: encoded rows, at least two, batch first.
+        library: its name, for errors.
+
+    Raises:
+        UserCodeError: an output is not there, has another shape, or differs by more than `TOLERANCE`.
+        Corrupt: the bytes are no ONNX model.
+    """
     session = open_session(model)
+    inputs, outputs = tensor_specs(session)
+    if other := {spec.name for spec in inputs} - set(sample):
+        raise UserCodeError(f"the ONNX model wants inputs that the codec does not give: {', '.join(sorted(other))}")
+    if other := set(run(sample)) - {spec.name for spec in outputs}:
+        raise UserCodeError(f"the ONNX model has no outputs {', '.join(sorted(other))}, which {library} has")
     for rows in (slice(None), slice(0, 1), slice(1, None)):
         part = {name: array[rows] for name, array in sample.items()}
-        expected = _run_torch(module, part)
-        found = dict(zip(expected, session.run(list(expected), part), strict=True))
-        _agree(expected, found)
-    inputs, outputs = tensor_specs(session)
+        expected = dict(run(part))
+        taken = {spec.name: part[spec.name] for spec in inputs}
+        found = dict(zip(expected, session.run(list(expected), taken), strict=True))
+        _agree(expected, found, library)
     return Exported(model, inputs, outputs)
 
 
-def _agree(expected: _Outputs, found: _Outputs) -> None:
+def _agree(expected: _Outputs, found: _Outputs, library: str) -> None:
     for name, wanted in expected.items():
         given = found[name]
         if given.shape != wanted.shape:
-            raise UserCodeError(f"{name} is {given.shape} in ONNX Runtime and {wanted.shape} in torch")
+            raise UserCodeError(f"{name} is {given.shape} in ONNX Runtime and {wanted.shape} in {library}")
         off = np.abs(given.astype(np.float64) - wanted) / np.maximum(1.0, np.abs(wanted))
         if not (worst := float(off.max(initial=0.0))) <= TOLERANCE:
-            raise UserCodeError(f"{name} differs by {worst:.2g} between ONNX Runtime and torch (at most {TOLERANCE:g})")
+            most = f"(at most {TOLERANCE:g})"
+            raise UserCodeError(f"{name} differs by {worst:.2g} between ONNX Runtime and {library} {most}")
 
 
 def _run_torch(module: "torch.nn.Module", sample: Tensors) -> _Outputs:

@@ -1,8 +1,10 @@
-"""The training loop: device, seeds, warm start, checkpoints. torch is imported when it runs, not with the module.
+"""The training loop: warm start, epochs, checkpoints. torch is imported when it runs, not with the module.
 
 The learning rate falls by epoch along half a cosine (Loshchilov & Hutter, SGDR, 2017, eq. 5, without restarts).
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,32 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tidemill.core.clock import Clock, SystemClock
 from tidemill.core.errors import UserCodeError
+from tidemill.training.checkpoint import Checkpoints, Training
+from tidemill.training.device import Feed, choose_device, repeatable
 from tidemill.training.optimizer import AdamW
+from tidemill.training.progress import CHECKPOINT_S, Epoch, Pace, Progress
 from tidemill.training.protocols import Codec, Row, Trainer
 from tidemill.training.tensors import TensorSource
-from tidemill.training.user_code import user_code
-from tidemill.training.weights import load_checkpoint, load_weights, save_checkpoint
+from tidemill.training.user_code import code_digest, user_code
+from tidemill.training.weights import load_weights
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Epoch", "Fitted", "choose_device", "fit"]
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """How one epoch went."""
-
-    number: int
-    """From 1."""
-    of: int
-    loss: float
-    """Mean over the epoch's batches."""
-    rows: int
-
-    def __str__(self) -> str:
-        return f"epoch {self.number}/{self.of}: loss {self.loss:.4f} over {self.rows} rows"
+__all__ = ["Fitted", "fit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +46,13 @@ def fit(
     *,
     seed: int,
     weights: bytes | None = None,
+    new_classes: int = 0,
     checkpoint: Path | None = None,
+    checkpoint_s: float = CHECKPOINT_S,
+    data: str = "",
     device: str | None = None,
-    progress: Callable[[Epoch], None] = lambda epoch: None,
+    progress: Callable[[Epoch | Progress], None] = lambda news: None,
+    clock: Clock = SystemClock(),  # noqa: B008 - holds nothing
 ) -> Fitted:
     """Train the user's module on rows and labels.
 
@@ -68,9 +63,13 @@ def fit(
         labels: label values, one per row.
         seed: of weights, shuffling and the module's own randomness.
         weights: safetensors to start from (warm start).
-        checkpoint: written after each epoch; training goes on from it where it is of the same seed and rows.
+        new_classes: how many classes the trainer's module has more than the weights (`load_weights`).
+        checkpoint: file from which training goes on where it is of the same data, code, seed and beginning.
+        checkpoint_s: seconds between two; 0: after each batch.
+        data: digest of the rows and labels.
         device: torch's name for it; default: CUDA, then MPS, then the CPU.
-        progress: called after each epoch.
+        progress: told of each epoch, and of the pace between them.
+        clock: for pace and checkpoints.
 
     Raises:
         UserCodeError: the user's code raised, or its loss is not a finite scalar.
@@ -78,39 +77,41 @@ def fit(
     """
     import torch
 
-    torch.manual_seed(seed)
     where = torch.device(device or choose_device())
+    with repeatable(seed, strict=getattr(trainer, "deterministic", True)):
+        source = TensorSource(codec, rows, labels)
+        training = _begin(trainer, where, weights, new_classes)
+        count = _epochs(trainer, len(source))
+        rates = [group["lr"] for group in training.optimizer.param_groups]
+        checkpoints = None
+        if checkpoint is not None:
+            mark = _mark(trainer, codec, where, (seed, count, len(rows), data), weights)
+            checkpoints = Checkpoints(checkpoint, mark, every_s=checkpoint_s, clock=clock)
+            if checkpoints.resume(training):
+                print(f"going on in epoch {training.epoch} after batch {training.batches}", flush=True)
+        seen = (training.epoch - 1) * len(source) + training.batches * trainer.batch_size
+        pace = Pace(progress, of=count, rows=len(source), seen=seen, clock=clock)
+        feed = Feed(source, where)
+        while training.epoch <= count:
+            for group, rate in zip(training.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * (training.epoch - 1) / count))
+            order = np.random.default_rng((seed, training.epoch)).permutation(len(source))
+            _epoch(trainer, training, feed, order, pace, checkpoints)
+            training.end_epoch(count, _loss(trainer, training), len(source))
+            progress(training.epochs[-1])
+    return Fitted(training.module.to("cpu").eval(), tuple(training.epochs))
+
+
+def _begin(trainer: Trainer, where: "torch.device", weights: bytes | None, new_classes: int) -> Training:
+    """The user's module and its optimizer, before the first batch."""
+    import torch
+
     with user_code(trainer, "module"):
         module = trainer.module().to(where)
     if weights is not None:
-        load_weights(module, weights)
-    source = TensorSource(codec, rows, labels)
-    count = _epochs(trainer, len(source))
-    # The same data and seed under the same name: what is left of an earlier try is its own beginning.
-    mark = f"{seed}-{len(rows)}-{count}-{trainer.batch_size}"
-    done = load_checkpoint(module, checkpoint, mark) if checkpoint else 0
+        load_weights(module, weights, new_classes=new_classes)
     optimizer = _optimizer(trainer, module)
-    rates = [group["lr"] for group in optimizer.param_groups]
-    epochs = []
-    for number in range(done + 1, count + 1):
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * (number - 1) / count))
-        order = np.random.default_rng((seed, number)).permutation(len(source))
-        loss = _epoch(trainer, module, source, order, optimizer, where)
-        epochs.append(Epoch(number=number, of=count, loss=loss, rows=len(source)))
-        progress(epochs[-1])
-        if checkpoint:
-            save_checkpoint(module, checkpoint, mark, number)
-    return Fitted(module.to("cpu").eval(), tuple(epochs))
-
-
-def choose_device() -> str:
-    """CUDA where there is one, else Apple's MPS, else the CPU."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return Training(module=module, optimizer=optimizer, where=where, loss=torch.zeros((), device=where))
 
 
 def _epochs(trainer: Trainer, rows: int) -> int:
@@ -129,37 +130,54 @@ def _optimizer(trainer: Trainer, module: "torch.nn.Module") -> "torch.optim.Opti
     return made
 
 
-def _epoch(
-    trainer: Trainer,
-    module: "torch.nn.Module",
-    source: TensorSource,
-    order: Any,
-    optimizer: "torch.optim.Optimizer | AdamW",
-    where: "torch.device",
-) -> float:
-    """One pass over the rows; the mean loss."""
+def _mark(
+    trainer: Trainer, codec: Codec, where: "torch.device", plan: tuple[int, int, int, str], weights: bytes | None
+) -> str:
+    """What a training is of: a checkpoint with the same mark is its own beginning. `plan`: seed, epochs, rows, data."""
     import torch
 
+    parts = {
+        "plan": [*plan, trainer.batch_size, trainer.learning_rate],
+        "code": [code_digest(trainer), code_digest(codec), torch.__version__, where.type],
+        "weights": hashlib.sha256(weights or b"").hexdigest(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _epoch(
+    trainer: Trainer,
+    training: Training,
+    feed: Feed,
+    order: Any,
+    pace: Pace,
+    checkpoints: Checkpoints | None,
+) -> None:
+    """The rest of one pass over the rows. Nothing here waits for the device, but for a checkpoint."""
+    module, optimizer = training.module, training.optimizer
     module.train()
-    total = torch.zeros((), device=where)
-    batches = 0
-    for inputs, wanted in source.batches(order, trainer.batch_size):
-        x = {name: torch.from_numpy(np.ascontiguousarray(array)).to(where) for name, array in inputs.items()}
-        y = {name: torch.from_numpy(np.ascontiguousarray(array)).to(where) for name, array in wanted.items()}
+    for rows, inputs, wanted in feed.batches(order, trainer.batch_size, skip=training.batches):
         optimizer.zero_grad()
         with user_code(module, "forward"):
-            outputs = module(**x)
+            outputs = module(**inputs)
         with user_code(trainer, "loss"):
-            loss = trainer.loss(outputs, y)
+            loss = trainer.loss(outputs, wanted)
             loss.backward()  # type: ignore[no-untyped-call]
+            training.loss += loss.detach()
         optimizer.step()
-        total += loss.detach()
-        batches += 1
-    mean = float(total) / max(1, batches)
+        training.batches += 1
+        pace.count(rows, training.epoch)
+        if checkpoints is not None and checkpoints.due:
+            _loss(trainer, training)
+            checkpoints.write(training)
+
+
+def _loss(trainer: Trainer, training: Training) -> float:
+    """The mean loss of the epoch so far; raises where it is not finite."""
+    mean = float(training.loss) / max(1, training.batches)
     if not math.isfinite(mean):
         who = f"{type(trainer).__module__}:{type(trainer).__qualname__}"
         raise UserCodeError(
-            f"{who}.loss is {mean} after {batches} batches: training cannot go on",
+            f"{who}.loss is {mean} after {training.batches} batches: training cannot go on",
             hint="lower the learning rate, or look for values in the data that the loss cannot take",
         )
     return mean

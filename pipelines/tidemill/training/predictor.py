@@ -36,7 +36,7 @@ class OnnxModel:
 
     def __init__(self, folder: Path, *, threads: int = 1, batch: int = _BATCH) -> None:
         self.manifest: Manifest = verify(folder)
-        self._codec = load_codec(self.manifest.codec)
+        self._codec = load_codec(self.manifest.codec, self.manifest.prediction.classes)
         self._session = open_session(read(folder, self.manifest, "model.onnx"), threads=threads)
         self._inputs = [spec.name for spec in self.manifest.inputs]
         self._outputs = [spec.name for spec in self.manifest.outputs]

@@ -1,5 +1,11 @@
 """The user's code: two small classes. `Codec` serves and must import without torch; `Trainer` fits.
 
+Either may have an attribute `classes` (`classes: tuple[str, ...] = ()` in its body is enough): it is set, before
+anything else is asked, to the classes of the run or of the version that answers. Both have it where new classes may
+come (`triggers.newClass`). Classes are only ever added, at the end: a number or a row that stands for a class, stands
+for it in all later versions. In a warm start, a parameter whose first dimension has grown by the number of new classes
+takes over the rows that there were; so the rows of classes are the last ones.
+
 A row is a mapping: the event's fields as the spec declares them (an image as the bytes of its file), and the
 entity's features by name. An answer is a mapping: `class` (one of `prediction.classes`), `confidence` in
 [0, 1], and for detection `box` ([x0, y0, x1, y1] in pixels, or None).
@@ -14,7 +20,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Answer", "Codec", "Row", "Tensors", "Trainer"]
+__all__ = ["Answer", "Codec", "Learner", "Row", "Tensors", "Trainer"]
 
 Row: TypeAlias = Mapping[str, Any]
 Answer: TypeAlias = dict[str, Any]
@@ -45,7 +51,8 @@ class Trainer(Protocol):
 
     A method `optimizer(module) -> torch.optim.Optimizer` is optional; without it AdamW takes `learning_rate`, which
     falls along half a cosine in either case. So is a number `min_steps`: epochs go on until so many batches were seen,
-    because a few hundred new rows are few batches.
+    because a few hundred new rows are few batches. So is `deterministic`: False lets torch take algorithms that are
+    faster on a GPU and do not give the same weights each time.
     """
 
     epochs: int
@@ -58,4 +65,28 @@ class Trainer(Protocol):
 
     def loss(self, outputs: "Mapping[str, torch.Tensor]", targets: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
         """The scalar to minimise over one batch."""
+        ...
+
+
+class Learner(Protocol):
+    """Any other library that can be written as ONNX: named as `spec.model.trainer` in place of a `Trainer`.
+
+    Tidemill gives it all rows at once, compares the ONNX model with its own answers, and keeps what the next version
+    starts from as arrays, so that nothing is ever unpickled. A fresh one is made for each training.
+    """
+
+    def fit(self, inputs: Tensors, targets: Tensors, *, seed: int, before: Tensors | None) -> None:
+        """Learn the codec's tensors, oldest row first. `before`: what the champion's `keep` gave, in a warm start."""
+        ...
+
+    def predict(self, inputs: Tensors) -> Tensors:
+        """The library's own outputs by name, batch first."""
+        ...
+
+    def to_onnx(self) -> bytes:
+        """A model with the codec's inputs and `predict`'s outputs by name, for batches of any size."""
+        ...
+
+    def keep(self) -> Tensors:
+        """Arrays from which the next version's training starts; none where the library cannot go on learning."""
         ...

@@ -3,10 +3,11 @@
     <artifact root>/<namespace>/<name>/snapshots/<digest>/
         rows.parquet        one row per labelled event: its content, its label, and its part
         reference.parquet   the inputs that drift from this version will be measured against
-        snapshot.json       the record; its SHA-256 is the digest, and it holds those of the two files
+        words.parquet       what several labellers said of one event, also of events that they dispute
+        snapshot.json       the record; its SHA-256 is the digest, and it holds those of the files
 
 Beside the versions, because a version is nothing without it: the next run asks what its champion's snapshot could
-see, and replays from the lake what lies before that.
+see, and replays from the lake what lies before that. A folder appears whole or not at all, and is not changed again.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from tidemill.spec.model import ContinualModel
 from tidemill.training.dataset import Known
 from tidemill.training.labels import parse_label
 from tidemill.training.protocols import Row
+from tidemill.training.resolved import WORDS
 
 __all__ = [
     "Snapshot",
@@ -36,7 +38,7 @@ __all__ = [
     "write_snapshot",
 ]
 
-_ROWS, _REFERENCE, _RECORD = "rows.parquet", "reference.parquet", "snapshot.json"
+_ROWS, _REFERENCE, _WORDS, _RECORD = "rows.parquet", "reference.parquet", "words.parquet", "snapshot.json"
 
 
 class TableRead(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,14 +72,28 @@ class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Rows by part: new, replay, fresh."""
     service: tuple[str, ...] = ()
     """Features of the user's FeatureService, columns of the rows, too."""
+    classes: tuple[str, ...] = ()
+    """The classes that it was taken for, in their order; empty of a regression, and of one that is older than this."""
+    adopted: tuple[str, ...] = ()
+    """Those among them, the last, that are new with it."""
     invalid_labels: int = 0
     """Labels that do not fit the resource and were left out."""
+    disputed: int = 0
+    """Mature events that were left out because their labellers differ (`labels.conflict`)."""
+    frozen: str | None = None
+    """Digest of the frozen dataset that versions are judged on, whose rows are not trained on; None: there is none."""
+    held_out: int = 0
+    """Rows that would have been trained on and are in that dataset."""
     files: dict[str, str] = {}
     """SHA-256 of each file."""
 
     def seen(self) -> Known:
         """What this snapshot could see, for the next one to know what is new."""
         return Known(self.events.offsets, self.labels.offsets, self.as_of)
+
+    def resource(self, declared: ContinualModel) -> ContinualModel:
+        """The resource with the snapshot's classes: what is done with its rows is done with these."""
+        return declared.with_classes(self.classes) if self.classes else declared
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +112,10 @@ class Snapshot:
         """The inputs that drift is measured against; raises `Corrupt` as `frame` does."""
         return self._read(_REFERENCE)
 
+    def words(self) -> pl.DataFrame:
+        """What several labellers said of one event (`tidemill.training.resolved.WORDS`); raises as `frame` does."""
+        return self._read(_WORDS) if _WORDS in self.record.files else pl.DataFrame(schema=WORDS)
+
     def _read(self, name: str) -> pl.DataFrame:
         path = self.folder / name
         if not path.is_file() or _sha256(path) != self.record.files.get(name):
@@ -108,20 +128,39 @@ def snapshots_folder(version_folder: Path) -> Path:
     return version_folder.parent / "snapshots"
 
 
-def write_snapshot(folder: Path, frame: pl.DataFrame, reference: pl.DataFrame, record: SnapshotRecord) -> Snapshot:
-    """Write rows and record below `folder`, under their digest; the same rows and record are one snapshot."""
+def write_snapshot(
+    folder: Path,
+    frame: pl.DataFrame,
+    reference: pl.DataFrame,
+    record: SnapshotRecord,
+    words: pl.DataFrame | None = None,
+) -> Snapshot:
+    """Write rows and record below `folder`, under their digest; the same rows and record are one snapshot.
+
+    Args:
+        folder: from `snapshots_folder`; made where it is not there.
+        frame: the rows, oldest event first.
+        reference: the inputs that drift is measured against.
+        record: everything but `files`.
+        words: what several labellers said of one event; None: nothing.
+    """
     partial = folder / f".{secrets.token_hex(4)}.partial"
     partial.mkdir(parents=True)
     try:
-        # Pictures are compressed already; what else there is, is small.
-        frame.write_parquet(partial / _ROWS, compression="lz4")
-        reference.write_parquet(partial / _REFERENCE, compression="lz4")
-        record = msgspec.structs.replace(record, files={name: _sha256(partial / name) for name in (_ROWS, _REFERENCE)})
+        frames = {_ROWS: frame, _REFERENCE: reference, _WORDS: pl.DataFrame(schema=WORDS) if words is None else words}
+        for name, content in frames.items():
+            # Pictures are compressed already; what else there is, is small.
+            content.write_parquet(partial / name, compression="lz4")
+        record = msgspec.structs.replace(record, files={name: _sha256(partial / name) for name in frames})
         encoded = msgspec.json.encode(record, order="sorted")
         (partial / _RECORD).write_bytes(encoded)
         digest = hashlib.sha256(encoded).hexdigest()
-        if not (folder / digest).exists():
+        try:
             partial.rename(folder / digest)
+        except OSError:
+            # Refused where there is a folder with content: that is this snapshot, written before.
+            if not (folder / digest).is_dir():
+                raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Snapshot(record, digest, folder / digest)

@@ -1,6 +1,6 @@
 """Rows and labels as tensors, through the user's Codec: encoded once where that fits into memory, else each epoch."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,19 +67,17 @@ class TensorSource:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def kept(self) -> Batch | None:
+        """All inputs and targets, where they are kept."""
+        return self._kept
+
     def batch(self, numbers: NDArray[np.int64]) -> Batch:
         """Inputs and targets of the numbered rows."""
         if self._kept is None:
             return self._encoded(numbers.tolist())
         inputs, wanted = self._kept
         return {k: v[numbers] for k, v in inputs.items()}, {k: v[numbers] for k, v in wanted.items()}
-
-    def batches(self, order: NDArray[np.int64], size: int) -> Iterator[Batch]:
-        """The rows in `order`, `size` at a time; a last batch of a single row is left out (no batch statistics)."""
-        for start in range(0, len(order), size):
-            numbers = order[start : start + size]
-            if len(numbers) > 1 or len(order) == 1:
-                yield self.batch(numbers)
 
     def _encoded(self, numbers: Sequence[int]) -> Batch:
         rows = [self._rows[number] for number in numbers]

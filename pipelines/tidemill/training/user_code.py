@@ -3,27 +3,52 @@
 Imports nothing heavy: serving comes through here, too.
 """
 
+import hashlib
 import importlib
+import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 from tidemill.core.errors import TidemillError, UserCodeError
-from tidemill.training.protocols import Codec, Trainer
+from tidemill.training.protocols import Codec, Learner, Trainer
 
-__all__ = ["load_codec", "load_trainer", "user_code"]
+__all__ = ["CLASSES", "code_digest", "load_codec", "load_learner", "load_trainer", "takes_classes", "user_code"]
 
-
-def load_codec(path: str) -> Codec:
-    """The user's Codec; raises `UserCodeError` where it cannot be imported, made, or lacks a method."""
-    return cast("Codec", _load(path, ("encode", "decode", "targets")))
+CLASSES = "classes"
+"""Attribute by which a Codec or a Trainer is told its classes."""
 
 
-def load_trainer(path: str) -> Trainer:
-    """The user's Trainer; raises `UserCodeError` where it cannot be imported, made, or lacks a part."""
-    return cast("Trainer", _load(path, ("module", "loss", "epochs", "batch_size", "learning_rate")))
+def load_codec(path: str, classes: Sequence[str] = ()) -> Codec:
+    """The user's Codec; raises `UserCodeError` where it cannot be imported, made, or lacks a method.
+
+    One that has an attribute `classes` gets those of the run, or of the version that answers.
+    """
+    return cast("Codec", _with_classes(_load(path, ("encode", "decode", "targets")), classes))
+
+
+def load_trainer(path: str, classes: Sequence[str] = ()) -> Trainer:
+    """The user's Trainer; raises `UserCodeError` where it cannot be imported, made, or lacks a part.
+
+    One that has an attribute `classes` gets those of the run.
+    """
+    parts = ("module", "loss", "epochs", "batch_size", "learning_rate")
+    return cast("Trainer", _with_classes(_load(path, parts), classes))
+
+
+def load_learner(path: str, classes: Sequence[str] = ()) -> Learner | None:
+    """The user's Learner; None where the class is none, which then is a Trainer. Raises as `load_trainer` does."""
+    instance = _load(path, ())
+    if not hasattr(instance, "to_onnx"):
+        return None
+    return cast("Learner", _with_classes(_load(path, ("fit", "predict", "to_onnx", "keep")), classes))
+
+
+def takes_classes(instance: object) -> bool:
+    """Whether the user's code is told its classes; other code has them written into it."""
+    return hasattr(instance, CLASSES)
 
 
 @contextmanager
@@ -31,6 +56,26 @@ def user_code(instance: object, method: str) -> Iterator[None]:
     """Run a piece of the user's code: whatever it raises becomes a `UserCodeError` with its class, method and line."""
     with _told(f"{type(instance).__module__}:{type(instance).__qualname__}.{method}"):
         yield
+
+
+def _with_classes(instance: object, classes: Sequence[str]) -> object:
+    if classes and takes_classes(instance):
+        with user_code(instance, CLASSES):
+            setattr(instance, CLASSES, tuple(classes))
+    return instance
+
+
+def code_digest(instance: object) -> str:
+    """SHA-256 of the source that an instance comes from: its module, or all of its package where it is in one."""
+    top = sys.modules[type(instance).__module__.partition(".")[0]]
+    folders = [Path(folder) for folder in getattr(top, "__path__", ())]
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
+    if not folders and (single := getattr(top, "__file__", None)):
+        files = [Path(single)]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _load(path: str, parts: tuple[str, ...]) -> object:

@@ -1,31 +1,36 @@
-"""Weights as safetensors: warm start and checkpoints. Nothing is unpickled."""
+"""Weights as safetensors, from which the next version's training starts. Nothing is unpickled."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidemill.core.errors import Corrupt, InvalidInput
-from tidemill.core.files import write_atomically
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "save_weights"]
+__all__ = ["load_weights", "save_weights"]
 
 _SHOWN = 3
 
 
-def save_weights(module: "torch.nn.Module", metadata: Mapping[str, str] | None = None) -> bytes:
+def save_weights(module: "torch.nn.Module") -> bytes:
     """The module's parameters and buffers as a safetensors file."""
     from safetensors.torch import save
 
     # A clone each: modules may tie weights, which the format does not know.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
-    return save(tensors, dict(metadata or {}))
+    return save(tensors)
 
 
-def load_weights(module: "torch.nn.Module", content: bytes) -> None:
-    """Put weights into a module; raises `InvalidInput` naming what does not fit, `Corrupt` for other bytes."""
+def load_weights(module: "torch.nn.Module", content: bytes, *, new_classes: int = 0) -> None:
+    """Put weights into a module; raises `InvalidInput` naming what does not fit, `Corrupt` for other bytes.
+
+    Args:
+        module: takes the weights.
+        content: a safetensors file.
+        new_classes: how many classes the module has more than the weights know. A parameter or buffer whose first
+            dimension has grown by so many takes the rows that there are; those of the new classes, the last, keep the
+            values that the module began with.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -34,6 +39,8 @@ def load_weights(module: "torch.nn.Module", content: bytes) -> None:
     except (SafetensorError, ValueError, KeyError) as error:
         raise Corrupt(f"these are no weights (safetensors): {error}") from error
     expected = module.state_dict()
+    if new_classes:
+        found = {name: _grown(tensor, expected.get(name), new_classes) for name, tensor in found.items()}
     wrong = [
         f"{name} is {tuple(found[name].shape)}, now {tuple(tensor.shape)}"
         for name, tensor in expected.items()
@@ -50,23 +57,12 @@ def load_weights(module: "torch.nn.Module", content: bytes) -> None:
     module.load_state_dict(found)
 
 
-def save_checkpoint(module: "torch.nn.Module", path: Path, mark: str, epoch: int) -> None:
-    """Keep the weights after an epoch; `mark` says of which training."""
-    write_atomically(path, save_weights(module, {"mark": mark, "epoch": str(epoch)}))
+def _grown(known: "torch.Tensor", fresh: "torch.Tensor | None", new_classes: int) -> "torch.Tensor":
+    """The known rows followed by the fresh ones of new classes; as it is where its rows are not one more for each."""
+    import torch
 
-
-def load_checkpoint(module: "torch.nn.Module", path: Path, mark: str) -> int:
-    """Go on from a checkpoint of the same training: the epochs that are done; 0 where there is none of it."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return 0
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError:
-        return 0  # a broken checkpoint costs its epochs, not the run
-    if metadata.get("mark") != mark:
-        return 0
-    load_weights(module, path.read_bytes())
-    return int(metadata["epoch"])
+    if fresh is None or not known.ndim or known.shape[1:] != fresh.shape[1:]:
+        return known
+    if fresh.shape[0] != known.shape[0] + new_classes:
+        return known
+    return torch.cat([known, fresh[known.shape[0] :].to(known)])

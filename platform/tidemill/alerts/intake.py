@@ -29,6 +29,7 @@ _OPENS: dict[str, AlertKind] = {
     "run-failed": "failed-run",
     "run-finished": "refused-gate",
     "roll-back": "roll-back",
+    "revert": "roll-back",
     "hold": "held",
     "promote": "promotion",
 }
@@ -38,6 +39,7 @@ _CHANGES = {
     "go-on": "the rollout of {subject} went {reason}",
     "promote": "{subject} was promoted",
     "roll-back": "{subject} was taken back {reason}",
+    "revert": "{subject} was replaced: {reason}",
 }
 _MOST_CHANGES = 200
 """A rollout is a handful of them; an hour's are told."""

@@ -3,12 +3,13 @@
     model.onnx            what serves
     weights.safetensors   what the next version's training starts from
     reference.json        what drift is measured against
+    card.md               the model card, which comes when the version is registered
     manifest.json         who made it from what, and the SHA-256 of each file above
 
 Nothing in it is ever unpickled.
 """
 
-from tidemill.artifacts.folder import artifact_root, artifact_uri, local_folder, read, verify, write
+from tidemill.artifacts.folder import artifact_root, artifact_uri, local_folder, manifest_of, read, verify, write
 from tidemill.artifacts.manifest import FileEntry, Manifest, PredictionShape, TensorSpec
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "artifact_root",
     "artifact_uri",
     "local_folder",
+    "manifest_of",
     "read",
     "verify",
     "write",

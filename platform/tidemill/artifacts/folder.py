@@ -18,7 +18,7 @@ from tidemill.core.errors import Conflict, Corrupt, InvalidInput, NotFound, Unsu
 from tidemill.core.settings import Settings
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["artifact_root", "artifact_uri", "local_folder", "read", "verify", "write"]
+__all__ = ["artifact_root", "artifact_uri", "local_folder", "manifest_of", "read", "verify", "write"]
 
 _VERSION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _RESTORE = "restore the file from where it was copied, or retrain; a version's files never change"
@@ -91,6 +91,16 @@ def write(folder: Path, files: Mapping[str, bytes | Path], manifest: Manifest) -
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def manifest_of(folder: Path) -> Manifest:
+    """What a version is, without a look at its files. Raises `NotFound` or `Corrupt` as `verify` does."""
+    if not folder.is_dir():
+        raise NotFound(f"there is no artifact at {folder}")
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise Corrupt(f"{path} is missing", hint=_RESTORE)
+    return decode_manifest(path.read_bytes(), str(path))
+
+
 def verify(folder: Path) -> Manifest:
     """Check every file of a version against its manifest, and return that.
 
@@ -98,12 +108,7 @@ def verify(folder: Path) -> Manifest:
         NotFound: there is no such version.
         Corrupt: a file is missing, not listed, or not the one that was written.
     """
-    if not folder.is_dir():
-        raise NotFound(f"there is no artifact at {folder}")
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise Corrupt(f"{path} is missing", hint=_RESTORE)
-    manifest = decode_manifest(path.read_bytes(), str(path))
+    manifest = manifest_of(folder)
     for name in sorted({found.name for found in folder.iterdir()} - manifest.files.keys() - {MANIFEST}):
         raise Corrupt(f"{folder / name} is not in the manifest", hint="remove it: an artifact holds only what it lists")
     for name, expected in manifest.files.items():

@@ -28,6 +28,7 @@ COMMANDS = {
     "apply": "models",
     "get": "models",
     "describe": "models",
+    "card": "card",
     "predict": "models",
     "retrain": "models",
     "rollout": "models",

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(retrain)
     rollout = typer.Typer(no_args_is_help=True, help="See a rollout, or take it into your own hands.")
-    for command in (status, abort, pause, resume, promote):
+    for command in (status, approve, pause, resume, abort, promote, revert):
         rollout.command()(command)
     app.add_typer(rollout, name="rollout")
 
@@ -37,10 +37,15 @@ def retrain(
     skip_gates: Annotated[
         bool, typer.Option("--skip-gates", help="Let the version pass whatever its gates say; shown as such.")
     ] = False,
+    snapshot: Annotated[
+        str, typer.Option(help="Digest of a snapshot, or name of a frozen dataset, to learn from again.")
+    ] = "",
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Start a run now; the cooldown does not apply. Exit status 4 if control refuses, with its reason."""
-    _ask(name, "retrain", {"reason": reason, "force": force, "skip_gates": skip_gates}, output)
+    asked: dict[str, str | int | float | bool | None] = {"reason": reason, "snapshot": snapshot}
+    asked |= {"force": force, "skip_gates": skip_gates}
+    _ask(name, "retrain", asked, output)
 
 
 def status(name: Name, output: OutputOption = Output.TABLE) -> None:
@@ -55,6 +60,11 @@ def status(name: Name, output: OutputOption = Output.TABLE) -> None:
         return
     data = {"rollout": found.rollout, "progress": found.seen.rollout, "traffic": found.seen.traffic}
     emit(data, output, *rollout_story(found))
+
+
+def approve(name: Name, reason: Reason = "", output: OutputOption = Output.TABLE) -> None:
+    """Let a candidate that waits for approval begin its first step."""
+    _ask(name, "approve", {"reason": reason}, output)
 
 
 def abort(name: Name, reason: Reason = "", output: OutputOption = Output.TABLE) -> None:
@@ -77,12 +87,17 @@ def promote(name: Name, reason: Reason = "", output: OutputOption = Output.TABLE
     _ask(name, "promote", {"reason": reason}, output)
 
 
+def revert(name: Name, reason: Reason = "", output: OutputOption = Output.TABLE) -> None:
+    """Bring back the version before the champion; a run in flight is ended."""
+    _ask(name, "revert", {"reason": reason}, output)
+
+
 _ENDS = frozenset({"promote", "rolled-back"})
 
 
 def _ask(
     name: str,
-    kind: Literal["retrain", "abort", "pause", "resume", "promote"],
+    kind: Literal["retrain", "abort", "pause", "resume", "approve", "promote", "revert"],
     arguments: dict[str, str | int | float | bool | None],
     output: Output,
 ) -> None:

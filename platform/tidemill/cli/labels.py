@@ -143,10 +143,11 @@ def export(
 
 def _model(name: str) -> "tuple[Local, ContinualModel]":
     from tidemill.cli.models import find
+    from tidemill.control.known import known_resource
     from tidemill.wiring import local
 
     machine = local()
-    return machine, find(machine, name).resource
+    return machine, known_resource(find(machine, name))
 
 
 def _value(resource: "ContinualModel", given: Sequence[str]) -> dict[str, Any]:

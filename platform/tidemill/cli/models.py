@@ -1,6 +1,5 @@
 """Commands about models: validate, apply, get, describe, delete; predict, retrain, rollout have their own modules."""
 
-import importlib.util
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,16 +9,21 @@ import typer
 import yaml
 
 from tidemill.cli import asking, predicting
+from tidemill.cli.code import check_code
 from tidemill.cli.flow import flow_story, log_story, seen_flow, seen_log
 from tidemill.cli.label_quality import labels_story, seen_labels
 from tidemill.cli.output import Output, OutputOption, emit, say, table
 from tidemill.cli.telling import COLUMNS, described, summary
+from tidemill.control.known import known_resource
 from tidemill.control.protocols import StoredModel
 from tidemill.control.state import LoopStatus, decode_status
 from tidemill.control.triggers import why_not_now
 from tidemill.core.errors import InvalidInput, NotFound
+from tidemill.rollout.history import HistorySeen
+from tidemill.rollout.power import Power, power_of
 from tidemill.spec.load import load
 from tidemill.spec.model import ContinualModel
+from tidemill.spec.quantities import format_duration
 from tidemill.wiring import Local, local
 
 __all__ = ["find", "known_status", "register"]
@@ -46,14 +50,17 @@ def validate(
 ) -> None:
     """Check a ContinualModel: every problem with its file, line, path and what was expected. Exit status 2 if any."""
     resource = load(file)
-    _check_code(resource, file.resolve().parent)
+    check_code(resource, file.resolve().parent)
     _check_service(resource, local())
     row = _row_bytes(resource)
     lines = [f"{file} is valid: it declares {resource.id}"]
     if resource.spec.features.windows:
         size = f"{row:,} bytes, {row / 1000:,.1f} GB for a million entities"
         lines.append(f"an online row takes up to about {size}, besides what Redis adds")
-    emit({"model": resource.id, "valid": True, "online_row_bytes": row}, output, *lines)
+    power = _power(file, resource, _stored(local(), resource.id))
+    if power is not None:
+        lines.append(power.words())
+    emit({"model": resource.id, "valid": True, "online_row_bytes": row, "power": power}, output, *lines)
 
 
 def apply(
@@ -63,7 +70,7 @@ def apply(
     """Declare a model, or change what was declared. The file's folder is where its classes are imported from."""
     resource = load(file)
     code = file.resolve().parent
-    _check_code(resource, code)
+    check_code(resource, code)
     _row_bytes(resource)
     machine = local()
     _check_service(resource, machine)
@@ -108,7 +115,7 @@ def describe(name: Annotated[str, typer.Argument(help="The model.")], output: Ou
     now = machine.clock.now()
     why_not = why_not_now(stored.resource, status, now)
     state, model = machine.settings.state, stored.resource.id
-    flow, log, said = seen_flow(state, model), seen_log(state, model), seen_labels(machine, stored.resource)
+    flow, log, said = seen_flow(state, model), seen_log(state, model), seen_labels(machine, known_resource(stored))
     data = _document(stored) | {"why_not_retraining": why_not, "events": flow, "prediction_log": log, "labels": said}
     parts = (*flow_story(flow), *log_story(log), *labels_story(said))
     emit(data, output, *described(stored.resource, status, why_not, now), *parts)
@@ -144,6 +151,19 @@ def _stored(machine: Local, model: str) -> StoredModel | None:
         return None
 
 
+def _power(file: Path, resource: ContinualModel, stored: StoredModel | None) -> Power | None:
+    """What a rollout would need, by what is known of the champion; refused where its timeout cannot be met."""
+    known = known_status(stored) if stored else None
+    power = power_of(resource, known.seen.history if known else HistorySeen())
+    if power is not None and power.fits is False:
+        timeout = format_duration(resource.spec.rollout.analysis.timeout)
+        raise InvalidInput(
+            f"{file}: spec.rollout.analysis.timeout: {timeout} is too short: {power.words()}",
+            hint="raise it, the margin, or the last share before 100",
+        )
+    return power
+
+
 def _short(stored: StoredModel) -> str:
     metadata = stored.resource.metadata
     return metadata.name if metadata.namespace == "default" else stored.resource.id
@@ -172,17 +192,3 @@ def _row_bytes(resource: ContinualModel) -> int:
 
     of_labels = label_layout(resource)
     return row_bytes(layout_of(resource)) + (row_bytes(of_labels) if of_labels.windows else 0)
-
-
-def _check_code(resource: ContinualModel, folder: Path) -> None:
-    """Raise `InvalidInput` where the modules of the user's classes are found neither in the folder nor installed."""
-    for path in (resource.spec.model.codec, resource.spec.model.trainer):
-        module = path.partition(":")[0]
-        file = folder.joinpath(*module.split("."))
-        if file.with_suffix(".py").is_file() or (file / "__init__.py").is_file():
-            continue
-        if importlib.util.find_spec(module.partition(".")[0]) is None:
-            raise InvalidInput(
-                f"there is no module {module} in {folder}, and none is installed",
-                hint=f"{path} is imported from the folder of the resource's file",
-            )

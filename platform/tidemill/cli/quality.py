@@ -38,12 +38,13 @@ def quality(
 ) -> None:
     """How right answers turned out to be: by version, slice, cohort and time, with the interval of the error."""
     from tidemill.cli.models import find
+    from tidemill.control.known import known_resource
     from tidemill.outcomes.estimated import estimate_of
     from tidemill.outcomes.quality import Cut, quality_of
     from tidemill.wiring import local
 
     machine = local()
-    resource = find(machine, name).resource
+    resource = known_resource(find(machine, name))
     cut = Cut(
         by=by,
         cohorts=cohorts,

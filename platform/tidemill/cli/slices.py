@@ -43,13 +43,14 @@ def slices(
 ) -> None:
     """Where answers are worse: gaps between the groups of the resource, and the worst slices that a search finds."""
     from tidemill.cli.models import find
+    from tidemill.control.known import known_resource
     from tidemill.outcomes.fairness import fairness_of
     from tidemill.outcomes.known import Cut
     from tidemill.outcomes.slices import slices_of
     from tidemill.wiring import local
 
     machine = local()
-    resource = find(machine, name).resource
+    resource = known_resource(find(machine, name))
     first, last = (None if one is None else one.replace(tzinfo=one.tzinfo or UTC) for one in (since, until))
     cut = Cut(version=version, since=first, until=last)
     lake = machine.settings.lake_uri

@@ -9,11 +9,14 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tidemill.cli.output import table
+from tidemill.control.hindrances import spent
 from tidemill.control.state import LoopStatus, Run, Version
 from tidemill.core.clock import from_ms, to_ms
 from tidemill.events.records import Decision, Signal
 from tidemill.rollout.driver import TrafficSeen
+from tidemill.rollout.power import power_of
 from tidemill.spec.model import ContinualModel
+from tidemill.spec.quantities import format_duration
 
 __all__ = ["COLUMNS", "age", "answer", "described", "figures_text", "rollout_story", "summary"]
 
@@ -57,10 +60,16 @@ def described(
     resource: ContinualModel, status: LoopStatus, why_not: Sequence[str], now: datetime
 ) -> list[RenderableType]:
     """All that a person wants to know: where it stands, and why."""
-    parts: list[RenderableType] = [_head(resource, status, now), *_traffic(status), *_run(status.run, now)]
+    parts: list[RenderableType] = [
+        _head(resource, status, now),
+        *_traffic(status),
+        *_run(status.run, now, status.seen.progress),
+    ]
     parts += rollout_story(status)
     parts += _section("drift", [_signal(one, now) for one in (*status.drift.alarms, *status.drift.states)])
     if status.run is None and status.candidate is None:
+        power = power_of(resource, status.seen.history) if status.champion else None
+        parts += _section("a rollout", [power.words()] if power else [])
         parts += _section("why no run starts now", why_not or ("one starts at the next tick",))
     parts += _section("what could not be seen or done", status.seen.troubles)
     parts += _section("last decisions", [line for one in status.decisions for line in _decision(one)])
@@ -122,6 +131,12 @@ def _head(resource: ContinualModel, status: LoopStatus, now: datetime) -> Render
         rows.append(("paused", "yes: nothing is decided (spec.paused)"))
     if status.seen.labelled is not None:
         rows.append(("labelled", f"{status.seen.labelled:,} events for the next run"))
+    budget = spent(resource, status, now)
+    per = format_duration(resource.spec.triggers.budget.per)
+    frees = (
+        f"; room for one more in {age(2 * to_ms(now) - budget.frees_at, now)}" if budget.frees_at is not None else ""
+    )
+    rows.append(("budget", f"{budget.used} of {budget.runs} runs started in the last {per}{frees}"))
     if status.seen.traffic.endpoint:
         rows.append(("endpoint", status.seen.traffic.endpoint))
     return table(("", ""), rows)
@@ -145,10 +160,11 @@ def _traffic(status: LoopStatus) -> list[RenderableType]:
     return [Text("\ntraffic", style="bold"), table(("version", "share", "state", "requests", "errors", "p99"), rows)]
 
 
-def _run(run: Run | None, now: datetime) -> list[RenderableType]:
+def _run(run: Run | None, now: datetime, progress: str) -> list[RenderableType]:
     if run is None:
         return []
     step = f"at step {run.step}" if run.step else "waiting for its first step"
+    step += f" ({progress})" if progress else ""
     granted = "granted" if run.grant else "not granted yet"
     gates = ", its gates are skipped" if run.skip_gates else ""
     return _section(

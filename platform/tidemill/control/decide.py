@@ -9,9 +9,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 from tidemill.control.grants import claim, failed, finished, follow_run
-from tidemill.control.rollouts import ask_rollout, move_traffic, propose
+from tidemill.control.hindrances import note_agreement
+from tidemill.control.rollouts import ask_rollout, move_traffic, propose, revert, watch_promotion
+from tidemill.control.schedule import follow_schedule
+from tidemill.control.signals import note_signals
 from tidemill.control.state import LoopStatus, Phase
-from tidemill.control.triggers import note_signals, retrain, start_due_run
+from tidemill.control.triggers import retrain, start_due_run
 from tidemill.control.turn import Observed, Turn
 from tidemill.core.clock import from_ms, to_ms
 from tidemill.events.records import Decision
@@ -20,7 +23,7 @@ from tidemill.spec.model import ContinualModel
 __all__ = ["Decided", "Observed", "decide", "new_status"]
 
 
-_PRESSING = frozenset({"retrain", "claim", "abort", "pause", "resume", "promote"})
+_PRESSING = frozenset({"retrain", "claim", "abort", "pause", "resume", "approve", "promote", "revert"})
 _STALE_MS = 10 * 60_000
 """Who asks waits for minutes at most. A request found later, after an outage, is about a world that is gone."""
 
@@ -51,9 +54,12 @@ def decide(resource: ContinualModel, status: LoopStatus, observed: Observed, now
     """
     turn = Turn(resource=resource, status=status, observed=observed, now=now)
     turn = note_signals(turn)
+    turn = note_agreement(turn)
+    turn = follow_schedule(turn)
     turn = answer_requests(turn)
     turn = follow_run(turn)
     turn = move_traffic(turn)
+    turn = watch_promotion(turn)
     turn = start_due_run(turn)
     turn = turn.change(
         phase=_phase(turn.status),
@@ -74,7 +80,9 @@ def answer_requests(turn: Turn) -> Turn:
         "abort": ask_rollout,
         "pause": ask_rollout,
         "resume": ask_rollout,
+        "approve": ask_rollout,
         "promote": ask_rollout,
+        "revert": revert,
     }
     for request in turn.observed.requests:
         if request.request_id in turn.status.answered:
@@ -91,6 +99,12 @@ def _phase(status: LoopStatus) -> Phase:
     if status.champion is None:
         return "Bootstrapping"
     if status.rollout is not None:
-        phases: dict[str, Phase] = {"promoting": "Promoting", "rolling-back": "RollingBack"}
-        return phases.get(status.rollout.phase, "Canary")
-    return "Serving" if status.run is None else "Retraining"
+        phases: dict[str, Phase] = {
+            "awaiting-approval": "AwaitingApproval",
+            "promoting": "Promoting",
+            "rolling-back": "RollingBack",
+        }
+        return "RollingBack" if status.rollout.plan.reverts else phases.get(status.rollout.phase, "Canary")
+    if status.run is not None:
+        return "Retraining"
+    return "Serving" if status.watching is None else "Watching"

@@ -22,7 +22,10 @@ _log = get_logger(__name__)
 
 def run_parameters(model: str, run: Run) -> dict[str, str | bool]:
     """The pipeline's parameters for this run."""
-    return {"model": model, "reason": run.reason, "force": run.force, "skip_gates": run.skip_gates}
+    asked: dict[str, str | bool] = {"model": model, "reason": run.reason}
+    asked |= {"force": run.force, "skip_gates": run.skip_gates}
+    # What is empty is left to the pipeline's defaults.
+    return asked | {name: text for name, text in (("snapshot", run.snapshot), ("image", run.image)) if text}
 
 
 @dataclass

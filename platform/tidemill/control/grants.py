@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
+from tidemill.control.hindrances import against_request, forced, kept_starts
 from tidemill.control.protocols import RunSeen
+from tidemill.control.schedule import answered
 from tidemill.control.state import Cause, Grant, Run
 from tidemill.control.turn import Turn
 from tidemill.core.clock import from_ms, to_ms
@@ -60,13 +62,14 @@ def start_run(
         started_at=turn.now_ms,
         by=by.by if by else "control",
         since=since,
-        force=bool(arguments.get("force")),
+        force=by is not None and forced(by),
         skip_gates=bool(arguments.get("skip_gates")),
+        snapshot=str(arguments.get("snapshot") or ""),
+        image=turn.resource.spec.model.image or "",
     )
-    # What was pending is answered by this run; the latch keeps more from being added until its rollout ends.
-    drift = msgspec.structs.replace(turn.status.drift, pending=())
-    turn = turn.change(run=run, last_run=run.run, drift=drift)
+    turn = _begun(turn, run).change(last_run=run.run)
     more = {"cause": cause, "by": run.by, "since": since, "force": run.force, "skip_gates": run.skip_gates}
+    more |= {"snapshot": run.snapshot, "image": run.image}
     return turn.say("start-run", run.run, reason, figures | more, answers=by)
 
 
@@ -75,11 +78,17 @@ def claim(turn: Turn, request: Request) -> Turn:
     name = str(request.arguments.get("run") or "")
     run = turn.status.run
     if run is None or run.run != name:
-        if refusal := turn.busy or _paused(turn, request) or _unfit(turn, name):
+        if refusal := turn.busy or against_request(turn, request) or _unfit(turn, name):
             return turn.say("refuse", name or request.request_id, refusal, answers=request)
         run = _from_outside(turn, name, request)
+        turn = _begun(turn, run)
+    elif run.grant is not None and run.grant.claim not in {"", request.request_id}:
+        # A second pipeline run of the same name: one that asks again has the same request.
+        return turn.say("refuse", name, f"already running: {name}", answers=request)
     token = deterministic_id(turn.resource.id, name, request.request_id, turn.now_ms)
-    grant = run.grant or Grant(token=token, granted_at=turn.now_ms, expires_at=to_ms(turn.now + GRANT_FOR))
+    expires_at = to_ms(turn.now + GRANT_FOR)
+    claimed = request.request_id
+    grant = run.grant or Grant(token=token, granted_at=turn.now_ms, expires_at=expires_at, claim=claimed)
     turn = turn.change(run=msgspec.structs.replace(run, grant=grant))
     return turn.say("grant", name, f"nothing else runs; {run.reason}", _terms(turn, run, grant), answers=request)
 
@@ -155,6 +164,20 @@ def gates_in_words(gates: list[Any]) -> str:
     return "; ".join(f"{gate.get('gate')}: {gate.get('reason')}" for gate in verdicts)
 
 
+def _begun(turn: Turn, run: Run) -> Turn:
+    """A run begins, whoever asked for it: it counts to the budget, and answers all that was pending or due.
+
+    The latch keeps more from being added until its rollout ends.
+    """
+    status = turn.status
+    return turn.change(
+        run=run,
+        drift=msgspec.structs.replace(status.drift, pending=()),
+        schedule=answered(status.schedule, run.started_at),
+        starts=kept_starts((*status.starts, run.started_at), turn.resource),
+    )
+
+
 def _from_outside(turn: Turn, name: str, request: Request) -> Run:
     reason = str(request.arguments.get("reason") or "no reason was given")
     return Run(
@@ -163,16 +186,10 @@ def _from_outside(turn: Turn, name: str, request: Request) -> Run:
         reason=reason,
         started_at=turn.now_ms,
         by=str(request.arguments.get("requested_by") or request.by),
-        force=bool(request.arguments.get("force")),
+        force=forced(request),
         skip_gates=bool(request.arguments.get("skip_gates")),
         ours=False,
     )
-
-
-def _paused(turn: Turn, request: Request) -> str | None:
-    if turn.resource.spec.paused and not request.arguments.get("force"):
-        return "the model is paused (spec.paused)"
-    return None
 
 
 def _unfit(turn: Turn, name: str) -> str | None:

@@ -13,7 +13,7 @@ from tidemill.control.state import Offsets
 from tidemill.core.errors import TidemillError
 from tidemill.events.cluster import Cluster
 from tidemill.events.kafka import RecordReader, RecordWriter, Stamped
-from tidemill.events.records import Decision, Outcome, Record, Request, Signal, Topics
+from tidemill.events.records import Decision, LabelAgreement, Outcome, Record, Request, Signal, Topics
 from tidemill.events.sources import Source
 
 __all__ = ["Batch", "KafkaLog", "LoopLog"]
@@ -54,8 +54,8 @@ class LoopLog(Protocol):
         """What the watch found."""
         ...
 
-    def outcomes(self, since: Offsets | None) -> Batch[Outcome]:
-        """Predictions at the age at which they may be judged; None: the recent ones."""
+    def outcomes(self, since: Offsets | None) -> Batch[Outcome | LabelAgreement]:
+        """Predictions at the age at which they may be judged, and how far labellers agree; None: the recent ones."""
         ...
 
     def decisions(self) -> Sequence[Decision]:
@@ -75,7 +75,9 @@ class KafkaLog:
         self._topics = topics
         self._requests = _Tail(bootstrap, topics.requests, Request)
         self._signals = _Tail(bootstrap, topics.signals, Signal)
-        self._outcomes = _Tail(bootstrap, topics.outcomes, Outcome, keyed=True)
+        self._outcomes: _Tail[Outcome | LabelAgreement] = _Tail(
+            bootstrap, topics.outcomes, Outcome, unkeyed=LabelAgreement
+        )
         self._writer: RecordWriter | None = None
 
     def requests(self, since: Offsets) -> Batch[Request]:
@@ -86,8 +88,8 @@ class KafkaLog:
         """What the watch found."""
         return self._signals.read(since)
 
-    def outcomes(self, since: Offsets | None) -> Batch[Outcome]:
-        """Predictions at the age at which they may be judged; None: the recent ones."""
+    def outcomes(self, since: Offsets | None) -> Batch[Outcome | LabelAgreement]:
+        """Predictions at the age at which they may be judged, and how far labellers agree; None: the recent ones."""
         return self._outcomes.read(self._recent(self._topics.outcomes) if since is None else since)
 
     def decisions(self) -> Sequence[Decision]:
@@ -124,8 +126,8 @@ class KafkaLog:
 class _Tail(Generic[R]):
     """Follows one topic; keeps what was read until it is asked for from further on."""
 
-    def __init__(self, bootstrap: str, topic: str, kind: type[R], *, keyed: bool = False) -> None:
-        self._bootstrap, self._topic, self._kind, self._keyed = bootstrap, topic, kind, keyed
+    def __init__(self, bootstrap: str, topic: str, kind: type[R], *, unkeyed: type[R] | None = None) -> None:
+        self._bootstrap, self._topic, self._kind, self._unkeyed = bootstrap, topic, kind, unkeyed
         self._reader: RecordReader[R] | None = None
         self._kept: list[Stamped[R]] = []
         self._given: Offsets = {}
@@ -165,12 +167,12 @@ class _Tail(Generic[R]):
     def _open(self, since: Offsets) -> RecordReader[R]:
         """A reader at those offsets; those of a topic that was made anew since say nothing, and it is read whole."""
         sources = {source.partition: offset for text, offset in since.items() if (source := Source.parse(text))}
-        reader = RecordReader(self._bootstrap, self._topic, self._kind, sources, keyed=self._keyed)
+        reader = RecordReader(self._bootstrap, self._topic, self._kind, sources, unkeyed=self._unkeyed)
         names = self._names(reader)
         if not all(text in names for text in since):
             known: Mapping[int, int] = {Source.parse(text).partition: since[text] for text in since if text in names}
             reader.close()
-            reader = RecordReader(self._bootstrap, self._topic, self._kind, known, keyed=self._keyed)
+            reader = RecordReader(self._bootstrap, self._topic, self._kind, known, unkeyed=self._unkeyed)
         self._reader = reader
         return reader
 

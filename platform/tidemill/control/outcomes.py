@@ -1,5 +1,7 @@
 """The outcomes as control follows them: the champion's history before a rollout, and the evidence during one.
 
+Between them stand the words on how far labellers agree; the newest is kept.
+
 All of it is held in memory and computed again from the log: after a restart from the offsets in the rollout's
 plan, so that the same outcomes give the same evidence and no risk is spent twice.
 """
@@ -8,8 +10,10 @@ from typing import NamedTuple
 
 from tidemill.control.log import LoopLog
 from tidemill.control.state import LoopStatus, Offsets
+from tidemill.events.records import LabelAgreement, Outcome
 from tidemill.rollout.cells import Evidence, Fold
 from tidemill.rollout.history import ChampionHistory, HistorySeen
+from tidemill.rollout.late import LateEvidence, LateFold
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["Followed", "OutcomeFollower"]
@@ -23,6 +27,10 @@ class Followed(NamedTuple):
     history: HistorySeen
     evidence: Evidence | None
     """None without a rollout, and until its outcomes have been read again up to the end of the log."""
+    agreement: LabelAgreement | None = None
+    """The newest word on how far labellers agree, of those read so far."""
+    late: LateEvidence | None = None
+    """Likewise of the rollout that is watched."""
 
 
 class OutcomeFollower:
@@ -35,23 +43,38 @@ class OutcomeFollower:
         self._fold: Fold | None = None
         self._rollout: str | None = None
         self._evidence: Evidence | None = None
+        self._agreement: LabelAgreement | None = None
+        self._late_fold: LateFold | None = None
+        self._watched: str | None = None
+        self._late: LateEvidence | None = None
 
     def follow(self, resource: ContinualModel, status: LoopStatus) -> Followed:
-        """Read on. Without a champion there is nothing to compare, and nothing is read."""
-        if status.champion is None:
-            return Followed({}, HistorySeen(), None)
-        if self._history is None or self._history.version != status.champion.version:
-            self._history, self._read = ChampionHistory(resource, status.champion.version), None
+        """Read on. Without a champion there is nothing to compare yet."""
+        version = status.champion.version if status.champion else ""
+        if self._history is None or self._history.version != version:
+            self._history, self._read = ChampionHistory(resource, version), None
         self._take_up(status)
+        self._take_up_watch(status)
         batch = self._log.outcomes(self._read)
         for stamped in batch.records:
-            self._history.add(stamped.record)
-            if self._fold is not None:
-                self._fold.add(stamped.source.partition, stamped.record)
+            self._take(stamped.record, stamped.source.partition)
         self._read = batch.read
+        if self._late_fold is not None and batch.at_end():
+            self._late = self._late_fold.evidence()
         if self._fold is not None and status.rollout is not None and batch.at_end():
             self._evidence = self._fold.evidence(status.rollout.spans)
-        return Followed(self._read, self._history.seen(), self._evidence)
+        return Followed(self._read, self._history.seen(), self._evidence, self._agreement, self._late)
+
+    def _take(self, record: Outcome | LabelAgreement, partition: int) -> None:
+        if isinstance(record, LabelAgreement):
+            if self._agreement is None or record.through >= self._agreement.through:
+                self._agreement = record
+            return
+        if self._history is not None:
+            self._history.add(record)
+        for fold in (self._fold, self._late_fold):
+            if fold is not None:
+                fold.add(partition, record)
 
     def _take_up(self, status: LoopStatus) -> None:
         """Begin a new fold for a rollout that is not followed yet, from where its outcomes begin."""
@@ -61,4 +84,14 @@ class OutcomeFollower:
         self._rollout, self._fold, self._evidence = name, None, None
         if status.rollout is not None:
             self._fold = Fold(status.rollout.plan)
+            self._read = status.outcomes
+
+    def _take_up_watch(self, status: LoopStatus) -> None:
+        """Likewise for a rollout that is watched: all of its outcomes are read again, from where they begin."""
+        name = status.watching.plan.rollout if status.watching else None
+        if name == self._watched:
+            return
+        self._watched, self._late_fold, self._late = name, None, None
+        if status.watching is not None:
+            self._late_fold = LateFold(status.watching)
             self._read = status.outcomes

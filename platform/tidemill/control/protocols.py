@@ -53,6 +53,8 @@ class RunSeen(msgspec.Struct, frozen=True, kw_only=True):
     step: str | None = None
     """The step at work, or the one that failed."""
     error: str | None = None
+    progress: str | None = None
+    """How far that step is, in words, where it takes long."""
 
 
 class PipelineRunner(Protocol):

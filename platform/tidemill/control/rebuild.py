@@ -10,15 +10,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tidemill.control import hindrances, schedule
 from tidemill.control.decide import new_status
-from tidemill.control.state import KEPT_DECISIONS, Drift, Grant, LoopStatus, Run, Version
-from tidemill.control.triggers import newest
+from tidemill.control.signals import newest
+from tidemill.control.state import KEPT_DECISIONS, Agreed, Drift, Grant, LoopStatus, Run, Schedule, Version
 from tidemill.control.turn import Observed, Turn
 from tidemill.core.clock import to_ms
 from tidemill.events.records import Decision, Signal
 from tidemill.registry import Alias, RegisteredVersion
 from tidemill.rollout import machine
 from tidemill.rollout.driver import RevisionWanted, TrafficSeen, TrafficWanted
+from tidemill.rollout.late import RolloutWatch
 from tidemill.rollout.machine import RolloutPlan, RolloutState
 from tidemill.rollout.plan import Span
 from tidemill.spec.model import ContinualModel
@@ -46,7 +48,9 @@ def rebuild(resource: ContinualModel, traces: Traces, now: datetime) -> LoopStat
     champion = _champion(traces)
     if not said and champion is None:
         return new_status(now)
-    rollout = _rollout(said)
+    rollout, starts = _rollout(said), _starts(said)
+    if rollout is not None and champion is not None and champion.version == rollout.plan.candidate.name:
+        champion = None  # the first version has traffic before it is promoted
     status = LoopStatus(
         created_at=said[0].time if said else to_ms(now),
         champion=champion,
@@ -55,8 +59,12 @@ def rebuild(resource: ContinualModel, traces: Traces, now: datetime) -> LoopStat
         run=_run(said),
         last_run=max((one.subject for one in said if one.kind == "start-run"), default=""),
         rollout=rollout,
+        watching=_watching(said),
         traffic=_traffic(champion, rollout),
         drift=_drift(traces, champion),
+        starts=hindrances.kept_starts(starts, resource),
+        schedule=_schedule(said, starts),
+        agreement=_agreement(said),
         quiet_from=max((one.time for one in said if one.kind in _RUN_ENDS | _ROLLOUT_ENDS), default=None),
         decisions=tuple(said[-KEPT_DECISIONS:]),
     )
@@ -84,8 +92,11 @@ def _before(traces: Traces, champion: Version | None) -> str | None:
     """The version that served before the champion."""
     if champion is None:
         return None
-    promoted = [one.subject for one in traces.decisions if one.kind == "promote"]
-    return promoted[-2] if len(promoted) > 1 else traces.aliases.get("previous")
+    promoted = next((one for one in reversed(traces.decisions) if one.kind == "promote"), None)
+    if promoted is None:
+        return traces.aliases.get("previous")
+    previous = promoted.figures.get("previous")
+    return previous if isinstance(previous, str) else None
 
 
 def _named(traces: Traces, name: str | None) -> Version | None:
@@ -116,12 +127,45 @@ def _run(said: Sequence[Decision]) -> Run | None:
         since=figures.get("since"),
         force=bool(figures.get("force")),
         skip_gates=bool(figures.get("skip_gates")),
+        snapshot=str(figures.get("snapshot", "")),
+        image=str(figures.get("image", "")),
         ours=bool(figures.get("ours", True)),
     )
     if last.kind == "start-run":
         return run
-    grant = Grant(token=str(figures["token"]), granted_at=last.time, expires_at=int(figures["expires_at"]))
+    grant = Grant(
+        token=str(figures["token"]),
+        granted_at=last.time,
+        expires_at=int(figures["expires_at"]),
+        claim=last.answers or "",
+    )
     return msgspec.structs.replace(run, grant=grant)
+
+
+def _starts(said: Sequence[Decision]) -> list[int]:
+    """When the runs started, in order: those that control started, and those that claimed by themselves."""
+    begun: dict[str, int] = {}
+    for one in said:
+        if one.kind in {"start-run", "grant"}:
+            begun.setdefault(one.subject, int(one.figures.get("started_at", one.time)))
+    return sorted(begun.values())
+
+
+def _schedule(said: Sequence[Decision], starts: Sequence[int]) -> Schedule | None:
+    """The schedule that was declared last, as far as the runs since have answered it."""
+    declared = next((one for one in reversed(said) if one.kind == schedule.DECISION), None)
+    if declared is None or not declared.figures:
+        return None
+    found: Schedule | None = msgspec.convert(declared.figures, Schedule)
+    for start in starts:
+        found = schedule.answered(found, start)
+    return found
+
+
+def _agreement(said: Sequence[Decision]) -> Agreed | None:
+    """What the labellers' agreement was when it last began to hold runs, or no longer did; newer words may follow."""
+    last = next((one for one in reversed(said) if one.kind in {hindrances.HOLD, hindrances.RELEASE}), None)
+    return None if last is None else msgspec.convert(last.figures, Agreed)
 
 
 def _run_of(decision: Decision) -> str:
@@ -140,26 +184,41 @@ def _candidate(said: Sequence[Decision], rollout: RolloutState | None) -> Versio
 
 def _rollout(said: Sequence[Decision]) -> RolloutState | None:
     """The rollout that was started and has not ended, where its moves have brought it."""
+    state, moves = _last_rollout(said)
+    return None if any(one.kind in _ROLLOUT_ENDS for one in moves) else state
+
+
+def _watching(said: Sequence[Decision]) -> RolloutWatch | None:
+    """The watch of the last rollout, if it has begun and not ended."""
+    state, moves = _last_rollout(said)
+    began = next((one for one in moves if one.kind == "watch-began"), None)
+    if state is None or began is None or any(one.kind == "watch-ended" for one in moves):
+        return None
+    return RolloutWatch(plan=state.plan, spans=state.spans, **began.figures)
+
+
+def _last_rollout(said: Sequence[Decision]) -> tuple[RolloutState | None, list[Decision]]:
+    """The last rollout that was started, where its moves have brought it; and what was said of it."""
     at = next((index for index, one in reversed(list(enumerate(said))) if one.kind == "start-rollout"), None)
     if at is None:
-        return None
+        return None, []
     moves = [one for one in said[at:] if one.subject == said[at].subject]
-    if any(one.kind in _ROLLOUT_ENDS for one in moves):
-        return None
     plan = msgspec.convert(said[at].figures, RolloutPlan, strict=False)
     (state, _) = machine.start(plan)
     for move in moves[1:]:
         state = _moved(state, move)
-    return msgspec.structs.replace(state, moves=len(moves))
+    return msgspec.structs.replace(state, moves=len(moves)), moves
 
 
 def _moved(state: RolloutState, move: Decision) -> RolloutState:
     """The state after one of its moves was decided."""
     changes: dict[str, Any] = {}
-    if move.kind == "set-traffic":
+    if move.kind == "await-approval":
+        changes = {"phase": "awaiting-approval", "phase_since": move.time}
+    elif move.kind in {"set-traffic", "approve"}:
         full = move.figures.get("weight") == 100
         changes = {"phase": "promoting" if full else "canary", "phase_since": move.time, "reason": move.reason}
-        changes |= {"figures": move.figures} if full else {}
+        changes |= {"figures": move.figures} if full else {"judged_since": move.time}
     elif move.kind == "step-began":
         # One that is still open was interrupted, and nobody knows when: nothing in it counts.
         closed = tuple(span for span in state.spans if span.until is not None)

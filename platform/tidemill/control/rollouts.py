@@ -15,9 +15,11 @@ from tidemill.core.errors import Conflict
 from tidemill.events.records import Request
 from tidemill.events.sources import Source
 from tidemill.rollout import machine
+from tidemill.rollout.late import watch_of
 from tidemill.rollout.machine import Move, Observation, RolloutState
+from tidemill.spec.quantities import format_duration
 
-__all__ = ["ask_rollout", "move_traffic", "propose"]
+__all__ = ["ask_rollout", "move_traffic", "propose", "revert", "watch_promotion"]
 
 
 def propose(turn: Turn, request: Request) -> Turn:
@@ -42,18 +44,20 @@ def propose(turn: Turn, request: Request) -> Turn:
         now=turn.now,
         history=turn.observed.history,
     )
-    state, (first, *others) = machine.start(plan)
+    power = machine.power_of(turn.resource, turn.observed.history) if champion else None
+    state, (first, *others) = machine.start(plan, power)
     first = _with_cause(first, run, gate_verdicts(request))
+    turn = _end_watch(turn, f"{version.version} is the next candidate")
     turn = end_run(turn).change(candidate=version, outcomes=turn.observed.outcomes_read)
     return _moved(turn, state, (first, *others), answers=request)
 
 
 def ask_rollout(turn: Turn, request: Request) -> Turn:
-    """A person or a program asks to abort, pause, resume or promote the rollout under way."""
+    """A person or a program asks to approve, abort, pause, resume or promote the rollout under way."""
     rollout = turn.status.rollout
     if rollout is None:
         return turn.say("refuse", request.request_id, "no rollout is under way", answers=request)
-    kind = cast('Literal["abort", "pause", "resume", "promote"]', request.kind)
+    kind = cast('Literal["abort", "pause", "resume", "approve", "promote"]', request.kind)
     reason = str(request.arguments.get("reason") or "")
     try:
         state, moves = machine.asked(rollout, kind, by=request.by, reason=reason, now=turn.now)
@@ -62,12 +66,47 @@ def ask_rollout(turn: Turn, request: Request) -> Turn:
     return _moved(turn, state, moves, answers=request)
 
 
+def revert(turn: Turn, request: Request) -> Turn:
+    """A person or a program wants the version before back."""
+    reason = str(request.arguments.get("reason") or "")
+    if turn.status.rollout is not None:
+        busy = f"a rollout is under way: {turn.status.rollout.plan.candidate.name}"
+        hint = "abort it: its champion stays"
+        return turn.say("refuse", request.request_id, busy, {"hint": hint}, answers=request)
+    if turn.status.previous is None:
+        return turn.say("refuse", request.request_id, "there is no version before this one", answers=request)
+    return _bring_back(turn, f"asked for by {request.by}" + (f": {reason}" if reason else ""), {}, answers=request)
+
+
+def watch_promotion(turn: Turn) -> Turn:
+    """Judge the last rollout once more, as labels come late; bring back the version before if it was better."""
+    watching, late = turn.status.watching, turn.observed.late
+    if watching is None or turn.status.rollout is not None:
+        return turn
+    if late is not None and late.harm.reached(watching.plan.risk):
+        figures = {
+            "e_roll_back": min(late.harm.peak, 1e300),
+            "e_needed": 1 / watching.plan.risk,
+            "margin": watching.plan.margin,
+            "blocks": late.blocks,
+            "changed": late.changed,
+        }
+        if turn.status.previous is None:
+            return _end_watch(turn, f"{late.words()}; but the version before is gone")
+        return _bring_back(turn, late.words(), figures)
+    # Its cells are told by later outcomes: a little longer than it lasts, so that the last of them are closed.
+    if turn.now_ms >= watching.until + 2 * watching.plan.window_ms + watching.plan.slack_ms:
+        said = late.words() if late is not None and late.blocks else "no label came later"
+        return _end_watch(turn, f"it is over, and the promotion stands: {said}")
+    return turn
+
+
 def move_traffic(turn: Turn) -> Turn:
     """Let the rollout take its next steps, as far as what is seen allows."""
     rollout, traffic = turn.status.rollout, turn.observed.traffic
     if rollout is None or traffic is None:
         return turn
-    if turn.resource.spec.paused and rollout.phase in {"starting", "canary"}:
+    if turn.resource.spec.paused and rollout.phase in {"starting", "awaiting-approval", "canary"}:
         return turn  # what was decided before is still brought to its end
     state, moves = machine.advance(rollout, Observation(traffic=traffic, evidence=turn.observed.evidence), turn.now)
     return _moved(turn, state, moves)
@@ -90,9 +129,67 @@ def _ended(turn: Turn, state: RolloutState) -> Turn:
     turn = turn.change(rollout=None, candidate=None, quiet_from=turn.now_ms)
     if state.result != "promoted" or candidate is None:
         return turn
-    previous = msgspec.structs.replace(champion, since=turn.now_ms) if champion else None
+    # What was brought back has nothing before it: the version that it replaced was worse.
+    has_previous = champion is not None and not state.plan.reverts
+    previous = msgspec.structs.replace(champion, since=turn.now_ms) if champion and has_previous else None
     # The detectors start anew against the reference of the version that serves now.
-    return turn.change(champion=msgspec.structs.replace(candidate, since=turn.now_ms), previous=previous, drift=Drift())
+    champion = msgspec.structs.replace(candidate, since=turn.now_ms)
+    turn = turn.change(champion=champion, previous=previous, drift=Drift())
+    return _begin_watch(turn, state) if has_previous else turn
+
+
+def _begin_watch(turn: Turn, state: RolloutState) -> Turn:
+    declared = turn.resource.spec.rollout.watch
+    if declared is None or not state.spans:
+        return turn
+    length = min(declared.for_, turn.resource.spec.labels.maturity.horizon)
+    found = turn.observed.evidence
+    watching = watch_of(
+        state.plan,
+        state.spans,
+        now=turn.now_ms,
+        length_ms=round(length.total_seconds() * 1000),
+        requests=found.candidate.requests + found.champion.requests if found else 0,
+    )
+    plan = state.plan
+    reason = f"labels that come within {format_duration(length)} may still bring back "
+    reason += plan.champion.name if plan.champion else "nothing"
+    figures = {"since": watching.since, "until": watching.until, "share": watching.share}
+    turn = turn.change(watching=watching)
+    return turn.say("watch-began", plan.candidate.name, reason, figures, name=(plan.rollout, "watch-began"))
+
+
+def _end_watch(turn: Turn, reason: str) -> Turn:
+    watching = turn.status.watching
+    if watching is None:
+        return turn
+    plan = watching.plan
+    turn = turn.change(watching=None)
+    return turn.say("watch-ended", plan.candidate.name, reason, name=(plan.rollout, "watch-ended"))
+
+
+def _bring_back(turn: Turn, because: str, figures: dict[str, Any], *, answers: Request | None = None) -> Turn:
+    """A rollout of the version before, straight to all requests. A run in flight is ended: it began from the other."""
+    bad, previous, run = turn.status.champion, turn.status.previous, turn.status.run
+    if bad is None or previous is None:
+        raise AssertionError("there is nothing to bring back")
+    turn = turn.say("revert", bad.version, f"{previous.version} is brought back: {because}", figures, answers=answers)
+    turn = _end_watch(turn, f"{previous.version} is brought back")
+    if run is not None:
+        reason = f"ended, because {previous.version} is brought back"
+        turn = end_run(turn).change(stopping=(*turn.status.stopping, run.run))
+        turn = turn.say("run-failed", run.run, reason, {"step": run.step})
+    plan = machine.plan_for(
+        turn.resource,
+        candidate=machine.Version(previous.version, previous.artifact),
+        champion=machine.Version(bad.version, bad.artifact),
+        offsets={Source.parse(text).partition: at for text, at in turn.observed.outcomes_read.items()},
+        now=turn.now,
+        history=turn.observed.history,
+        reverts=because,
+    )
+    state, moves = machine.start(plan)
+    return _moved(turn.change(candidate=previous, outcomes=turn.observed.outcomes_read), state, moves)
 
 
 def _with_cause(move: Move, run: Run, gates: Any) -> Move:

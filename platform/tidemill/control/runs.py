@@ -1,14 +1,27 @@
-"""Where a run keeps its files on one machine, and the file in which it tells how far it is."""
+"""What a run is called; where it keeps its files on one machine, and the file in which it tells how far it is."""
 
+import re
 from pathlib import Path
 
 import msgspec
 
 from tidemill.control.protocols import RunSeen
 
-__all__ = ["read_run", "run_folder", "write_run"]
+__all__ = ["COMPILED", "read_run", "run_folder", "run_of", "write_run"]
 
+_PLACES = (Path(__file__).parents[3] / "pipelines" / "retrain.yaml", Path(__file__).parents[1] / "retrain/retrain.yaml")
+COMPILED = next((path for path in _PLACES if path.is_file()), _PLACES[0])
+"""The compiled pipeline: pipelines/retrain.yaml of the repository, which an installation has beside its code."""
 _STATE = "state.json"
+_OURS = re.compile(r"r\d{8}-\d{6}")
+
+
+def run_of(name: str, uid: str) -> str:
+    """The run's id, which will be its version's, from what Kubeflow knows of it: its name, and its own id.
+
+    Control names its runs by their ids. Of any other, such as one of the KFP UI, the name is free text.
+    """
+    return name if _OURS.fullmatch(name) else f"kfp-{uid[:8].lower()}"
 
 
 def run_folder(state: Path, model: str, run: str) -> Path:

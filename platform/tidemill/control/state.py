@@ -11,9 +11,12 @@ import msgspec
 from tidemill.core.errors import Corrupt
 from tidemill.events.records import Decision, Signal
 from tidemill.rollout.driver import TrafficSeen, TrafficWanted
+from tidemill.rollout.history import HistorySeen
+from tidemill.rollout.late import RolloutWatch
 from tidemill.rollout.machine import RolloutState
 
 __all__ = [
+    "Agreed",
     "Cause",
     "Drift",
     "Grant",
@@ -21,6 +24,7 @@ __all__ = [
     "Offsets",
     "Phase",
     "Run",
+    "Schedule",
     "Seen",
     "Version",
     "decode_status",
@@ -30,13 +34,18 @@ __all__ = [
 Offsets = dict[str, int]
 """The next offset to read, by source: a topic made anew under the same name starts from its beginning."""
 
-Phase = Literal["Bootstrapping", "Serving", "Retraining", "Canary", "Promoting", "RollingBack"]
+Phase = Literal[
+    "Bootstrapping", "Serving", "Watching", "Retraining", "AwaitingApproval", "Canary", "Promoting", "RollingBack"
+]
+"""`Watching` is `Serving` while labels that come late may still bring back the version before."""
 Cause = Literal[
     "initial", "schedule", "concept", "drift", "performance", "volume", "newClass", "combined", "manual", "pipeline"
 ]
 
 KEPT_DECISIONS = 30
 KEPT_ANSWERS = 256
+KEPT_STARTS = 64
+"""Starts of runs that are kept at least, for the budget."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,6 +69,8 @@ class Grant(_Part, frozen=True, kw_only=True):
     token: str
     granted_at: int
     expires_at: int
+    claim: str = ""
+    """The request that it answered: another one, by a second pipeline run of the same name, has no part in it."""
 
 
 class Run(_Part, frozen=True, kw_only=True):
@@ -74,6 +85,10 @@ class Run(_Part, frozen=True, kw_only=True):
     """Event time from which the drift grew that caused it."""
     force: bool = False
     skip_gates: bool = False
+    snapshot: str = ""
+    """Digest of a snapshot, or name of a frozen dataset, to learn from again; empty: a new one."""
+    image: str = ""
+    """What its steps run in on a cluster; empty: the pipeline's own."""
     ours: bool = True
     """Whether control starts it; False for one that claimed by itself, from the KFP UI for instance."""
     grant: Grant | None = None
@@ -96,6 +111,27 @@ class Drift(_Part, frozen=True, kw_only=True):
     """The newest state of each quantity, such as a reference that is too small."""
 
 
+class Schedule(_Part, frozen=True, kw_only=True):
+    """Where the loop is in its declared schedule: what fell due before it was declared, or was changed, is no cause."""
+
+    cron: str
+    timezone: str
+    due: int | None
+    """The next firing, or the first that no run has answered yet; None: there is none in the next 50 years."""
+
+
+class Agreed(_Part, frozen=True, kw_only=True):
+    """The newest word on how far labellers agree."""
+
+    through: int
+    """End of the time it is of."""
+    alpha: float | None
+    least: float
+    """`labels.minAgreement`, as it was then."""
+    trusted: bool | None
+    """False: no run starts by itself. None: nothing can be said, and nothing is held."""
+
+
 class Seen(_Part, frozen=True, kw_only=True):
     """What was observed last. For people only: nothing is decided from it, and it may be some seconds old."""
 
@@ -103,6 +139,12 @@ class Seen(_Part, frozen=True, kw_only=True):
     traffic: TrafficSeen = TrafficSeen()
     labelled: int | None = None
     """Labelled events that count to the next run: all for the first, else those new since the champion's data."""
+    new_classes: dict[str, int] = {}
+    """Labelled events by class that the champion does not know."""
+    progress: str = ""
+    """How far the run in flight is within its step, in words."""
+    history: HistorySeen = HistorySeen()
+    """The champion's outcomes: how many, how fast, how often wrong."""
     rollout: dict[str, float | int | str | None] = {}
     """How the rollout stands: outcomes so far, e-values and what they need."""
     troubles: tuple[str, ...] = ()
@@ -123,17 +165,24 @@ class LoopStatus(_Part, frozen=True, kw_only=True):
     stopping: tuple[str, ...] = ()
     """Runs that lost their right and are to be ended."""
     rollout: RolloutState | None = None
+    watching: RolloutWatch | None = None
+    """The rollout that made the champion, while labels that come late may still bring back `previous`."""
     traffic: TrafficWanted = TrafficWanted()
     """The traffic that is wanted."""
     drift: Drift = Drift()
     quiet_from: int | None = None
     """When the last run or its rollout ended: the cooldown counts from here."""
+    starts: tuple[int, ...] = ()
+    """When the last runs started, whoever asked for them: the budget counts these."""
+    schedule: Schedule | None = None
+    """The declared schedule, as far as it is answered; None: none is declared."""
+    agreement: Agreed | None = None
     requests: Offsets = {}
     """What was consumed of `.requests`."""
     signals: Offsets = {}
     """What was consumed of `.signals`."""
     outcomes: Offsets = {}
-    """Where the `.outcomes` of the rollout under way begin."""
+    """Where the `.outcomes` begin of the rollout under way, or of the one that is watched."""
     answered: tuple[str, ...] = ()
     """The requests answered last, so that one which is written twice is answered once."""
     outbox: tuple[Decision, ...] = ()

@@ -5,7 +5,7 @@ the outbox in the status, with ids that make a repeat harmless; what is done fol
 dies in between leaves a status that says what is left to be done, and the next one does it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from tidemill.control.log import LoopLog
 from tidemill.control.outcomes import OutcomeFollower
 from tidemill.control.protocols import PipelineRunner, ResourceStore, StoredModel
 from tidemill.control.rebuild import Traces, rebuild
-from tidemill.control.state import LoopStatus, Offsets, Seen, decode_status, encode_status
+from tidemill.control.state import LoopStatus, Offsets, Seen, Version, decode_status, encode_status
 from tidemill.control.telemetry import DECISIONS
 from tidemill.control.turn import Observed
 from tidemill.core.clock import Clock, to_ms
@@ -29,7 +29,7 @@ from tidemill.rollout import machine
 from tidemill.rollout.driver import TrafficDriver, TrafficWanted
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["Labelled", "Loop", "Parts"]
+__all__ = ["Labelled", "Loop", "NewClasses", "Parts"]
 
 T = TypeVar("T")
 
@@ -40,6 +40,9 @@ _TELL_EVERY_MS = 2000
 
 Labelled = Callable[[int | None], int | None]
 """Labelled events since a time in milliseconds (None: all); None where they have not been counted."""
+
+NewClasses = Callable[[Version], Mapping[str, int] | None]
+"""Labelled events by class that a version does not know, as far as labellers agree; None: not counted."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Parts:
     labelled: Labelled
     close: Callable[[], None] = lambda: None
     """Gives back what the parts hold."""
+    new_classes: NewClasses = lambda version: None
 
 
 @dataclass
@@ -181,9 +185,12 @@ class Loop:
             runs=runs,
             traffic=_look("traffic", self.parts.driver.observe, troubles),
             labelled=_look("labels", lambda: self._labelled(resource, status), troubles),
+            new_classes=_look("new classes", lambda: self._new_classes(resource, status), troubles),
+            agreement=outcomes.agreement,
             outcomes_read=outcomes.read,
             history=outcomes.history,
             evidence=outcomes.evidence,
+            late=outcomes.late,
         )
         return observed, tuple(troubles)
 
@@ -198,6 +205,14 @@ class Loop:
             return None
         return self.parts.labelled(champion.since if champion.data_until is None else champion.data_until)
 
+    def _new_classes(self, resource: ContinualModel, status: LoopStatus) -> Mapping[str, int] | None:
+        """Labelled events by class that the champion does not know, where anything depends on them."""
+        if status.champion is None or resource.spec.triggers.new_class is None:
+            return None
+        if status.run is not None or status.rollout is not None:
+            return None
+        return self.parts.new_classes(status.champion)
+
     def _seen(self, status: LoopStatus, observed: Observed, troubles: tuple[str, ...]) -> Seen:
         """What was seen, for people; its time stays where nothing has changed."""
         last = status.seen
@@ -205,10 +220,19 @@ class Loop:
             at=last.at,
             traffic=observed.traffic or last.traffic,
             labelled=observed.labelled if observed.labelled is not None else last.labelled,
+            new_classes=dict(last.new_classes if observed.new_classes is None else observed.new_classes),
+            progress=_progress(status, observed),
+            history=observed.history,
             rollout=machine.progress(status.rollout, observed.evidence) if status.rollout else {},
             troubles=troubles,
         )
         return last if seen == last else msgspec.structs.replace(seen, at=to_ms(self.clock.now()))
+
+
+def _progress(status: LoopStatus, observed: Observed) -> str:
+    """How far the run in flight is within its step."""
+    run = status.run.run if status.run else ""
+    return next((seen.progress or "" for seen in observed.runs or () if seen.run == run), "")
 
 
 def _look(name: str, look: Callable[[], T], troubles: list[str]) -> T | None:

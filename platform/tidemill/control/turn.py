@@ -16,6 +16,7 @@ from tidemill.core.clock import to_ms
 from tidemill.core.ids import deterministic_id
 from tidemill.events.records import Decision, LabelAgreement, Request, Signal
 from tidemill.rollout.driver import TrafficSeen
+from tidemill.rollout.late import LateEvidence
 from tidemill.rollout.machine import Evidence, HistorySeen
 from tidemill.spec.model import ContinualModel
 
@@ -45,6 +46,8 @@ class Observed:
     """The champion's outcomes before a rollout."""
     evidence: Evidence | None = None
     """The outcomes of the rollout under way, folded."""
+    late: LateEvidence | None = None
+    """Those of the rollout that is watched, with the labels that came late."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,8 @@ class Settings(BaseModel):
     """Feast's SQL registry; default SQLite in `<state>`."""
     feast_repo: Path | None = None
     """Folder of your own feature_store.yaml, where a resource's `features.service` is found."""
+    kfp: str | None = None
+    """URL of the API of Kubeflow Pipelines, where runs are started then; without it they run on this machine."""
     endpoint: str | None = None
     """Base URL of predict requests."""
     envoy_admin: str | None = None

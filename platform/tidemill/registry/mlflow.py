@@ -20,6 +20,10 @@ VERSION_TAG = "tidemill.version"
 _ALIASES: tuple[Alias, ...] = ("champion", "candidate", "previous")
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
 _PRESENT = "RESOURCE_ALREADY_EXISTS"
+_LONGEST_PARAMETER = 6000
+_LONGEST_DESCRIPTION = 5000
+"""Characters that MLflow keeps."""
+_REST = "\n\n… the rest stands in `card.md` of the version's artifact."
 
 
 class MlflowRegistry:
@@ -42,8 +46,13 @@ class MlflowRegistry:
         *,
         tags: Mapping[str, str] | None = None,
         metrics: Mapping[str, float] | None = None,
+        parameters: Mapping[str, str] | None = None,
+        description: str = "",
     ) -> None:
-        """Add a version, and a run that shows its figures; the same again changes nothing."""
+        """Add a version, and a run that shows its figures; the same again changes nothing.
+
+        The version is MLflow's last call, with all its tags: a crash before it leaves a run that the next try finds.
+        """
         known = next((found for found in self.versions(model) if found.version == version), None)
         if known is not None:
             if known.artifact != artifact:
@@ -52,8 +61,10 @@ class MlflowRegistry:
         tags = {VERSION_TAG: version, **(tags or {})}
         with self._failures(f"registering {version} of {model}"):
             self._ensure_model(model)
-            run = self._log_run(model, version, artifact, tags, metrics or {})
-            self._client.create_model_version(model, source=artifact, run_id=run, tags=tags)
+            run = self._log_run(model, version, artifact, tags, metrics or {}, parameters or {})
+            self._client.create_model_version(
+                model, source=artifact, run_id=run, tags=tags, description=_cut(description) or None
+            )
 
     def set_alias(self, model: str, alias: Alias, version: str | None) -> None:
         """Point an alias at a version, or at none."""
@@ -89,6 +100,7 @@ class MlflowRegistry:
                     artifact=found.source,
                     created_at=found.creation_timestamp,
                     tags={key: text for key, text in found.tags.items() if key != VERSION_TAG},
+                    description=found.description or "",
                 )
                 for found in self._found(model)
                 if VERSION_TAG in found.tags
@@ -132,18 +144,27 @@ class MlflowRegistry:
                 raise
 
     def _log_run(
-        self, model: str, version: str, artifact: str, tags: Mapping[str, str], metrics: Mapping[str, float]
+        self,
+        model: str,
+        version: str,
+        artifact: str,
+        tags: Mapping[str, str],
+        metrics: Mapping[str, float],
+        parameters: Mapping[str, str],
     ) -> str:
-        """An MLflow run with the version's figures, for its UI and for comparing; its id."""
-        from mlflow.entities import Metric
+        """An MLflow run with the version's figures, for its UI and for comparing; its id. An earlier try's is used."""
+        from mlflow.entities import Metric, Param
 
         experiment = self._client.get_experiment_by_name(model)
         # Without a location of its own the experiment would put files into the working folder.
         home = artifact.rsplit("/", 1)[0]
         number = experiment.experiment_id if experiment else self._client.create_experiment(model, home)
-        run = self._client.create_run(number, run_name=version, tags=dict(tags))
+        started = self._client.search_runs([number], f"tags.`{VERSION_TAG}` = '{version}'", max_results=1)
+        run = started[0] if started else self._client.create_run(number, run_name=version, tags=dict(tags))
+        # With the run's own time: the same figure again is the same row.
         at = run.info.start_time
-        self._client.log_batch(run.info.run_id, [Metric(name, value, at, 0) for name, value in metrics.items()])
+        said = [Param(name, text[:_LONGEST_PARAMETER]) for name, text in parameters.items()]
+        self._client.log_batch(run.info.run_id, [Metric(name, value, at, 0) for name, value in metrics.items()], said)
         self._client.set_terminated(run.info.run_id)
         return str(run.info.run_id)
 
@@ -156,3 +177,11 @@ class MlflowRegistry:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
             raise Unavailable(f"{doing} in MLflow at {self._uri}: {error}") from error
+
+
+def _cut(description: str) -> str:
+    """What MLflow keeps of a description, cut at a line's end."""
+    if len(description) <= _LONGEST_DESCRIPTION:
+        return description
+    head = description[: _LONGEST_DESCRIPTION - len(_REST)]
+    return head[: head.rfind("\n")] + _REST if "\n" in head else head + _REST

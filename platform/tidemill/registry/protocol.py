@@ -20,6 +20,8 @@ class RegisteredVersion(msgspec.Struct, frozen=True, kw_only=True):
     """Milliseconds since the epoch."""
     tags: dict[str, str] = {}
     """Lineage: run, snapshot, cause and what else its run told."""
+    description: str = ""
+    """The model card, in Markdown; cut where the registry keeps less."""
 
 
 class Registry(Protocol):
@@ -33,8 +35,12 @@ class Registry(Protocol):
         *,
         tags: Mapping[str, str] | None = None,
         metrics: Mapping[str, float] | None = None,
+        parameters: Mapping[str, str] | None = None,
+        description: str = "",
     ) -> None:
-        """Add a version with its lineage and figures. The same again changes nothing.
+        """Add a version with its lineage, figures, parameters and model card. The same again changes nothing.
+
+        A call that was cut off leaves no version, and the next one ends it.
 
         Raises `Conflict` where the version is there with another artifact, `Unavailable`.
         """

@@ -7,13 +7,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tidemill.rollout.driver import TrafficSeen
+from tidemill.rollout.driver import RevisionSeen, TrafficSeen
 from tidemill.rollout.state import Counters, RolloutState
 
 __all__ = ["Fault", "fault"]
 
 _LEAST_ERRORS = 5
 """Fewer failed requests may be those of one bad moment."""
+_SLOW_MS = 10_000
+"""A moment may be slow, as when the machine is busy; every look of so long is not one."""
 _UNREADY_MS = 10_000
 """A server that was ready may be restarted, or its machine be busy, for this long."""
 
@@ -35,6 +37,9 @@ def fault(state: RolloutState, traffic: TrafficSeen, now: int) -> tuple[RolloutS
     errors = _errors(state, traffic)
     if errors:
         return state, errors
+    state, slow = _slow(state, seen, now)
+    if slow:
+        return state, slow
     if seen is not None and seen.ready:
         return msgspec.structs.replace(state, unready_since=None), None
     since = now if state.unready_since is None else state.unready_since
@@ -46,6 +51,24 @@ def fault(state: RolloutState, traffic: TrafficSeen, now: int) -> tuple[RolloutS
     if now - since < _UNREADY_MS:
         return state, None
     return state, Fault(f"the server of {name} has not been ready for {(now - since) / 1000:.0f} s", {})
+
+
+def _slow(state: RolloutState, seen: RevisionSeen | None, now: int) -> tuple[RolloutState, Fault | None]:
+    """Whether the candidate's answers have been too slow for long; without requests nothing is known, nor forgotten."""
+    limit = state.plan.latency_guard_ms
+    found = seen.latency_p99_ms if seen is not None else None
+    if limit is None or found is None:
+        return state, None
+    if found <= limit:
+        return msgspec.structs.replace(state, slow_since=None), None
+    since = now if state.slow_since is None else state.slow_since
+    state = msgspec.structs.replace(state, slow_since=since)
+    if now - since < _SLOW_MS:
+        return state, None
+    name = state.plan.candidate.name
+    reason = f"99 % of the answers of {name} take up to {found:.0f} ms, for {(now - since) / 1000:.0f} s more than "
+    reason += f"the {limit:g} ms of rollout.guards"
+    return state, Fault(reason, {"latency_p99_ms": found, "latency_guard_ms": limit})
 
 
 def _errors(state: RolloutState, traffic: TrafficSeen) -> Fault | None:

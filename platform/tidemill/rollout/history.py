@@ -23,12 +23,14 @@ class HistorySeen(msgspec.Struct, frozen=True, kw_only=True):
     """What a plan takes from the history.
 
     `visible`: by class, the share of labels that were there when the outcome was first emitted; only classes
-    with at least 30 labels. `per_second`: requests answered per second, None with fewer than two.
+    with at least 30 labels. `per_second`: requests answered per second, None with fewer than two. `error`: the mean
+    loss of the labelled ones, None with fewer than 30.
     """
 
     visible: dict[str, float] = {}
     per_second: float | None = None
     outcomes: int = 0
+    error: float | None = None
 
 
 class ChampionHistory:
@@ -40,6 +42,8 @@ class ChampionHistory:
         self._horizon_ms = round(resource.spec.labels.maturity.horizon.total_seconds() * 1000)
         self._known: dict[str, None] = {}
         self._outcomes = 0
+        self._judged = 0
+        self._loss = 0.0
         self._early: dict[str, int] = {}
         self._late: dict[str, int] = {}
         self._waiting: dict[str, int] = {}
@@ -68,12 +72,16 @@ class ChampionHistory:
             early, late = self._early.get(name, 0), self._late.get(name, 0)
             if early + late >= _ENOUGH:
                 visible[name] = early / (early + late + waiting)
-        return HistorySeen(visible=visible, per_second=self._rate(), outcomes=self._outcomes)
+        error = self._loss / self._judged if self._judged >= _ENOUGH else None
+        return HistorySeen(visible=visible, per_second=self._rate(), outcomes=self._outcomes, error=error)
 
     def _first(self, outcome: Outcome) -> None:
         if outcome.prediction_id in self._known:
             return
         self._outcomes += 1
+        if outcome.loss is not None:
+            self._judged += 1
+            self._loss += outcome.loss
         _remember(self._known, outcome.prediction_id, None)
         self._recent.append((outcome.predicted_at, outcome.request_id or outcome.prediction_id))
         if outcome.label is None:

@@ -1,8 +1,9 @@
 """The rollout as a state machine: pure functions from a state and what is seen to the next state and its moves.
 
-    starting ──ready──► canary: step 1 ─► 2 ─► … ──► promoting ──100 % seen──► done (promoted)
-        │                  │  (go on)              │
-        └──failed──────────┴──harm, guard, abort───┴──► rolling-back ──0 % seen──► done (rolled back)
+    starting ──ready──► (awaiting-approval) ──► canary: step 1 ─► 2 ─► … ──► promoting ──100 % seen──► done (promoted)
+        │                        │                 │  (go on)              │
+        └──failed────────────────┴──harm, guard, abort─────────────────────┴──► rolling-back ──0 % seen──► done
+                                                                                                    (rolled back)
 
 Level-triggered: `advance` may be called as often as one likes, after a crash with the state of before. It never
 believes a share that it has not seen. A first version has no champion to be compared with: it goes straight
@@ -22,6 +23,7 @@ from tidemill.rollout.driver import RevisionSeen
 from tidemill.rollout.guard import fault
 from tidemill.rollout.history import HistorySeen
 from tidemill.rollout.plan import RolloutPlan, Span, Version
+from tidemill.rollout.power import Power, power_of
 from tidemill.rollout.state import Counters, Move, Observation, Phase, RolloutState, wanted
 from tidemill.rollout.verdict import judge
 from tidemill.spec.model import ContinualModel
@@ -31,12 +33,14 @@ __all__ = [
     "HistorySeen",
     "Move",
     "Observation",
+    "Power",
     "RolloutPlan",
     "RolloutState",
     "Version",
     "advance",
     "asked",
     "plan_for",
+    "power_of",
     "progress",
     "start",
     "wanted",
@@ -44,6 +48,7 @@ __all__ = [
 
 READY_WITHIN_MS = 5 * 60_000
 """A server that has not become ready by then has failed; large models take minutes to load."""
+_MILLISECOND = timedelta(milliseconds=1)
 _FORGET_MS = 10_000
 """What is left out before a share was seen to be lost: nobody knows since when it was."""
 
@@ -58,12 +63,17 @@ def plan_for(
     offsets: Mapping[int, int],
     now: datetime,
     history: HistorySeen | None = None,
+    reverts: str = "",
 ) -> RolloutPlan:
-    """Fix everything that a verdict depends on. `offsets` are the next ones of `.outcomes`, by partition."""
+    """Fix everything that a verdict depends on.
+
+    `offsets` are the next ones of `.outcomes`, by partition. With `reverts` (why) the candidate is the version before,
+    which gets all requests as soon as it is ready again.
+    """
     history = history or HistorySeen()
     rollout, analysis = resource.spec.rollout, resource.spec.rollout.analysis
     timeout_ms = _ms(analysis.timeout)
-    weights = tuple(step.weight for step in rollout.steps) if champion else (100,)
+    weights = tuple(step.weight for step in rollout.steps) if champion and not reverts else (100,)
     window_ms = _window_ms(history.per_second, weights[0], timeout_ms)
     return RolloutPlan(
         rollout=f"{candidate.name}-{to_ms(now)}",
@@ -79,6 +89,10 @@ def plan_for(
         age_ms=_ms(resource.spec.labels.maturity.after),
         visible=history.visible,
         control=resource.spec.labels.control,
+        error_guard=rollout.guards.errors,
+        latency_guard_ms=None if rollout.guards.latency_p99 is None else rollout.guards.latency_p99 / _MILLISECOND,
+        approval=rollout.approval == "required" and champion is not None and not reverts,
+        reverts=reverts,
         started_at=to_ms(now),
         timeout_ms=timeout_ms,
         on_timeout=analysis.on_timeout,
@@ -87,15 +101,18 @@ def plan_for(
     )
 
 
-def start(plan: RolloutPlan) -> Advanced:
-    """Begin: the candidate is started and gets nothing until it is ready."""
+def start(plan: RolloutPlan, power: Power | None = None) -> Advanced:
+    """Begin: the candidate is started and gets nothing until it is ready. `power` is told with it."""
     state = RolloutState(plan=plan, phase="starting", phase_since=plan.started_at)
     name = plan.candidate.name
     if plan.champion is None:
         reason = f"{name} is the first version: it gets all traffic once it is ready"
+    elif plan.reverts:
+        reason = f"{name} is to replace {plan.champion.name} again: {plan.reverts}"
     else:
         steps = " → ".join(str(weight) for weight in plan.weights)
         reason = f"{name} is to replace {plan.champion.name}: {steps} %, margin {plan.margin:g}, risk {plan.risk:g}"
+        reason += f"; {power.words()}" if power else ""
     return _told(state, "start-rollout", reason, msgspec.to_builtins(plan, str_keys=True))
 
 
@@ -103,6 +120,7 @@ def advance(state: RolloutState, observation: Observation, now: datetime) -> Adv
     """The next state and what was decided on the way; the same state and nothing where nothing has changed."""
     phases: dict[Phase, Callable[[RolloutState, Observation, int], Advanced]] = {
         "starting": _starting,
+        "awaiting-approval": _awaiting,
         "canary": _canary,
         "promoting": _promoting,
         "rolling-back": _rolling_back,
@@ -112,15 +130,22 @@ def advance(state: RolloutState, observation: Observation, now: datetime) -> Adv
 
 
 def asked(
-    state: RolloutState, kind: Literal["abort", "pause", "resume", "promote"], *, by: str, reason: str, now: datetime
+    state: RolloutState,
+    kind: Literal["abort", "pause", "resume", "promote", "approve"],
+    *,
+    by: str,
+    reason: str,
+    now: datetime,
 ) -> Advanced:
     """What a person or a program asks of the rollout. Raises `Conflict` where it cannot be done in this phase."""
     because = f"{by}: {reason}" if reason else by
-    if kind == "abort" and state.phase in {"starting", "canary", "promoting"}:
+    if kind == "abort" and state.phase in {"starting", "awaiting-approval", "canary", "promoting"}:
         return _roll_back(state, f"aborted by {because}", {}, to_ms(now))
     if kind == "promote" and state.phase == "canary":
         return _promote(state, f"promoted by hand by {because}", {"by": by}, to_ms(now))
-    if kind == "pause" and state.phase in {"starting", "canary"} and not state.paused:
+    if kind == "approve" and state.phase == "awaiting-approval":
+        return _approved(state, because, to_ms(now))
+    if kind == "pause" and state.phase in {"starting", "awaiting-approval", "canary"} and not state.paused:
         return _told(_with(state, paused=True), "pause", f"paused at {state.weight} % by {because}", {})
     if kind == "resume" and state.paused:
         return _told(_with(state, paused=False), "resume", f"resumed at {state.weight} % by {because}", {})
@@ -149,16 +174,35 @@ def _starting(state: RolloutState, observation: Observation, now: int) -> Advanc
         return _wait_until_ready(state, now)
     if state.paused:
         return state, ()
-    if plan.champion is None or plan.weights[0] == 100:
+    if plan.champion is None or (plan.weights[0] == 100 and not plan.approval):
         reason = "there is nothing to compare it with" if plan.champion is None else "the only step is 100 %"
+        reason = plan.reverts or reason
         return _promote(state, f"{plan.candidate.name} is ready and {reason}", {}, now)
+    if plan.approval:
+        reason = f"{plan.candidate.name} is ready and waits for a person: `tidemill rollout approve`, or abort"
+        return _told(_with(state, phase="awaiting-approval", phase_since=now), "await-approval", reason, {})
     figures = {"weight": plan.weights[0], "ready_after_s": (now - plan.started_at) / 1000}
     return _told(
-        _with(state, phase="canary", phase_since=now),
+        _with(state, phase="canary", phase_since=now, judged_since=now),
         "set-traffic",
         f"{plan.candidate.name} is ready: it is to get {plan.weights[0]} %",
         figures,
     )
+
+
+def _awaiting(state: RolloutState, observation: Observation, now: int) -> Advanced:
+    """Nothing moves until a person has decided; a candidate whose server fails meanwhile is over."""
+    state, found = fault(state, observation.traffic, now)
+    return _roll_back(state, found.reason, found.figures, now) if found else (state, ())
+
+
+def _approved(state: RolloutState, by: str, now: int) -> Advanced:
+    waited = (now - state.phase_since) / 1000
+    figures = {"weight": state.plan.weights[0], "waited_s": waited}
+    if state.plan.weights[0] == 100:
+        return _promote(state, f"approved by {by}, and the only step is 100 %", figures, now)
+    state = _with(state, phase="canary", phase_since=now, judged_since=now)
+    return _told(state, "approve", f"approved by {by}: it is to get {state.plan.weights[0]} %", figures)
 
 
 def _wait_until_ready(state: RolloutState, now: int) -> Advanced:
@@ -210,7 +254,7 @@ def _begin_span(state: RolloutState, observation: Observation, now: int) -> Adva
 
 def _by_evidence(state: RolloutState, evidence: Evidence | None, now: int) -> Advanced:
     plan = state.plan
-    over = now - plan.started_at >= plan.timeout_ms
+    over = now - (state.judged_since or plan.started_at) >= plan.timeout_ms
     if evidence is None:
         return _timed_out(state, "no outcomes could be read", now) if over else (state, ())
     verdict = judge(plan, evidence, state.step)
@@ -262,7 +306,7 @@ def _promoting(state: RolloutState, observation: Observation, now: int) -> Advan
     figures = state.figures | {
         "weight": 100,
         "artifact": candidate.artifact,
-        "previous": state.plan.champion.name if state.plan.champion else None,
+        "previous": state.plan.champion.name if state.plan.champion and not state.plan.reverts else None,
         "took_s": (now - state.plan.started_at) / 1000,
     }
     return _told(state, "promote", f"all requests now go to {candidate.name}: {state.reason}", figures)

@@ -57,6 +57,12 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
     ratio_alpha: float = RATIO_ALPHA
     error_guard: float = 0.02
     """Share of failed requests above the champion's that ends the rollout at once."""
+    latency_guard_ms: float | None = None
+    """99th percentile of the candidate's answers above which the rollout ends; None: any will do."""
+    approval: bool = False
+    """Whether a person must approve the candidate before its first step."""
+    reverts: str = ""
+    """Why this brings back the version before, without a test; empty: it is a candidate's way up."""
     started_at: int
     timeout_ms: int
     on_timeout: Literal["hold", "rollBack"] = "hold"

@@ -10,7 +10,7 @@ from tidemill.rollout.plan import RolloutPlan, Span, Version
 
 __all__ = ["Counters", "Move", "Observation", "Phase", "RolloutState", "wanted"]
 
-Phase = Literal["starting", "canary", "promoting", "rolling-back", "done"]
+Phase = Literal["starting", "awaiting-approval", "canary", "promoting", "rolling-back", "done"]
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +61,10 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is held, as last told; told once per reason."""
     unready_since: int | None = None
     """Since when the candidate's server has not answered, in phases in which it must."""
+    slow_since: int | None = None
+    """Since when every look has found its answers slower than the plan allows."""
+    judged_since: int | None = None
+    """When its first step was asked for: the plan's timeout counts from here, not while people think."""
     candidate_before: Counters | None = None
     champion_before: Counters | None = None
     result: Literal["promoted", "rolled back"] | None = None
@@ -82,10 +86,10 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
 class Move(msgspec.Struct, frozen=True, kw_only=True):
     """One thing decided: a kind, its reason in words, its figures, and the traffic wanted from then on.
 
-    Kinds: `start-rollout` (figures: the plan), `set-traffic` (a share is asked for), `step-began` (it is seen),
-    `go-on`, `hold`, `pause`, `resume`, `roll-back` (decided), `rolled-back` (seen), `promote` (all traffic is
-    seen on the candidate; figures: `artifact`). `number` counts the rollout's moves from 1, so that the same
-    move gets the same id after a crash.
+    Kinds: `start-rollout` (figures: the plan), `await-approval`, `approve`, `set-traffic` (a share is asked for),
+    `step-began` (it is seen), `go-on`, `hold`, `pause`, `resume`, `roll-back` (decided), `rolled-back` (seen),
+    `promote` (all traffic is seen on the candidate; figures: `artifact`). `number` counts the rollout's moves from 1,
+    so that the same move gets the same id after a crash.
     """
 
     number: int

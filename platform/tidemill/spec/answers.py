@@ -28,7 +28,8 @@ class Prediction(Part):
     type: Literal["classification", "detection", "regression"]
     """`classification`: one class; `detection`: one class and the box of what was found; `regression`: one number."""
     classes: Annotated[tuple[str, ...], Field(min_length=2, validate_default=False)] = ()
-    """The classes; the first means that nothing was found. None for `regression`."""
+    """The classes one starts with; the first means that nothing was found. None for `regression`. With
+    `triggers.newClass` a run may add others."""
     tolerance: Annotated[float, Field(gt=0)] | None = None
     """How far the number may be from the label's before the answer is wrong (`regression` only)."""
     value: Value | None = None

@@ -10,12 +10,19 @@ from tidemill.spec.quantities import Duration
 
 __all__ = [
     "Analysis",
+    "Guards",
     "ModelCode",
     "PredictionLogging",
     "Replay",
     "Rollout",
+    "RolloutWatch",
     "Serving",
     "Step",
+]
+
+
+ImageName = Annotated[
+    str, Field(pattern=r"^[a-z0-9][a-z0-9._/:@-]{0,254}$", examples=["registry.example/inspection:1"])
 ]
 
 
@@ -32,6 +39,8 @@ class Replay(Part):
 class ModelCode(Part):
     """The user's two classes, and where the first version comes from."""
 
+    image: ImageName | None = None
+    """The image with these classes, which the steps of a run and the versions run in; on a cluster alone."""
     codec: ImportPath
     """`module:Class` of the Codec: row to tensors, outputs to answer. Must import without torch."""
     trainer: ImportPath
@@ -68,9 +77,27 @@ class Analysis(Part):
     """What happens then."""
 
 
+class Guards(Part):
+    """What ends a rollout at once, whatever the labels say; seen at the proxy."""
+
+    errors: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Largest share of failed requests above the champion's."""
+    latency_p99: Annotated[Duration, Field(gt=timedelta(0))] | None = None
+    """Largest 99th percentile of the candidate's answers, over several looks."""
+
+
+class RolloutWatch(Part):
+    """The time after a promotion in which labels that come late may still bring back the version before."""
+
+    for_: Annotated[Duration, Field(gt=timedelta(0), alias="for")] = timedelta(days=1)
+    """Its length: the rollout's outcomes are judged once more with the labels of this age."""
+
+
 class Rollout(Part):
     """How traffic moves to a candidate."""
 
+    approval: Literal["none", "required"] = "none"
+    """`required`: a person approves each candidate before its first step. A first version replaces nothing."""
     steps: Annotated[tuple[Step, ...], Field(min_length=1)] = (
         Step(weight=5),
         Step(weight=25),
@@ -80,6 +107,10 @@ class Rollout(Part):
     """Shares of traffic, rising; the last is 100 and is the promotion."""
     analysis: Analysis = Analysis()
     """What it is judged on."""
+    guards: Guards = Guards()
+    """What ends it at once."""
+    watch: RolloutWatch | None = RolloutWatch()
+    """After the promotion; null: what was promoted stays."""
 
     @model_validator(mode="after")
     def _steps_rise_to_100(self) -> "Rollout":

@@ -4,6 +4,7 @@ The schema holds only what Tidemill acts on. A field that is planned but not bui
 stage it belongs to (`tidemill.spec.load`).
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -26,6 +27,7 @@ from tidemill.spec.inputs import (
 )
 from tidemill.spec.loop import (
     Analysis,
+    Guards,
     ModelCode,
     PredictionLogging,
     Replay,
@@ -51,6 +53,7 @@ __all__ = [
     "Features",
     "FreshGate",
     "Gates",
+    "Guards",
     "LabelField",
     "Labels",
     "Maturity",
@@ -146,6 +149,15 @@ class Spec(Part):
         return self
 
     @model_validator(mode="after")
+    def _performance_is_watched(self) -> "Spec":
+        drift = self.triggers.drift
+        if self.triggers.performance is not None and (drift is None or "errors" not in drift.watch):
+            raise ValueError(
+                "triggers.performance needs triggers.drift with errors in its watch, whose votes it counts"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _new_classes_can_be_told(self) -> "Spec":
         if self.triggers.new_class is not None and not any(field.type == "class" for field in self.labels.fields):
             raise ValueError("triggers.newClass needs a field of type class in labels.fields")
@@ -215,6 +227,11 @@ class ContinualModel(Part):
     def id(self) -> str:
         """`<namespace>.<name>`."""
         return model_id(self.metadata.namespace, self.metadata.name)
+
+    def with_classes(self, classes: Sequence[str]) -> "ContinualModel":
+        """The resource as if it declared these classes: those that came after it was written are judged alike."""
+        prediction = self.spec.prediction.model_copy(update={"classes": tuple(classes)})
+        return self.model_copy(update={"spec": self.spec.model_copy(update={"prediction": prediction})})
 
     @property
     def events_topic(self) -> str:

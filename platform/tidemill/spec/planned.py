@@ -3,13 +3,10 @@
 __all__ = ["FIELDS", "VALUES"]
 
 FIELDS = {
-    "spec.model.image": "cluster",
     "spec.model.resources": "cluster",
-    "spec.rollout.approval": "rollout",
-    "spec.rollout.guards": "rollout",
     "spec.rollout.cohorts": "rollout",
     "spec.rollout.shadow": "rollout",
-    "spec.rollout.watch": "rollout",
+    "spec.rollout.watch.holdback": "rollout",
     "spec.serving.replicas": "serving",
     "spec.serving.driver": "serving",
     "spec.serving.serviceAccountName": "serving",

@@ -99,8 +99,9 @@ class VolumeTrigger(Part):
 class NewClassTrigger(Part):
     """Retrain when labels name classes that the champion does not know, and let the new version learn them."""
 
-    min_examples: Annotated[int, Field(ge=1)] = 50
-    """Labelled events of one such class, as far as labellers agree on it."""
+    min_examples: Annotated[int, Field(ge=10)] = 50
+    """Mature labelled events of one such class, as far as labellers agree on it (`labels.conflict`). At least half of
+    them are trained on: where `gates.fresh.rows` would hold out more, fewer rows are held out."""
 
 
 class AtLeast(Part):

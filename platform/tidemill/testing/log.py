@@ -7,7 +7,7 @@ from tidemill.control.log import Batch
 from tidemill.control.state import Offsets
 from tidemill.core.errors import Unavailable
 from tidemill.events.kafka import Stamped
-from tidemill.events.records import Decision, Outcome, Record, Request, Signal
+from tidemill.events.records import Decision, LabelAgreement, Outcome, Record, Request, Signal
 from tidemill.events.sources import Source
 
 __all__ = ["MemoryLog"]
@@ -34,7 +34,7 @@ class MemoryLog:
     def __init__(self) -> None:
         self.asked: _Topic[Request] = _Topic("requests")
         self.signalled: _Topic[Signal] = _Topic("signals")
-        self.judged: _Topic[Outcome] = _Topic("outcomes")
+        self.judged: _Topic[Outcome | LabelAgreement] = _Topic("outcomes")
         self.published: list[Decision] = []
         self.unavailable = False
 
@@ -48,8 +48,8 @@ class MemoryLog:
         self._answer()
         return self.signalled.read(since)
 
-    def outcomes(self, since: Offsets | None) -> Batch[Outcome]:
-        """Predictions at the age at which they may be judged."""
+    def outcomes(self, since: Offsets | None) -> Batch[Outcome | LabelAgreement]:
+        """Predictions at the age at which they may be judged, and how far labellers agree."""
         self._answer()
         return self.judged.read(since or {})
 

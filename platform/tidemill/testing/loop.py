@@ -7,7 +7,7 @@ from tidemill.control.protocols import RunSeen
 from tidemill.control.state import LoopStatus, decode_status
 from tidemill.control.tick import Loop, Parts
 from tidemill.core.clock import to_ms
-from tidemill.events.records import Decision, Outcome, Request, Signal
+from tidemill.events.records import Decision, LabelAgreement, Outcome, Request, Signal
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.clock import ManualClock
 from tidemill.testing.log import MemoryLog
@@ -94,6 +94,7 @@ class LoopBench:
         self.driver = MemoryTrafficDriver(ready_at_once=ready_at_once)
         self.registry = MemoryRegistry(self.clock)
         self.labelled = 0
+        self.new_classes: dict[str, int] = {}
         self.fuse = [0]
         self._asked = 0
         self.restart()
@@ -113,6 +114,7 @@ class LoopBench:
                 driver=crashing(self.driver, "apply"),
                 registry=crashing(self.registry, "set_alias"),
                 labelled=lambda since: self.labelled,
+                new_classes=lambda champion: self.new_classes,
             ),
             self.clock,
         )
@@ -225,6 +227,25 @@ class LoopBench:
         self.log.signalled.append(record)
         return record
 
+    def agree(self, alpha: float | None, *, least: float = 0.8) -> LabelAgreement:
+        """Outcomes tells how far labellers agree."""
+        now = to_ms(self.clock.now())
+        record = LabelAgreement(
+            agreement_id=f"{self.resource.id}/agreement/defect/{now}",
+            model=self.resource.id,
+            since=now - 7 * 86_400_000,
+            through=now,
+            field="defect",
+            alpha=alpha,
+            labels=100,
+            compared=100,
+            min_agreement=least,
+            trusted=None if alpha is None else alpha >= least,
+            verdict="only one value was said" if alpha is None else f"alpha {alpha:.2f}",
+        )
+        self.log.judged.append(record)
+        return record
+
     def judge(self, errors: dict[str, float], *, per_second: int = 20, seconds: int = 1) -> None:
         """Requests answered and labelled for so long: each version errs in its share of them, evenly spread.
 
@@ -239,7 +260,7 @@ class LoopBench:
             self.tick(4)
 
     def _judge_one(self, version: str, number: int, count: int, error: float, age: int) -> None:
-        total = sum(1 for one in self.log.judged if one.version == version)
+        total = sum(1 for one in self.log.judged if isinstance(one, Outcome) and one.version == version)
         wrong = int((total + 1) * error) > int(total * error)
         made = to_ms(self.clock.now()) - age + round(1000 * number / count)
         name = f"{version}-{total}"

@@ -10,13 +10,17 @@ __all__ = ["MemoryRegistry"]
 
 
 class MemoryRegistry:
-    """Versions and aliases in dicts; implements `Registry`. `metrics` holds what was logged, by (model, version)."""
+    """Versions and aliases in dicts; implements `Registry`.
+
+    `metrics` and `parameters` hold what was logged, by (model, version).
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._versions: dict[str, dict[str, RegisteredVersion]] = {}
         self._aliases: dict[str, dict[Alias, str]] = {}
         self.metrics: dict[tuple[str, str], dict[str, float]] = {}
+        self.parameters: dict[tuple[str, str], dict[str, str]] = {}
 
     def register(
         self,
@@ -26,6 +30,8 @@ class MemoryRegistry:
         *,
         tags: Mapping[str, str] | None = None,
         metrics: Mapping[str, float] | None = None,
+        parameters: Mapping[str, str] | None = None,
+        description: str = "",
     ) -> None:
         """Add a version; the same again changes nothing, another artifact raises `Conflict`."""
         known = self._versions.setdefault(model, {}).get(version)
@@ -34,9 +40,14 @@ class MemoryRegistry:
                 raise Conflict(f"version {version} of {model} is registered with {known.artifact}, not {artifact}")
             return
         self._versions[model][version] = RegisteredVersion(
-            version=version, artifact=artifact, created_at=to_ms(self._clock.now()), tags=dict(tags or {})
+            version=version,
+            artifact=artifact,
+            created_at=to_ms(self._clock.now()),
+            tags=dict(tags or {}),
+            description=description,
         )
         self.metrics[model, version] = dict(metrics or {})
+        self.parameters[model, version] = dict(parameters or {})
 
     def set_alias(self, model: str, alias: Alias, version: str | None) -> None:
         """Point an alias at a version, or at none; raises `NotFound` for an unknown version."""

@@ -74,6 +74,10 @@ class MemoryTrafficDriver:
         seen = self._seen[version]
         self._change(version, requests=seen.requests + requests, errors=seen.errors + errors)
 
+    def slow(self, version: str, latency_p99_ms: float | None) -> None:
+        """The version's answers take so long from now on; None: there are none to tell it by."""
+        self._change(version, latency_p99_ms=latency_p99_ms)
+
     def _change(self, version: str, **changes: object) -> None:
         self._seen[version] = msgspec.structs.replace(self._seen[version], **changes)
         if not self._slow:

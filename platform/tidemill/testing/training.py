@@ -3,20 +3,38 @@
 import io
 import json
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from PIL import Image
 
-from tidemill.core.clock import from_ms
+from tidemill.core.clock import from_ms, to_ms
+from tidemill.events.pictures import PictureStore
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.loop import example_resource
+from tidemill.training.dataset import content, labelled, query_of, split
+from tidemill.training.snapshot import Snapshot, SnapshotRecord, TableRead, write_snapshot
 
-__all__ = ["EVENTS", "LABELS", "START", "events_frame", "labels_frame", "picture", "tiny_resource"]
+__all__ = [
+    "EVENTS",
+    "LABELS",
+    "START",
+    "TAKEN_AT",
+    "events_frame",
+    "labels_frame",
+    "picture",
+    "snapshot_of",
+    "snapshot_record",
+    "snapshot_rows",
+    "tiny_resource",
+]
 
 START = from_ms(1_767_225_600_000)
 """Event time of the first event: 2026-01-01 00:00 UTC."""
+TAKEN_AT = to_ms(START + timedelta(days=1))
+"""When the snapshots of `snapshot_of` were taken, milliseconds since the epoch."""
 
 _TIME = pl.Datetime("us", "UTC")
 EVENTS: dict[str, Any] = {
@@ -101,3 +119,31 @@ def labels_frame(
         "available_at": events["available_at"] + timedelta(seconds=after_s),
     }
     return pl.DataFrame(columns | values, schema=LABELS)
+
+
+def snapshot_rows(resource: ContinualModel, count: int = 200, *, fresh: int = 60) -> pl.DataFrame:
+    """The rows of a snapshot of `count` labelled events, the newest `fresh` held out."""
+    events = events_frame(count)
+    rows = labelled(events.lazy(), labels_frame(events).lazy(), resource, as_of=TAKEN_AT).rows
+    return content(events.lazy(), split(rows, fresh_rows=fresh, known=None, seed=1), resource, PictureStore("none"))
+
+
+def snapshot_record(rows: pl.DataFrame, **changes: Any) -> SnapshotRecord:
+    """A record that fits the rows; `changes` replace fields."""
+    values: dict[str, Any] = {
+        "model": "default.phone-inspection",
+        "as_of": TAKEN_AT,
+        "query": query_of(tiny_resource()),
+        "maturity_ms": 4000,
+        "events": TableRead(uri="lake/events", delta_version=3, offsets={"c/events/0": 199}),
+        "labels": TableRead(uri="lake/labels", delta_version=2, offsets={"c/labels/0": 199}),
+        "seed": 1,
+        "rows": dict(rows["part"].value_counts().iter_rows()),
+    }
+    return SnapshotRecord(**(values | changes))
+
+
+def snapshot_of(folder: Path, rows: pl.DataFrame, **changes: Any) -> Snapshot:
+    """Write a snapshot of the rows into the folder."""
+    reference = pl.DataFrame({"entity": ["a", "b"], "brightness": [0.25, 0.5]})
+    return write_snapshot(folder, rows, reference, snapshot_record(rows, **changes))

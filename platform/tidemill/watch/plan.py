@@ -28,6 +28,9 @@ class WatchPlan:
     """The declared largest rise of the loss; it holds at once likewise."""
     watch: Sequence[Subject] = ("inputs",)
     """What is watched."""
+    performance_rise: float = 0.0
+    """The rise of `triggers.performance`; 0: it is not declared."""
+    performance_risk: float = 0.05
     control: float = 0.0
     """Share of predictions that is sure to be labelled; 0: no label says how good the model is."""
 
@@ -38,7 +41,7 @@ class WatchPlan:
 
 def plan_of(resource: ContinualModel, trigger: DriftTrigger) -> WatchPlan:
     """The plan of a resource with this drift trigger."""
-    millisecond = timedelta(milliseconds=1)
+    millisecond, performance = timedelta(milliseconds=1), resource.spec.triggers.performance
     return WatchPlan(
         model=resource.id,
         entity=resource.spec.events.entity.name,
@@ -48,5 +51,7 @@ def plan_of(resource: ContinualModel, trigger: DriftTrigger) -> WatchPlan:
         tolerance=trigger.tolerance,
         rise=trigger.rise,
         watch=trigger.watch,
+        performance_rise=performance.rise if performance else 0.0,
+        performance_risk=performance.risk if performance else 0.05,
         control=resource.spec.labels.control,
     )

@@ -20,8 +20,10 @@ from typing import get_args
 import msgspec
 
 from tidemill.events.records import Signal
+from tidemill.watch import performance
 from tidemill.watch.detection import Detection, begin, detection, evidence, judge
 from tidemill.watch.losses import Judged, loss_sketch
+from tidemill.watch.performance import Performance
 from tidemill.watch.plan import WatchPlan
 from tidemill.watch.quantity import Subject
 from tidemill.watch.state import Promotion, WatchState, pack, unpack
@@ -49,6 +51,7 @@ def reduce(state: WatchState, inputs: Iterable[Input], plan: WatchPlan) -> tuple
     are dropped and every quantity says that it cannot be promised until there is a new reference.
     """
     streams, pending, (current, said) = dict(state.streams), list(state.pending), _resumed(state, plan)
+    test = _test(state, plan)
     if state.tick_ms != plan.tick_ms:
         streams = {of: msgspec.structs.replace(ticks, tick_ms=plan.tick_ms, open={}) for of, ticks in streams.items()}
     for taken in inputs:
@@ -61,13 +64,19 @@ def reduce(state: WatchState, inputs: Iterable[Input], plan: WatchPlan) -> tuple
             current, signals = begin(promotion.version, promotion.reference, promotion.at, plan)
             streams = {of: without_open(ticks) for of, ticks in streams.items()}
             said += signals
+            if plan.performance_rise:
+                test, unfit = performance.begin(promotion.version, promotion.reference, promotion.at, plan)
+                said += [unfit] if unfit else []
         stream, arrived = _votes(taken, current.version, plan)
         ticks, lateness = streams[stream], plan.lateness_of(stream)
         streams[stream], closed = merge(ticks, arrived, lateness, current.labels, one_row=stream in ONE_ROW)
         for tick in closed:
             current, signals = judge(current, tick, plan, stream)
             said += signals
-    return _stored(streams, current, pending), tuple(said)
+            if test is not None and stream == "errors":
+                test, risen = performance.judge(test, tick, plan)
+                said += [risen] if risen else []
+    return _stored(streams, current, test, pending), tuple(said)
 
 
 def evidence_of(state: WatchState, plan: WatchPlan) -> dict[str, float]:
@@ -85,6 +94,13 @@ def _votes(taken: Arrived | Judged, version: str | None, plan: WatchPlan) -> tup
     return STREAMS[sketch.of], Arrived(sketch, taken.at)
 
 
+def _test(state: WatchState, plan: WatchPlan) -> Performance | None:
+    """The test of `triggers.performance`; one that is declared later begins when it first is seen."""
+    if not plan.performance_rise or state.version is None:
+        return None
+    return performance.resumed(state.performance, state.version, state.reference, plan, since=state.closed)
+
+
 def _resumed(state: WatchState, plan: WatchPlan) -> tuple[Detection, list[Signal]]:
     if state.tick_ms != plan.tick_ms and state.version is not None:
         return begin(state.version, state.reference, state.closed, plan)
@@ -93,12 +109,15 @@ def _resumed(state: WatchState, plan: WatchPlan) -> tuple[Detection, list[Signal
     return replace(begun, drift=drift, recent=state.recent), []
 
 
-def _stored(streams: Mapping[Subject, Ticks], current: Detection, pending: Iterable[Promotion]) -> WatchState:
+def _stored(
+    streams: Mapping[Subject, Ticks], current: Detection, test: Performance | None, pending: Iterable[Promotion]
+) -> WatchState:
     return WatchState(
         streams=streams,
         version=current.version,
         reference=current.reference,
         drift=pack(current.drift, [of.key for of in current.features]) if current.reference is not None else None,
         recent=current.recent,
+        performance=performance.pack(test) if test is not None else None,
         pending=tuple(pending),
     )

@@ -7,6 +7,7 @@ import numpy as np
 
 from tidemill.core.errors import Corrupt
 from tidemill.stats.drift import Detectors, DriftState, start
+from tidemill.watch.performance import StoredPerformance
 from tidemill.watch.quantity import Subject
 from tidemill.watch.reference import Reference
 from tidemill.watch.ticks import Ticks
@@ -48,6 +49,8 @@ class WatchState(msgspec.Struct, frozen=True, kw_only=True):
     reference: Reference | None = None
     drift: StoredDrift | None = None
     recent: Mapping[str, Mapping[str, float]] = {}
+    performance: StoredPerformance | None = None
+    """Of the test of `triggers.performance`, where that is declared."""
     pending: tuple[Promotion, ...] = ()
     """Promotions that no record of a stream has followed yet."""
 

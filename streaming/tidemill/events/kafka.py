@@ -132,6 +132,7 @@ class RecordReader(Generic[R]):
         offsets: next offset to read by partition; partitions that are not named, and None, start where the log does.
         on_bad: called with the source, offset and bytes of what is no `kind`; without it that is logged and skipped.
         keyed: only records that have a key; those without one are of another kind (`.outcomes`: `LabelAgreement`).
+        unkeyed: the kind of those without a key, where they are to be read, too.
         clock: measures silence.
 
     Raises:
@@ -150,12 +151,13 @@ class RecordReader(Generic[R]):
         *,
         on_bad: Callable[[Source, int, bytes], None] | None = None,
         keyed: bool = False,
+        unkeyed: type[R] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.topic = topic
         self.lost = 0
         self._kind = kind
-        self._keyed = keyed
+        self._unkeyed: type[R] | None = unkeyed or (None if keyed else kind)
         self._on_bad = on_bad or self._log_bad
         self._clock = clock or SystemClock()
         self._heard = self._clock.monotonic()
@@ -274,10 +276,11 @@ class RecordReader(Generic[R]):
         for record in raw:
             if record.value is None:  # a tombstone of a compacted topic says nothing
                 continue
-            if self._keyed and record.key is None:
+            kind = self._kind if record.key is not None else self._unkeyed
+            if kind is None:
                 continue
             try:
-                value = decode(self._kind, record.value)
+                value = decode(kind, record.value)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 self._on_bad(source, record.offset, record.value)
             else:

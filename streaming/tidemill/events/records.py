@@ -315,13 +315,26 @@ class Signal(Record, frozen=True, kw_only=True):
 class Request(Record, frozen=True, kw_only=True):
     """Something that a pipeline step, a person or a program asks of control.
 
-    `kind` and `arguments`: `retrain` {reason, force, skip_gates}; `claim` {run, reason, force, skip_gates,
+    `kind` and `arguments`: `retrain` {reason, force, skip_gates, snapshot}; `claim` {run, reason, force, skip_gates,
     requested_by}; `propose` {run, token, version, gates}; `failed` {run, token, step, error}; `finished`
-    {run, token}; `abort` {reason}; `pause`; `resume`; `promote` {reason}.
+    {run, token}; `abort` {reason}; `pause`; `resume`; `approve` {reason}; `promote` {reason};
+    `revert` {reason}.
     """
 
     request_id: str
-    kind: Literal["retrain", "claim", "propose", "failed", "finished", "abort", "pause", "resume", "promote"]
+    kind: Literal[
+        "retrain",
+        "claim",
+        "propose",
+        "failed",
+        "finished",
+        "abort",
+        "pause",
+        "resume",
+        "approve",
+        "promote",
+        "revert",
+    ]
     model: str
     time: int
     by: str

@@ -83,11 +83,11 @@ class ArrivedLabels:
 
     def _taking(self, odd: list[Label]) -> Callable[[Source, int, bytes], None]:
         """Takes what is no label record as ours are, but may be one as other systems write it: ids that are numbers."""
-        spec = self._resource.spec
+        fields = self._resource.spec.labels.fields
 
         def take(_: Source, __: int, data: bytes) -> None:
             try:
-                label = read_label(data, spec.labels.fields, spec.prediction.classes)
+                label = read_label(data, fields)
             except InvalidInput:
                 return
             if label.value is not None:

@@ -127,7 +127,10 @@ def figures(resource: ContinualModel, lake: str, through: datetime) -> LabelAgre
     said = read_said(lake, resource, field, since=since, until=through, most=_MOST)
     if not said.read:
         raise NotFound(f"no label of {resource.id} arrived in the {SPAN.days} days before {through.isoformat()}")
-    classes, labels = resource.spec.prediction.classes, resource.spec.labels
+    labels = resource.spec.labels
+    # What a version answers has been learnt, whether anyone has declared it or not.
+    answered = said.opinions["answer"].drop_nulls().unique().sort()
+    classes = tuple(dict.fromkeys((*resource.spec.prediction.classes, *answered)))
     found, weighed = agreement(said, classes, labels.min_agreement), weigh(said, classes, most=0)
     return LabelAgreement(
         agreement_id=f"{resource.id}/agreement/{field.name}/{to_ms(through)}",

@@ -89,7 +89,7 @@ def loop(resource: ContinualModel, look: Look, limits: Limits) -> Iterator[Line]
     why, do = "what could not be seen or done at the last turn", f"`tidemill describe {resource.metadata.name}`"
     yield line("troubles", troubles, "troubles", Grading(warn=0), why=why, do=do, about="the-loop")
     share = look.value("control", "tidemill_control_champion_share_ratio")
-    is_short = share is not None and share < 1 and phase == "Serving"
+    is_short = share is not None and share < 1 and phase in {"Serving", "Watching"}
     yield graded(
         "champion's traffic",
         share,

@@ -1,0 +1,62 @@
+"""How much evidence a rollout needs, told before it begins (STATISTICS 2, "Power is shown before").
+
+A betting process against "worse by the margin" grows by about (m − Δ)²/2V a block, where Δ is the true difference and V
+the variance of a block's difference, so that ln(1/risk) is reached after n ≈ 2 V ln(1/risk)/(m − Δ)² outcomes of the
+candidate, with V = σ²(1 + w/(1 − w)), since a block has the mean of 1/w − 1 outcomes of the champion. That is the
+growth of the best single bet; a test holds what is told against simulated rollouts.
+"""
+
+import math
+
+import msgspec
+
+from tidemill.rollout.history import HistorySeen
+from tidemill.spec.model import ContinualModel
+
+__all__ = ["ASSUMED_ERROR", "Power", "power_of"]
+
+ASSUMED_ERROR = 0.1
+"""Where no champion has been judged yet."""
+
+
+class Power(msgspec.Struct, frozen=True, kw_only=True):
+    """What a candidate that is as good as the champion needs, at the largest share that is still a test."""
+
+    weight: int
+    """That share, in percent."""
+    outcomes: int
+    """Of the candidate."""
+    error: float
+    """The champion's, by which this is told."""
+    hours: float | None = None
+    """None where it is not known how fast outcomes come."""
+    fits: bool | None = None
+    """Whether the declared timeout is enough."""
+
+    def words(self) -> str:
+        """All of it in a sentence."""
+        said = f"a candidate as good as the champion needs about {self.outcomes:,} outcomes at {self.weight} %"
+        if self.hours is not None:
+            took = f"{self.hours:.1f} h" if self.hours < 48 else f"{self.hours / 24:.0f} days"
+            said += f", {took} at the present rate"
+        return f"{said} (error {self.error:.2g})" + ("" if self.fits is not False else ": more than its timeout allows")
+
+
+def power_of(resource: ContinualModel, history: HistorySeen) -> Power | None:
+    """The power of the declared rollout for what is known of the champion; None where nothing is tested."""
+    rollout = resource.spec.rollout
+    weights = [step.weight for step in rollout.steps if step.weight < 100]
+    if not weights:
+        return None
+    analysis, share = rollout.analysis, weights[-1] / 100
+    # A champion that was never wrong may be so in the next of its outcomes.
+    least = 1 / (history.outcomes + 2)
+    error = ASSUMED_ERROR if history.error is None else min(max(history.error, least), 0.5)
+    variance = error * (1 - error) * (1 + share / (1 - share))
+    outcomes = math.ceil(2 * variance * math.log(1 / analysis.risk) / analysis.margin**2)
+    outcomes = max(outcomes, analysis.min_outcomes)
+    if not history.per_second:
+        return Power(weight=weights[-1], outcomes=outcomes, error=error)
+    seconds = outcomes / (share * history.per_second)
+    fits = seconds <= analysis.timeout.total_seconds()
+    return Power(weight=weights[-1], outcomes=outcomes, error=error, hours=seconds / 3600, fits=fits)

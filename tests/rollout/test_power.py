@@ -1,0 +1,64 @@
+"""What a rollout needs, told before it begins."""
+
+import random
+import statistics
+
+import pytest
+
+from tidemill.rollout.history import HistorySeen
+from tidemill.rollout.power import power_of
+from tidemill.spec.model import ContinualModel
+from tidemill.testing.loop import example_resource
+from tidemill.testing.rollout import example_plan, run_rollout
+
+
+def declared(*weights: int, margin: float = 0.02, timeout: str = "3d") -> ContinualModel:
+    steps = [{"weight": weight} for weight in (*weights, 100)]
+    analysis = {"margin": margin, "minOutcomes": 20, "timeout": timeout}
+    return example_resource(rollout={"steps": steps, "analysis": analysis})
+
+
+def test_the_need_grows_with_the_error_the_share_and_the_square_of_the_margin() -> None:
+    usual = power_of(declared(50), HistorySeen(error=0.1, outcomes=1000))
+    fine = power_of(declared(50, margin=0.01), HistorySeen(error=0.1, outcomes=1000))
+    rare = power_of(declared(50), HistorySeen(error=0.01, outcomes=1000))
+    small = power_of(declared(5), HistorySeen(error=0.1, outcomes=1000))
+    assert usual is not None
+    assert fine is not None
+    assert rare is not None
+    assert small is not None
+    assert usual.outcomes == 2697
+    assert fine.outcomes == pytest.approx(4 * usual.outcomes, rel=1e-3)
+    assert rare.outcomes < usual.outcomes / 8
+    assert small.outcomes == pytest.approx(usual.outcomes / 1.9, rel=1e-3)
+
+
+def test_the_hours_are_told_by_the_rate_and_a_timeout_that_is_too_short_is_said_so() -> None:
+    history = HistorySeen(error=0.1, outcomes=1000, per_second=1.0)
+    found = power_of(declared(50), history)
+    assert found is not None
+    assert found.words() == (
+        "a candidate as good as the champion needs about 2,697 outcomes at 50 %, 1.5 h at the present rate (error 0.1)"
+    )
+    short = power_of(declared(50, timeout="1h"), history)
+    assert short is not None
+    assert short.fits is False
+    assert short.words().endswith(": more than its timeout allows")
+
+
+def test_where_nothing_is_tested_there_is_no_power() -> None:
+    assert power_of(declared(), HistorySeen()) is None
+
+
+def test_what_is_told_is_what_rollouts_take() -> None:
+    """The median of 40 simulated rollouts of an equal candidate at one share."""
+    told = power_of(declared(50, margin=0.05), HistorySeen(error=0.1, outcomes=1000))
+    assert told is not None
+    plan = example_plan(weights=(50, 100), margin=0.05)
+    took = [
+        run_rollout(plan, random.Random(seed), candidate=lambda _: 0.1, champion=lambda _: 0.1, requests=20_000)
+        for seed in range(40)
+    ]
+    promoted = [requests / 2 for verdict, requests in took if verdict.kind == "promote"]
+    assert len(promoted) >= 36
+    assert 0.6 < statistics.median(promoted) / told.outcomes < 1.4
