@@ -63,6 +63,21 @@ def test_no_answer_depends_on_a_label_that_is_not_known_yet() -> None:
         assert found[0][: last - 600 + 1] == found[1][: last - 600 + 1]
 
 
+def test_a_run_learns_and_is_judged_the_same_whatever_the_labels_are_that_are_not_known_when_it_starts() -> None:
+    at = 499 + 336
+    found = []
+    for of in (made(DAILY), made([1 - value if row > at - DELAY else value for row, value in enumerate(DAILY)])):
+        loop = Loop(of)
+        loop.begin(500)
+        for row in range(500, at + 1):
+            loop.tell(row - DELAY)
+        champion = loop._champion()
+        assert champion is not None
+        found.append((champion.weights, loop.decisions))  # with what the gate counted on the fresh rows
+    assert found[0] == found[1]
+    assert len(found[0][1]) > 8
+
+
 def test_the_loop_starts_a_run_for_each_week_of_labels_and_its_version_answers_from_the_next_row_on() -> None:
     market = made(DAILY)
     loop = Loop(market)
