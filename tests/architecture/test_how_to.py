@@ -21,7 +21,7 @@ PAGES = sorted(FOLDER.glob("*.md"))
 OTHER_VARIABLES = {"RESOURCE", "FEAST_PROJECT"}
 """Variables that only feature_store.yaml and the roles read."""
 
-GROUPS = {"alerts", "labels", "quarantine", "rebuild"}
+GROUPS = {"alerts", "dataset", "labels", "quarantine", "rebuild"}
 """Commands that have commands of their own."""
 
 BASE: dict[str, Any] = {

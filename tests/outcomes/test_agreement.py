@@ -122,7 +122,9 @@ def test_the_worker_keeps_no_row_of_the_figures_and_reads_on_behind_them(lake: L
 
 
 @pytest.mark.kafka
-def test_readers_of_outcomes_skip_the_figures(lake: LabelLake, kafka: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_reads_the_figures_between_the_outcomes(
+    lake: LabelLake, kafka: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     topics = Topics(lake.resource.id, lake.resource.events_topic, lake.resource.labels_topic)
     names = (topics.outcomes, topics.requests, topics.signals, topics.decisions)
     ensure_topics(kafka, dict.fromkeys(names, 1))
@@ -135,9 +137,11 @@ def test_readers_of_outcomes_skip_the_figures(lake: LabelLake, kafka: str, capsy
         writer.flush()
     log = KafkaLog(kafka, topics)
     try:
-        eventually(lambda: len(log.outcomes({}).records) == 1, 15)
+        records = eventually(lambda: found if len(found := log.outcomes({}).records) == 2 else None, 15)
     finally:
         log.close()
+    assert records is not None
+    assert [type(one.record) for one in records] == [LabelAgreement, Outcome]
     assert "skipped what is no record" not in capsys.readouterr().out
     with RecordReader(kafka, topics.outcomes, LabelAgreement) as reader:
         found = [one.record for one in reader.poll(timeout_s=5)]

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tidemill.retrain import entry, warm
@@ -64,6 +65,15 @@ def test_a_step_that_fails_there_fails_here_and_its_output_is_ours(
     with pytest.raises(RuntimeError, match=r"claim failed: .*unexpected keyword argument 'nothing'"):
         entry.run("claim", nothing=1)
     assert "TypeError" in capfd.readouterr().err
+
+
+@pytest.mark.timeout(90)
+def test_a_step_whose_process_died_is_run_here_and_does_not_wait_for_ever(
+    process: "subprocess.Popen[bytes]",
+) -> None:
+    (torch,) = eventually(psutil.Process(process.pid).children, deadline_s=60)
+    torch.kill()
+    assert warm.hand_over("train", {}) is None
 
 
 def test_they_end_with_the_process_that_started_them(process: "subprocess.Popen[bytes]", folder: Path) -> None:

@@ -10,6 +10,8 @@ import msgspec
 
 from tidemill.evaluation import comparisons
 from tidemill.evaluation.calibration import calibration
+from tidemill.evaluation.latency import latency
+from tidemill.evaluation.robustness import robustness
 from tidemill.evaluation.scoring import Evaluation
 from tidemill.evaluation.slices import slices
 from tidemill.evaluation.verdict import GateVerdict, Value, decode_verdicts, encode_verdicts, may_pass
@@ -42,11 +44,13 @@ def _verdicts(gates: Gates, evaluation: Evaluation) -> Iterator[GateVerdict]:
     if gates.calibration is not None:
         yield calibration(gates.calibration, evaluation)
     if gates.latency is not None:
-        yield _not_measured("latency")
+        timing = evaluation.timing
+        yield _not_measured("latency") if timing is None else latency(gates.latency, timing, evaluation.champion_timing)
     if gates.size is not None:
         yield _size(gates.size, evaluation)
     if gates.robustness is not None:
-        yield _not_measured("robustness")
+        stresses = evaluation.stresses
+        yield (_not_measured("robustness") if stresses is None else robustness(gates.robustness, evaluation, stresses))
 
 
 def _size(gate: SizeGate, evaluation: Evaluation) -> GateVerdict:

@@ -71,7 +71,7 @@ class Stress(msgspec.Struct, frozen=True, kw_only=True):
     """The fresh rows once more, changed as they may be in service."""
 
     name: str
-    """What was done to them, in words: `without the features of the store`, `brightness -0.21`."""
+    """What was done to them, in words: `without the features of the store`, `without exposure_ms`."""
     candidate: tuple[float, ...]
     """Losses of the changed rows."""
     champion: tuple[float, ...] | None = None
@@ -82,7 +82,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
     version: str
     seconds: tuple[float, ...] = ()
-    """Of each request, in the order sent."""
+    """Of each request, in the order sent, but for the first few while the process was new."""
     ready_after_s: float | None = None
     """From the start of the process until it answered; None where it never did."""
     problem: str = ""
@@ -112,8 +112,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     timing: Timing | None = None
     """Of the candidate; None unless `gates.latency` is declared."""
     champion_timing: Timing | None = None
-    stresses: tuple[Stress, ...] = ()
-    """What `gates.robustness` looks at; empty unless it is declared."""
+    stresses: tuple[Stress, ...] | None = None
+    """What `gates.robustness` looks at; None unless it is declared, empty where nothing may be missing."""
 
     @property
     def fresh(self) -> Compared:

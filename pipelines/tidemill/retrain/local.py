@@ -88,7 +88,6 @@ def _fail(name: str, model: str, folder: Path, error: str) -> None:
     """Tell that the run failed: for its runner in the state file, and control."""
     told = _told(name, folder)
     write_run(folder, msgspec.structs.replace(told, state="failed", error=told.error or error))
-    # A step that failed for good has said so itself; the same word twice is one request.
     _give_back(model, folder, told.step or "start", told.error or error)
 
 
@@ -103,7 +102,9 @@ def _give_back(model: str, folder: Path, step: str, error: str) -> None:
 
     try:
         grant = msgspec.json.decode((folder / GRANT_FILE).read_bytes(), type=Grant)
-        tell_failed(here(model), grant, step, error)
+        place = here(model)
+        if not place.end_file(grant.run).exists():  # else the step has said so itself
+            tell_failed(place, grant, step, error)
     except FileNotFoundError:
         return  # nothing was granted
     except TidemillError as failure:

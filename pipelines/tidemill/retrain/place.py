@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidemill.artifacts import artifact_root, artifact_uri, local_folder
 from tidemill.core.clock import Clock
 from tidemill.core.errors import InvalidInput
+from tidemill.core.settings import environment
 from tidemill.events.records import Decision, Request
 from tidemill.registry import Registry
 from tidemill.spec.model import ContinualModel
@@ -41,10 +42,16 @@ class Place:
     """The registry, made when it is first asked for: its import takes seconds."""
     feast_repo: Path | None = None
     """Folder of the user's own Feast repository, where the resource names a service of it."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """The settings as the environment of a server that is started to be timed."""
 
     def version_uri(self, version: str) -> str:
         """Where a version of the model has its place."""
         return artifact_uri(self.root, self.resource, version)
+
+    def end_file(self, run: str) -> Path:
+        """Where it is kept why a run is over, once a step has failed for good."""
+        return self.version_folder(run).with_name(f".{run}.failed")
 
     def version_folder(self, version: str) -> Path:
         """The folder of a version; raises `Unsupported` for a store that is not on this machine."""
@@ -71,4 +78,5 @@ def here(model: str, environ: Mapping[str, str] = os.environ) -> Place:
         ask=lambda request, deadline_s: wiring.ask(resource, request, deadline_s=deadline_s),
         registry=lambda: wiring.registry,
         feast_repo=wiring.settings.feast_repo,
+        settings=environment(wiring.settings),
     )

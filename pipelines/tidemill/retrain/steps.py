@@ -221,18 +221,14 @@ class _RunOver(Conflict):
 def _check_alive(place: Place, granted: str) -> None:
     """Raise the failure of an earlier try: KFP repeats a step whatever its failure was."""
     with suppress(FileNotFoundError):
-        raise _RunOver(f"the run is over: {_end_of(place, granted).read_text()}", hint="start another run")
-
-
-def _end_of(place: Place, granted: str) -> Path:
-    """Where it is kept why a run is over."""
-    run = _read(granted, Grant).run
-    return place.version_folder(run).with_name(f".{run}.failed")
+        raise _RunOver(
+            f"the run is over: {place.end_file(_read(granted, Grant).run).read_text()}", hint="start another run"
+        )
 
 
 def _tell(place: Place, granted: str, name: str, message: str) -> None:
     try:
-        end = _end_of(place, granted)
+        end = place.end_file(_read(granted, Grant).run)
         end.parent.mkdir(parents=True, exist_ok=True)
         end.write_text(f"{name} failed: {message}")
         control.tell_failed(place, _read(granted, Grant), name, message)

@@ -11,7 +11,7 @@ import polars as pl
 from tidemill.artifacts import Manifest, PredictionShape, local_folder, read, verify, write
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import NotFound, UserCodeError
-from tidemill.evaluation.scoring import Compared, Evaluation, losses_of
+from tidemill.evaluation.scoring import Compared, Evaluation, Stress, Timing, losses_of
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
 from tidemill.spec.model import ContinualModel, DriftTrigger
@@ -100,6 +100,7 @@ def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
     print(f"error on {fresh.height} fresh rows: {found.candidate.mean:.4f}{against}", flush=True)
     classes, sizes = classes_of(resource), [model.manifest.files["model.onnx"].size for model in models]
     frozen, problem = _frozen(place, grant, resource, models)
+    timings = _timings(place, grant, fresh, models)
     return Evaluation(
         candidate=found.candidate,
         champion=found.champion,
@@ -111,6 +112,9 @@ def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
         frozen_problem=problem,
         size=sizes[0],
         champion_size=sizes[1] if len(sizes) > 1 else None,
+        timing=timings[0] if timings else None,
+        champion_timing=timings[1] if len(timings) > 1 else None,
+        stresses=_stresses(resource, snapshot, fresh, models),
     )
 
 
@@ -208,6 +212,37 @@ def _frozen(
     except NotFound as error:
         return None, f"{error.message}: {error.hint}"
     return _compared(resource, gate.dataset, dataset, dataset.frame(), models), ""
+
+
+def _stresses(
+    resource: ContinualModel, snapshot: Snapshot, fresh: pl.DataFrame, models: "Sequence[OnnxModel]"
+) -> tuple[Stress, ...] | None:
+    """The losses of candidate and champion on fresh rows that lack something; None unless the gate is declared."""
+    from tidemill.evaluation.answering import score
+    from tidemill.evaluation.robustness import stressed
+
+    service = snapshot.record.service
+    if resource.spec.gates.robustness is None:
+        return None
+    rows, labels = rows_and_labels(fresh, resource, service)
+    found = []
+    for name, changed in stressed(rows, resource, service):
+        candidate, *champion = [score(model, changed, labels, resource).losses for model in models]
+        found.append(Stress(name=name, candidate=candidate, champion=champion[0] if champion else None))
+    return tuple(found)
+
+
+def _timings(place: Place, grant: Grant, fresh: pl.DataFrame, models: "Sequence[OnnxModel]") -> list[Timing]:
+    """How fast candidate and champion answer in the real server; none unless the gate is declared."""
+    if place.resource.spec.gates.latency is None:
+        return []
+    from tidemill.retrain.timing import requests_of, time_server
+
+    folders = [place.version_folder(grant.run)]
+    if grant.champion_artifact:
+        folders.append(local_folder(grant.champion_artifact))
+    requests = requests_of(fresh, place.resource)
+    return [time_server(place, model.version, folder, requests) for model, folder in zip(models, folders, strict=True)]
 
 
 def _written(folder: Path, snapshot: Snapshot) -> Manifest | None:

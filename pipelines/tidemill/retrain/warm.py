@@ -127,9 +127,14 @@ def _main(folder: Path) -> None:
             importlib.import_module(module)
             if select.select([sys.stdin], [], [], 0)[0]:
                 os._exit(0)
-        # The child goes on to the next imports.
+        # The child goes on to the next imports. Nobody keeps another's socket: where its process dies, whoever waits
+        # there must hear of it.
         if os.fork():
+            for other in listeners.values():
+                if other is not listener:
+                    other.close()
             _serve(listener)
+        listener.close()
     os._exit(0)
 
 
@@ -156,6 +161,7 @@ def _serve(listener: socket.socket) -> NoReturn:
             os._exit(0)
         connection, _ = listener.accept()
         if os.fork() == 0:
+            listener.close()
             _run(connection)
         connection.close()
 

@@ -89,7 +89,7 @@ class SizeGate(Part):
 
 
 class RobustnessGate(Part):
-    """The candidate survives what has happened before: missing values, and the drifts that were signalled."""
+    """The candidate bears what may be missing: each optional field of the events, and the features of the store."""
 
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """How much more than the champion's its error may rise under each of them."""
@@ -111,4 +111,4 @@ class Gates(Part):
     size: SizeGate | None = None
     """Of the model's file."""
     robustness: RobustnessGate | None = None
-    """Under missing values and known drifts."""
+    """Under missing values."""
