@@ -13,9 +13,11 @@ from tidemill.artifacts.manifest import Manifest, encode_manifest
 from tidemill.control.state import LoopStatus, Version, encode_status
 from tidemill.control.store import LocalResourceStore
 from tidemill.core.clock import to_ms
+from tidemill.events.records import Decision, Request
 from tidemill.testing.training import START, TAKEN_AT, snapshot_of, snapshot_rows, tiny_resource
 from tidemill.training.frozen import open_frozen
 from tidemill.training.snapshot import Snapshot, snapshots_folder
+from tidemill.wiring import Local
 
 MODEL = "phone-inspection"
 
@@ -176,3 +178,21 @@ def test_rows_are_frozen_under_a_name_and_what_to_do_with_it_is_said(
     assert status == 2
     assert "no row is chosen by part replay" in err
     assert "hint: the snapshot has 60 fresh, 140 new rows" in err
+
+
+def test_a_dataset_to_learn_from_again_is_asked_for_by_its_whole_digest(
+    capsys: pytest.CaptureFixture[str], older: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Request] = []
+
+    def answer(_: Local, resource: object, request: Request, deadline_s: float) -> Decision:
+        asked.append(request)
+        about = {"model": request.model, "subject": "r1", "reason": "a drill", "answers": request.request_id}
+        return Decision(decision_id="d1", kind="start-run", time=0, **about)
+
+    monkeypatch.setattr(Local, "ask", answer)
+    assert call(capsys, "retrain", MODEL, "--reason", "a drill", "--snapshot", older.digest[:12])[0] == 0
+    assert asked[0].arguments["snapshot"] == older.digest
+    status, _, err = call(capsys, "retrain", MODEL, "--reason", "a drill", "--snapshot", "gone")
+    assert (status, len(asked)) == (3, 1)
+    assert "there is no dataset 'gone'" in err

@@ -476,8 +476,9 @@ def test_the_time_that_people_take_is_not_taken_from_the_rollout() -> None:
 
 def test_a_candidate_that_waits_can_be_aborted_and_nothing_else_is_approved() -> None:
     story = waiting_for_approval()
-    with pytest.raises(Conflict, match="nothing to promote"):
+    with pytest.raises(Conflict, match="nothing to promote") as refused:
         story.ask("promote")
+    assert refused.value.hint == "`tidemill rollout approve` comes first"
     story.ask("abort")
     assert story.tick().result == "rolled back"
     with pytest.raises(Conflict, match="nothing to approve"):

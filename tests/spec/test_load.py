@@ -200,8 +200,8 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
          "m.yaml:16: spec: labels.fields: a field of type class is there twice"),
         ("horizon: 14d", "horizon: 1m", "m.yaml:19: spec.labels.maturity: horizon must not be shorter than after"),
         ("every: 10s", "every: 1ms", "m.yaml:25: spec.triggers.drift: every must be at least 100ms"),
-        ("every: 10s}", 'every: 10s}\n    schedule: {cron: "0 0 3 * * *"}', "m.yaml:26: spec.triggers.schedule.cron: five cron "
-         "fields (minute, hour, day of month, month, weekday) such as '0 3 * * *', not 6"),
+        ("every: 10s}", 'every: 10s}\n    schedule: {cron: "0 0 3 * * *"}', "m.yaml:26: spec.triggers.schedule.cron: "
+         "five cron fields (minute, hour, day of month, month, weekday) such as '0 3 * * *', not 6"),
         ("1 per 30d", "1 per 0s", "m.yaml:25: spec.triggers.drift.falseAlarms: expected a rate over some time, "
          "such as '1 per 30d', not '1 per 0s'"),
         ("weight: 25}", "weight: 3}", "m.yaml:27: spec.rollout: steps must rise and end at 100, not [5, 3, 100]"),

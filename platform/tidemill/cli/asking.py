@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from tidemill.cli.dataset import digest_of
 from tidemill.cli.output import Output, OutputOption, emit
 from tidemill.cli.telling import answer, rollout_story
 from tidemill.core.clock import to_ms
@@ -33,18 +34,22 @@ def register(app: typer.Typer) -> None:
 def retrain(
     name: Name,
     reason: Annotated[str, typer.Option(help="Why; it stands with the run and the version.")],
-    force: Annotated[bool, typer.Option("--force", help="Even while the model is paused.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Even while the model is paused, labellers disagree or the budget is used up."),
+    ] = False,
     skip_gates: Annotated[
         bool, typer.Option("--skip-gates", help="Let the version pass whatever its gates say; shown as such.")
     ] = False,
     snapshot: Annotated[
-        str, typer.Option(help="Digest of a snapshot, or name of a frozen dataset, to learn from again.")
+        str, typer.Option(help="A dataset to learn from again, as `tidemill dataset list` names it.")
     ] = "",
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Start a run now; the cooldown does not apply. Exit status 4 if control refuses, with its reason."""
-    asked: dict[str, str | int | float | bool | None] = {"reason": reason, "snapshot": snapshot}
-    asked |= {"force": force, "skip_gates": skip_gates}
+    asked: dict[str, str | int | float | bool | None] = {"reason": reason, "force": force, "skip_gates": skip_gates}
+    if snapshot:
+        asked["snapshot"] = digest_of(name, snapshot)
     _ask(name, "retrain", asked, output)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tidemill.training.snapshot import Snapshot, SnapshotRecord
     from tidemill.wiring import Local
 
-__all__ = ["register"]
+__all__ = ["digest_of", "register"]
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="The model.")]
 _WHICH = "Name of a frozen dataset or digest; its beginning is enough."
@@ -153,6 +153,14 @@ def freeze(
     else:
         lines.append(f"to judge versions on it: spec.gates.frozen: {{dataset: {said.name}}}")
     emit({"frozen": said, "trained_on": trained}, output, *map(escape, lines))
+
+
+def digest_of(name: str, dataset: str) -> str:
+    """The digest of a model's dataset, by its frozen name or the beginning of its digest."""
+    from tidemill.training.catalogue import find_dataset
+
+    machine, stored = _found(name)
+    return find_dataset(_folder(machine, stored.resource), dataset).digest
 
 
 def _found(name: str) -> "tuple[Local, StoredModel]":

@@ -248,9 +248,9 @@ def _traffic(champion: Version | None, rollout: RolloutState | None) -> TrafficW
 
 
 def _drift(traces: Traces, champion: Version | None) -> Drift:
-    """What the watch said of the champion. An alarm that nobody answered comes again; what is said only once is pending.
+    """What the watch said of the champion. An alarm that nobody answered comes again.
 
-    Whether a run has answered that already is not known: one run too many is better than none.
+    What is said only once is pending: whether a run has answered it is not known, and one too many is better than none.
     """
     if champion is None:
         return Drift()

@@ -150,9 +150,8 @@ def asked(
     if kind == "resume" and state.paused:
         return _told(_with(state, paused=False), "resume", f"resumed at {state.weight} % by {because}", {})
     stands = f"{state.phase}{', paused' if state.paused else ''}"
-    hint = (
-        "it must be ready first" if kind == "promote" and state.phase == "starting" else "see `tidemill rollout status`"
-    )
+    first = {"starting": "it must be ready first", "awaiting-approval": "`tidemill rollout approve` comes first"}
+    hint = (first.get(state.phase) if kind == "promote" else None) or "see `tidemill rollout status`"
     raise Conflict(f"the rollout of {state.plan.candidate.name} is {stands}: nothing to {kind}", hint=hint)
 
 
