@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -187,7 +188,12 @@ def test_a_dataset_to_learn_from_again_is_asked_for_by_its_whole_digest(
 
     def answer(_: Local, resource: object, request: Request, deadline_s: float) -> Decision:
         asked.append(request)
-        about = {"model": request.model, "subject": "r1", "reason": "a drill", "answers": request.request_id}
+        about: dict[str, Any] = {
+            "model": request.model,
+            "subject": "r1",
+            "reason": "a drill",
+            "answers": request.request_id,
+        }
         return Decision(decision_id="d1", kind="start-run", time=0, **about)
 
     monkeypatch.setattr(Local, "ask", answer)

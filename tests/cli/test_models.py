@@ -339,7 +339,7 @@ def test_retrain_asks_control_and_prints_the_answer(run: Run, control: list[Requ
     assert (said.status, said.out) == (0, "start-run r1: asked for by ada: a drill\n")
     (request,) = control
     assert (request.kind, request.model) == ("retrain", MODEL)
-    assert request.arguments == {"reason": "a drill", "force": False, "skip_gates": True, "snapshot": ""}
+    assert request.arguments == {"reason": "a drill", "force": False, "skip_gates": True}
     assert request.by
     assert run("retrain", "phone-inspection", "--reason", "x", "-o", "json").data["kind"] == "start-run"
 

@@ -223,7 +223,7 @@ def test_a_run_that_lost_its_right_may_not_claim_another(serving: LoopBench) -> 
     serving.runner.show(RunSeen(run=run, state="running"))
     serving.claim(run)
     serving.clock.advance(13 * 3600)
-    serving.runner.stop = lambda _: None  # type: ignore[method-assign]
+    serving.runner.stop = lambda run: None  # type: ignore[method-assign]
     serving.tick()
     assert serving.status.stopping == (run,)
     refused = serving.ask("claim", request_id="again", run=run)

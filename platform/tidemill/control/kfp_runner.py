@@ -146,6 +146,8 @@ class KfpRunner:
             if error.status == _NOT_FOUND:
                 raise NotFound(said) from error
             raise Unavailable(said) from error
+        except ValueError as error:  # its client, of two pipelines of one name
+            raise Unavailable(f"{doing} of {self._model} in KFP at {self._host}: {error}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unavailable(f"{doing} of {self._model}: KFP at {self._host} does not answer: {error}") from error
 

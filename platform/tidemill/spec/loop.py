@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tidemill.spec.part import Identifier, ImportPath, Part
+from tidemill.spec.part import Identifier, ImageName, ImportPath, Part
 from tidemill.spec.quantities import Duration
 
 __all__ = [
@@ -18,11 +18,6 @@ __all__ = [
     "RolloutWatch",
     "Serving",
     "Step",
-]
-
-
-ImageName = Annotated[
-    str, Field(pattern=r"^[a-z0-9][a-z0-9._/:@-]{0,254}$", examples=["registry.example/inspection:1"])
 ]
 
 

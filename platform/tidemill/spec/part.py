@@ -10,6 +10,7 @@ __all__ = [
     "PATTERNS",
     "URI_PREFIX",
     "Identifier",
+    "ImageName",
     "ImportPath",
     "Name",
     "Part",
@@ -26,6 +27,7 @@ _WINDOWED = r"^(label\.)?[A-Za-z_][A-Za-z0-9_]{0,62}$"
 _TOPIC = r"^[A-Za-z0-9._-]{1,200}$"
 URI_PREFIX = r"^(file|s3|gs|gcs|abfs|abfss|hdfs)://.*/$"
 _VARIABLE = r"^[A-Z_][A-Z0-9_]{0,62}$"
+_IMAGE = r"^[a-z0-9][a-z0-9._/:@-]{0,254}$"
 _IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 PATTERNS = {
@@ -35,6 +37,7 @@ PATTERNS = {
     _TOPIC: "a topic name: letters, digits, dots, dashes and _",
     URI_PREFIX: "the beginning of a URI that ends with a slash, such as s3://pictures/",
     _VARIABLE: "an environment variable: capital letters, digits and _, not starting with a digit",
+    _IMAGE: "an image such as registry.example/inspection:1, in lower case",
     _IMPORT_PATH: "module:Class, such as inspection.model:Codec",
 }
 """Each pattern that text must match, in words."""
@@ -44,6 +47,7 @@ Identifier = Annotated[str, Field(pattern=_IDENTIFIER)]
 Windowed = Annotated[str, Field(pattern=_WINDOWED)]
 TopicName = Annotated[str, Field(pattern=_TOPIC)]
 Variable = Annotated[str, Field(pattern=_VARIABLE)]
+ImageName = Annotated[str, Field(pattern=_IMAGE, examples=["registry.example/inspection:1"])]
 ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH, examples=["inspection.model:Codec"])]
 Share = Annotated[float, Field(ge=0, le=1)]
 
