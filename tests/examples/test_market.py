@@ -54,6 +54,7 @@ def test_the_window_over_labels_shows_the_label_of_a_day_ago_and_none_that_is_yo
     assert all(row["known_2h"] is None for row in market.rows[:DELAY])
 
 
+@pytest.mark.slow
 def test_no_answer_depends_on_a_label_that_is_not_known_yet() -> None:
     classes, last = DAILY[:1100], 1050
     changed = [1 - value if row > last - DELAY else value for row, value in enumerate(classes)]
@@ -118,6 +119,7 @@ def test_an_interval_of_alike_weeks_is_narrow_and_of_unlike_ones_wide() -> None:
     assert unlike.high > 0.7
 
 
+@pytest.mark.slow
 def test_the_table_names_every_contestant_and_says_whether_the_goals_hold() -> None:
     found = compare(made(DAILY), since=1000, seeds=2, say=lambda words: None)
     assert msgspec.json.decode(msgspec.json.encode(found), type=type(found)) == found
