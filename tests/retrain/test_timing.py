@@ -47,7 +47,8 @@ def _code(filled: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (tmp_path / "codecs_of_test.py").write_text(CODECS)
     for folder in (filled.code, tmp_path):
         monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(filled.code), os.environ["PYTHONPATH"]]))
+    known = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(filled.code), *known]))
 
 
 def with_codec(site: Site, codec: str) -> None:
