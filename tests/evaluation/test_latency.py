@@ -6,8 +6,8 @@ import pytest
 from tidemill.evaluation.gates import judge
 from tidemill.evaluation.latency import quantile_upper
 from tidemill.evaluation.scoring import Evaluation, Scores, Timing
-from tidemill.evaluation.verdict import GateVerdict
 from tidemill.spec.gates import Gates
+from tidemill.training.verdict import GateVerdict
 
 GATES = Gates.model_validate({"latency": {"p99": "50ms"}})
 

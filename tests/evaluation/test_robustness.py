@@ -6,9 +6,9 @@ import pytest
 from tidemill.evaluation.gates import judge
 from tidemill.evaluation.robustness import stressed
 from tidemill.evaluation.scoring import Evaluation, Scores, Stress
-from tidemill.evaluation.verdict import GateVerdict
 from tidemill.spec.gates import Gates
 from tidemill.testing.serving import served_resource
+from tidemill.training.verdict import GateVerdict
 
 ROWS = 500
 PLAIN = (0.0,) * ROWS

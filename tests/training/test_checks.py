@@ -12,9 +12,9 @@ from tidemill.core.errors import InvalidInput
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.training import snapshot_record, snapshot_rows, tiny_resource
 from tidemill.training.checks import enforce, judge_data
-from tidemill.training.data_verdict import DataVerdict
 from tidemill.training.resolved import WORDS
 from tidemill.training.snapshot import write_snapshot
+from tidemill.training.verdict import GateVerdict
 
 CODE = {"name": "code", "type": "string", "required": False}
 
@@ -33,13 +33,13 @@ def judged(
     frozen: pl.DataFrame | None = None,
     skip: bool = False,
     **record: Any,
-) -> dict[str, DataVerdict]:
+) -> dict[str, GateVerdict]:
     taken = write_snapshot(folder, rows, pl.DataFrame({"brightness": [0.5]}), snapshot_record(rows, **record), words)
     verdicts = judge_data(taken, resource or tiny_resource(), frozen=frozen, skip=skip)
     return {one.gate: one for one in verdicts}
 
 
-def refusals(found: dict[str, DataVerdict]) -> set[str]:
+def refusals(found: dict[str, GateVerdict]) -> set[str]:
     return {gate for gate, one in found.items() if one.passed is False}
 
 

@@ -10,9 +10,9 @@ one miss more than were seen. So the error less N's 95 % quantile is a lower bou
 import numpy as np
 
 from tidemill.evaluation.scoring import Evaluation, Scores
-from tidemill.evaluation.verdict import GateVerdict, Value, not_applicable
 from tidemill.metrics.classification import CALIBRATION_BINS
 from tidemill.spec.gates import CalibrationGate
+from tidemill.training.verdict import GateVerdict, Value, not_applicable
 
 __all__ = ["calibration", "calibration_error"]
 

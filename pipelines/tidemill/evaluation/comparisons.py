@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from tidemill.evaluation.bootstrap import Bounds, difference_bounds, figure_bounds, units_of
 from tidemill.evaluation.metrics import Sample
 from tidemill.evaluation.scoring import Compared, Evaluation
-from tidemill.evaluation.verdict import GateVerdict, Value, not_applicable
 from tidemill.spec.gates import FreshGate, FrozenGate, GateMetric
+from tidemill.training.verdict import GateVerdict, Value, not_applicable
 
 __all__ = ["answers", "fresh", "frozen"]
 

@@ -6,16 +6,14 @@ all is no choice.
 
 from collections.abc import Iterator
 
-import msgspec
-
 from tidemill.evaluation import comparisons
 from tidemill.evaluation.calibration import calibration
 from tidemill.evaluation.latency import latency
 from tidemill.evaluation.robustness import robustness
 from tidemill.evaluation.scoring import Evaluation
 from tidemill.evaluation.slices import slices
-from tidemill.evaluation.verdict import GateVerdict, Value, decode_verdicts, encode_verdicts, may_pass
 from tidemill.spec.gates import Gates, SizeGate
+from tidemill.training.verdict import GateVerdict, Value, decode_verdicts, encode_verdicts, may_pass, skipped
 
 __all__ = ["GateVerdict", "decode_verdicts", "encode_verdicts", "judge", "may_pass"]
 
@@ -31,7 +29,7 @@ def judge(gates: Gates, evaluation: Evaluation, *, skip: bool = False) -> tuple[
         skip: all gates but `answers` are not enforced.
     """
     first, *others = _verdicts(gates, evaluation)
-    return (first, *(_skipped(verdict) if skip else verdict for verdict in others))
+    return (first, *(skipped(verdict) if skip else verdict for verdict in others))
 
 
 def _verdicts(gates: Gates, evaluation: Evaluation) -> Iterator[GateVerdict]:
@@ -70,7 +68,3 @@ def _not_measured(gate: str) -> GateVerdict:
     """A gate that is declared and was not measured refuses: what nobody looked at has not passed."""
     reason = f"gates.{gate} is declared, and nothing was measured for it: remove it, or skip the gates"
     return GateVerdict(gate=gate, passed=False, reason=reason)
-
-
-def _skipped(verdict: GateVerdict) -> GateVerdict:
-    return msgspec.structs.replace(verdict, enforced=False, reason=f"{verdict.reason} (skipped by force)")

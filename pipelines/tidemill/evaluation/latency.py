@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from tidemill.evaluation.bootstrap import CONFIDENCE
 from tidemill.evaluation.scoring import Timing
-from tidemill.evaluation.verdict import GateVerdict, Value
 from tidemill.spec.gates import LatencyGate
 from tidemill.stats.student import beta_cdf
+from tidemill.training.verdict import GateVerdict, Value
 
 __all__ = ["latency", "quantile_upper"]
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from tidemill.evaluation.bootstrap import mean_bounds, units_of
 from tidemill.evaluation.scoring import Evaluation, Stress
-from tidemill.evaluation.verdict import GateVerdict, Value, not_applicable
 from tidemill.spec.gates import RobustnessGate
 from tidemill.spec.model import ContinualModel
 from tidemill.training.protocols import Row
+from tidemill.training.verdict import GateVerdict, Value, not_applicable
 
 __all__ = ["robustness", "stressed"]
 

@@ -12,10 +12,10 @@ import numpy as np
 from tidemill.evaluation.bootstrap import CONFIDENCE, difference_bounds, figure_bounds, units_of
 from tidemill.evaluation.metrics import Sample
 from tidemill.evaluation.scoring import Evaluation
-from tidemill.evaluation.verdict import GateVerdict, Value, not_applicable
 from tidemill.metrics.gaps import SMALLEST_GROUP, Gap, Group, gap_of
 from tidemill.spec.gates import SliceGate
 from tidemill.stats.confidence import Interval
+from tidemill.training.verdict import GateVerdict, Value, not_applicable
 
 __all__ = ["slices"]
 

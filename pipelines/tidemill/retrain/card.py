@@ -20,6 +20,7 @@ from tidemill.spec.model import ContinualModel
 from tidemill.training.code_digest import Code
 from tidemill.training.labels import label_class, parse_label
 from tidemill.training.snapshot import SnapshotRecord
+from tidemill.training.verdict import WORDS
 from tidemill.watch.reference import Reference
 
 __all__ = ["FILE", "Made", "card_of"]
@@ -30,7 +31,6 @@ _THIN = 30
 """Rows below which a group's error is said to be thin: half of its 95 % interval may be as wide as 0.18."""
 _GROUPS = 20
 _OPTIONAL = ("frozen", "slices", "calibration", "latency", "size", "robustness")
-_SAID = {None: "not applicable", True: "passed", False: "refused"}
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _classes(made: Made, frame: pl.DataFrame) -> pl.Series:
 
 
 def _verdict(verdict: GateVerdict) -> str:
-    return _SAID[verdict.passed] + ("" if verdict.enforced else ", not enforced")
+    return WORDS[verdict.passed] + ("" if verdict.enforced else ", not enforced")
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:

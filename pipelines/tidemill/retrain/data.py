@@ -15,7 +15,6 @@ from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
 from tidemill.training.checks import enforce, judge_data
 from tidemill.training.classes import fresh_rows, ready_from
-from tidemill.training.data_verdict import DataVerdict
 from tidemill.training.dataset import KEY, Labelled, content, labelled, query_of, reference_rows, split, without
 from tidemill.training.frozen import find_snapshot, frozen_folder, open_frozen
 from tidemill.training.labels import label_class, parse_label
@@ -26,6 +25,7 @@ from tidemill.training.snapshot import (
     snapshots_folder,
     write_snapshot,
 )
+from tidemill.training.verdict import GateVerdict
 
 __all__ = ["champion_snapshot", "open_from", "snapshot", "validate"]
 
@@ -110,7 +110,7 @@ def _taken(place: Place, grant: Grant) -> Snapshot:
     return written
 
 
-def validate(place: Place, taken: Snapshot, *, skip: bool = False) -> tuple[DataVerdict, ...]:
+def validate(place: Place, taken: Snapshot, *, skip: bool = False) -> tuple[GateVerdict, ...]:
     """The verdict of each data gate; with `skip` they are shown and, but for a few, not enforced.
 
     Raises `InvalidInput` with every reason why this is no dataset to learn from.
@@ -121,8 +121,7 @@ def validate(place: Place, taken: Snapshot, *, skip: bool = False) -> tuple[Data
     frozen = None if kept is None else kept.frame().select(KEY)
     verdicts = judge_data(taken, taken.record.resource(place.resource), frozen=frozen, skip=skip)
     for verdict in verdicts:
-        words = {None: "not applicable", True: "passed", False: "refused"}[verdict.passed]
-        print(f"gate {verdict.gate}: {words}: {verdict.reason}", flush=True)
+        print(verdict, flush=True)
     enforce(verdicts)
     return verdicts
 

@@ -18,6 +18,7 @@ from tidemill.spec.model import ContinualModel
 from tidemill.training.code_digest import Code, code_of
 from tidemill.training.snapshot import SnapshotRecord, open_snapshot, snapshots_folder
 from tidemill.training.user_code import load_trainer
+from tidemill.training.verdict import WORDS
 from tidemill.watch.reference import decode_reference
 
 __all__ = ["code_tags", "metrics_of", "parameters_of", "register", "tags_of"]
@@ -80,7 +81,6 @@ def code_tags(code: Code) -> dict[str, str]:
 
 def tags_of(grant: Grant, record: SnapshotRecord, snapshot: str, verdicts: tuple[GateVerdict, ...]) -> dict[str, str]:
     """Lineage: where the version came from, and how it passed."""
-    words = {None: "not applicable", True: "passed", False: "refused"}
     offsets = json.dumps({"events": record.events.offsets, "labels": record.labels.offsets}, sort_keys=True)
     tags = {
         "tidemill.run": grant.run,
@@ -95,7 +95,7 @@ def tags_of(grant: Grant, record: SnapshotRecord, snapshot: str, verdicts: tuple
     }
     for verdict in verdicts:
         forced = "" if verdict.enforced else " (skipped by force)"
-        tags[f"tidemill.gate.{verdict.gate}"] = words[verdict.passed] + forced
+        tags[f"tidemill.gate.{verdict.gate}"] = WORDS[verdict.passed] + forced
     return {name: text[:_LONGEST_TAG] for name, text in tags.items() if text}
 
 

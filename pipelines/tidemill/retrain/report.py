@@ -15,6 +15,7 @@ from tidemill.evaluation.scoring import Evaluation, Rows, Scores
 from tidemill.evaluation.tables import confusion, figures, group_figures, worst_rows
 from tidemill.retrain.grant import Grant
 from tidemill.training.snapshot import SnapshotRecord
+from tidemill.training.verdict import WORDS
 
 __all__ = ["Matrix", "matrix", "render"]
 
@@ -49,7 +50,7 @@ def render(
         versions=[_version(role, evaluation, evaluation.rows, scores) for role, scores in compared],
         groups={name: group_figures(evaluation, name) for name in evaluation.rows.groups},
         worst=worst_rows(evaluation.fresh, _MOST_ROWS) if evaluation.rows.ids else [],
-        words={None: "not applicable", True: "passed", False: "refused"},
+        words=WORDS,
     )
 
 

@@ -133,8 +133,7 @@ def gate(model: str, granted: str, taken: str, evaluation: str, verdicts: str, r
         record = data.open_from(place, grant, _digest(taken)).record
         Path(report).write_text(render(grant, record, compared, found, snapshot=_digest(taken)))
         for verdict in found:
-            words = {None: "not applicable", True: "passed", False: "refused"}[verdict.passed]
-            print(f"gate {verdict.gate}: {words}: {verdict.reason}", flush=True)
+            print(verdict, flush=True)
         passed = may_pass(found)
         if not passed:
             control.tell_refused(place, grant, found)

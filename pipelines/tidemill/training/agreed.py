@@ -15,7 +15,8 @@ from tidemill.labels.alpha import Alpha, interval_alpha, nominal_alpha
 from tidemill.labels.words import judged_field
 from tidemill.spec.model import ContinualModel
 from tidemill.stats.student import student_quantile
-from tidemill.training.data_verdict import DataVerdict, Figure, passed, refused, warned
+from tidemill.training.data_verdict import passed, refused, warned
+from tidemill.training.verdict import GateVerdict, Value
 
 __all__ = ["FEWEST_EVENTS", "agreement"]
 
@@ -25,7 +26,7 @@ _GROUPS = 20
 _RISK = 0.05
 
 
-def agreement(words: pl.DataFrame, resource: ContinualModel) -> DataVerdict:
+def agreement(words: pl.DataFrame, resource: ContinualModel) -> GateVerdict:
     """Judge what several labellers said of one event (`tidemill.training.resolved.WORDS`)."""
     field, least = judged_field(resource), resource.spec.labels.min_agreement
     said = words.select(
@@ -35,9 +36,9 @@ def agreement(words: pl.DataFrame, resource: ContinualModel) -> DataVerdict:
     ).with_columns(number=pl.col("text").cast(pl.Float64, strict=False))
     is_number = field.type in {"int", "float"}
     alpha = _alpha(said, is_number)
-    figures: dict[str, Figure] = {"events": alpha.compared, "alpha": alpha.value, "least": least}
+    figures: dict[str, Value] = {"events": alpha.compared, "alpha": alpha.value, "least": least}
     if alpha.value is None:
-        return DataVerdict(gate="data.agreement", passed=None, reason=f"not applicable: {alpha.why}", figures=figures)
+        return GateVerdict(gate="data.agreement", passed=None, reason=f"not applicable: {alpha.why}", figures=figures)
     upper = alpha.value + _error(said, is_number) * student_quantile(_RISK, _GROUPS - 1)
     reason = (
         f"labellers of {alpha.compared:,} events agree on {field.name} by alpha {alpha.value:.2f}, "

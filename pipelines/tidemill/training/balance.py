@@ -7,7 +7,8 @@ from statistics import NormalDist
 import polars as pl
 
 from tidemill.spec.model import ContinualModel
-from tidemill.training.data_verdict import DataVerdict, passed, refused, warned
+from tidemill.training.data_verdict import passed, refused, warned
+from tidemill.training.verdict import GateVerdict
 
 __all__ = ["MIN_CLASS_ROWS", "classes", "shares"]
 
@@ -21,10 +22,10 @@ _RISK = 0.001
 """Probability of telling of any difference where there is none."""
 
 
-def classes(rows: pl.DataFrame, truth: pl.Series, resource: ContinualModel) -> DataVerdict:
+def classes(rows: pl.DataFrame, truth: pl.Series, resource: ContinualModel) -> GateVerdict:
     """Judge whether each class of the resource is there to be learnt; not applicable to numbers."""
     if resource.spec.prediction.type == "regression":
-        return DataVerdict(gate="data.classes", passed=None, reason="not applicable: a number is predicted")
+        return GateVerdict(gate="data.classes", passed=None, reason="not applicable: a number is predicted")
     expected: Sequence[str] = resource.spec.prediction.classes
     if not any(field.type == "class" for field in resource.spec.labels.fields):
         expected = (expected[0], "found")
@@ -41,14 +42,14 @@ def classes(rows: pl.DataFrame, truth: pl.Series, resource: ContinualModel) -> D
     return passed("classes", ", ".join(f"{name} {count:,}" for name, count in figures.items()), **figures)
 
 
-def shares(rows: pl.DataFrame, truth: pl.Series) -> DataVerdict:
+def shares(rows: pl.DataFrame, truth: pl.Series) -> GateVerdict:
     """Tell where the fresh rows' labels are others than those of the new rows that are trained on; never a refusal.
 
     That the world has moved is why runs are started. Replayed rows are left out: they are drawn to be others.
     """
     new, fresh = (truth.filter(rows["part"] == part).drop_nulls() for part in ("new", "fresh"))
     if new.is_empty() or fresh.is_empty():
-        return DataVerdict(gate="data.shares", passed=None, reason="not applicable: no new rows, or no fresh ones")
+        return GateVerdict(gate="data.shares", passed=None, reason="not applicable: no new rows, or no fresh ones")
     moved = _moved_number(new, fresh) if truth.dtype.is_numeric() else _moved_classes(new, fresh)
     if moved:
         return warned("shares", [*moved, "what is trained on is not what the version will be judged by"])

@@ -16,7 +16,6 @@ force are all but those without which nothing can be trained (`NEEDED`).
 
 from collections.abc import Sequence
 
-import msgspec
 import polars as pl
 
 from tidemill.core.errors import InvalidInput
@@ -25,12 +24,13 @@ from tidemill.metrics.losses import true_number
 from tidemill.spec.model import ContinualModel
 from tidemill.training.agreed import agreement
 from tidemill.training.balance import classes, shares
-from tidemill.training.data_verdict import DataVerdict, passed, refused, shown
+from tidemill.training.data_verdict import passed, refused, shown
 from tidemill.training.labels import label_class, parse_label
 from tidemill.training.leaks import leakage
 from tidemill.training.repeats import duplicates
 from tidemill.training.schema import schema
 from tidemill.training.snapshot import Snapshot, SnapshotRecord
+from tidemill.training.verdict import GateVerdict, may_pass, skipped
 
 __all__ = ["MAX_INVALID_LABELS", "MIN_ROWS", "NEEDED", "PICTURES", "enforce", "judge_data", "truth_of"]
 
@@ -46,7 +46,7 @@ NEEDED = frozenset({"data.rows", "data.schema", "data.pictures"})
 
 def judge_data(
     taken: Snapshot, resource: ContinualModel, *, frozen: pl.DataFrame | None = None, skip: bool = False
-) -> tuple[DataVerdict, ...]:
+) -> tuple[GateVerdict, ...]:
     """The verdict of each data gate, in a fixed order.
 
     Args:
@@ -60,23 +60,18 @@ def judge_data(
     """
     rows, record = taken.frame(), taken.record
     verdicts = [_rows(rows, record, resource), schema(rows, resource, record.service)]
-    if may_train(verdicts) and rows.height:
+    if may_pass(verdicts) and rows.height:
         truth = truth_of(rows, resource)
         verdicts += [_labels(record, truth, resource), classes(rows, truth, resource), shares(rows, truth)]
         rows, truth = rows.filter(truth.is_not_null()), truth.drop_nulls()
         verdicts += [agreement(taken.words(), resource), leakage(rows, truth, resource, frozen)]
         verdicts += [duplicates(rows, truth, resource), *_pictures(rows, resource)]
-    return tuple(_skipped(one) if skip and one.gate not in NEEDED else one for one in verdicts)
+    return tuple(skipped(one) if skip and one.gate not in NEEDED else one for one in verdicts)
 
 
-def may_train(verdicts: Sequence[DataVerdict]) -> bool:
-    """Whether no enforced gate refuses."""
-    return not any(one.enforced and one.passed is False for one in verdicts)
-
-
-def enforce(verdicts: Sequence[DataVerdict]) -> None:
+def enforce(verdicts: Sequence[GateVerdict]) -> None:
     """Raise `InvalidInput` with each enforced refusal, by its gate, if there is any."""
-    if not may_train(verdicts):
+    if not may_pass(verdicts):
         found = [f"{one.gate}: {one.reason}" for one in verdicts if one.enforced and one.passed is False]
         raise InvalidInput("this snapshot is no dataset to learn from: " + "; ".join(found))
 
@@ -92,7 +87,7 @@ def truth_of(rows: pl.DataFrame, resource: ContinualModel) -> pl.Series:
     return pl.Series("truth", names, dtype=pl.String)
 
 
-def _rows(rows: pl.DataFrame, record: SnapshotRecord, resource: ContinualModel) -> DataVerdict:
+def _rows(rows: pl.DataFrame, record: SnapshotRecord, resource: ContinualModel) -> GateVerdict:
     count, fresh = (rows.filter((pl.col("part") == "fresh") == is_fresh).height for is_fresh in (False, True))
     figures = {"rows": count, "fresh": fresh, "disputed": record.disputed, "least": MIN_ROWS}
     if count >= MIN_ROWS:
@@ -107,7 +102,7 @@ def _rows(rows: pl.DataFrame, record: SnapshotRecord, resource: ContinualModel) 
     return refused("rows", [reason], **figures)
 
 
-def _labels(record: SnapshotRecord, truth: pl.Series, resource: ContinualModel) -> DataVerdict:
+def _labels(record: SnapshotRecord, truth: pl.Series, resource: ContinualModel) -> GateVerdict:
     """Those that were left out when the snapshot was taken, and those that do not fit the resource of now."""
     invalid = record.invalid_labels + truth.null_count()
     total = sum(record.rows.values()) + record.invalid_labels
@@ -123,7 +118,7 @@ def _labels(record: SnapshotRecord, truth: pl.Series, resource: ContinualModel) 
     return passed("labels", f"{invalid:,} of {total:,} labels state {wanted} and were left out", **figures)
 
 
-def _pictures(rows: pl.DataFrame, resource: ContinualModel) -> list[DataVerdict]:
+def _pictures(rows: pl.DataFrame, resource: ContinualModel) -> list[GateVerdict]:
     field = resource.image_field
     if field is None:
         return []
@@ -141,7 +136,3 @@ def _pictures(rows: pl.DataFrame, resource: ContinualModel) -> list[DataVerdict]
         return [passed("pictures", f"{sample.height} pictures were read", **figures)]
     reason = f"{len(bad)} of {sample.height} pictures cannot be read: {shown(bad)}"
     return [refused("pictures", [reason, "is the picture store the one that ingest wrote to?"], **figures)]
-
-
-def _skipped(verdict: DataVerdict) -> DataVerdict:
-    return msgspec.structs.replace(verdict, enforced=False, reason=f"{verdict.reason} (skipped by force)")

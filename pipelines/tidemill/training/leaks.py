@@ -19,7 +19,8 @@ import polars as pl
 
 from tidemill.spec.model import ContinualModel
 from tidemill.training.alone import alone
-from tidemill.training.data_verdict import DataVerdict, passed, refused, warned
+from tidemill.training.data_verdict import passed, refused, warned
+from tidemill.training.verdict import GateVerdict
 
 __all__ = ["LEAK_ROWS", "leakage", "states_label"]
 
@@ -35,7 +36,7 @@ _KEY = ["entity", "event_id"]
 
 def leakage(
     rows: pl.DataFrame, truth: pl.Series, resource: ContinualModel, frozen: pl.DataFrame | None = None
-) -> DataVerdict:
+) -> GateVerdict:
     """Judge whether inputs tell the answer, and whether what judges a version is trained on.
 
     Args:

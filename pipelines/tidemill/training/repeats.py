@@ -9,7 +9,8 @@ in truth, Fisher's exact test gives 30 of 60 against 6 of 60 a probability of ab
 import polars as pl
 
 from tidemill.spec.model import ContinualModel
-from tidemill.training.data_verdict import DataVerdict, Figure, passed, refused, warned
+from tidemill.training.data_verdict import passed, refused, warned
+from tidemill.training.verdict import GateVerdict, Value
 
 __all__ = ["duplicates"]
 
@@ -18,7 +19,7 @@ _COPIES = 0.2
 """Share of training rows that are copies of others, above which it is told."""
 
 
-def duplicates(rows: pl.DataFrame, truth: pl.Series, resource: ContinualModel) -> DataVerdict:
+def duplicates(rows: pl.DataFrame, truth: pl.Series, resource: ContinualModel) -> GateVerdict:
     """Judge whether fresh rows repeat training rows (see the module), and how many training rows are copies."""
     image = resource.image_field
     names = [image.name] if image else [field.name for field in resource.spec.events.fields]
@@ -31,7 +32,7 @@ def duplicates(rows: pl.DataFrame, truth: pl.Series, resource: ContinualModel) -
     twins, share = _twins(fresh, train)
     _, usual = _twins(train.tail(size), train.head(train.height - size))
     copies = 1 - train["content"].n_unique() / train.height if train.height else 0.0
-    figures: dict[str, Figure] = {"twins": twins, "fresh_share": share, "train_share": usual, "copies": copies}
+    figures: dict[str, Value] = {"twins": twins, "fresh_share": share, "train_share": usual, "copies": copies}
     what = "pictures" if image else "contents"
     said = (
         f"{share:.0%} of the different {what} of fresh rows ({twins:,}) are in training rows with the same label; "

@@ -12,7 +12,8 @@ import polars as pl
 
 from tidemill.spec.inputs import EventField
 from tidemill.spec.model import ContinualModel
-from tidemill.training.data_verdict import DataVerdict, passed, refused, warned
+from tidemill.training.data_verdict import passed, refused, warned
+from tidemill.training.verdict import GateVerdict
 
 __all__ = ["MAX_MISFITS", "schema"]
 
@@ -28,7 +29,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def schema(rows: pl.DataFrame, resource: ContinualModel, service: Sequence[str] = ()) -> DataVerdict:
+def schema(rows: pl.DataFrame, resource: ContinualModel, service: Sequence[str] = ()) -> GateVerdict:
     """Judge the columns, then the values.
 
     Args:

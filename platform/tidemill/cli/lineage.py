@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,25 +84,25 @@ class _Known:
         for look in kinds.values():
             if (found := look(identity)) is not None:
                 return found
-        near = difflib.get_close_matches(identity, [*self._versions(), *self._snapshots()], n=3, cutoff=0.5)
+        near = difflib.get_close_matches(identity, [*self._versions, *self._snapshots], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "`tidemill dataset list` shows snapshots and versions"
         raise NotFound(f"{self._resource.id} has no {', '.join(kinds)} {identity!r}", hint=hint)
 
     def _of_version(self, identity: str) -> "Trace | None":
         from tidemill.retrain.trace import of_version
 
-        versions = self._versions()
+        versions = self._versions
         if identity not in versions:
             return None
-        return of_version(versions, self._snapshots(), identity, self._answers(identity))
+        return of_version(versions, self._snapshots, identity, self._answers(identity))
 
     def _of_snapshot(self, identity: str) -> "Trace | None":
         from tidemill.retrain.trace import of_snapshot
 
-        meant = [digest for digest in self._snapshots() if len(identity) >= 6 and digest.startswith(identity)]
+        meant = [digest for digest in self._snapshots if len(identity) >= 6 and digest.startswith(identity)]
         if len(meant) > 1:
             raise InvalidInput(f"{identity} may be any of {', '.join(meant)}", hint="give more of it")
-        return of_snapshot(self._versions(), self._snapshots(), meant[0]) if meant else None
+        return of_snapshot(self._versions, self._snapshots, meant[0]) if meant else None
 
     def _of_prediction(self, identity: str) -> "Trace | None":
         import polars as pl
@@ -117,7 +118,7 @@ class _Known:
         mine = pl.col("prediction_id") == identity
         after = [_label(one) for one in self._rows("labels", mine).iter_rows(named=True)]
         after += [_outcome(one) for one in self._rows("outcomes", mine).sort("revision").iter_rows(named=True)]
-        return of_prediction(self._versions(), self._snapshots(), _prediction(row), event, after)
+        return of_prediction(self._versions, self._snapshots, _prediction(row), event, after)
 
     def _of_event(self, identity: str) -> "Trace | None":
         import polars as pl
@@ -137,7 +138,7 @@ class _Known:
         labels = [_label(row) for row in self._rows("labels", same).iter_rows(named=True)]
         predictions = self._rows("predictions", same).head(_PREDICTIONS)
         return of_event(
-            self._versions(),
+            self._versions,
             event,
             labels,
             self._held(entity, event_id),
@@ -196,6 +197,7 @@ class _Known:
         rows = table.scan().filter(where)
         return (rows if columns is None else rows.select(columns)).collect()
 
+    @cached_property
     def _versions(self) -> "dict[str, VersionKnown]":
         """By name: those that lie with the artifacts, with what the registry tells of each."""
         from tidemill.artifacts.manifest import MANIFEST, decode_manifest
@@ -219,6 +221,7 @@ class _Known:
             )
         return found
 
+    @cached_property
     def _snapshots(self) -> dict[str, dict[str, Any]]:
         from tidemill.training.catalogue import all_datasets
 

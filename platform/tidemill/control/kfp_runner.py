@@ -125,6 +125,8 @@ class KfpRunner:
     def _runs(self, *, archived: bool = False) -> Iterator[Any]:
         """Our pipeline's runs of the model."""
         pipeline = self._client.get_pipeline_id(PIPELINE)
+        if pipeline is None:
+            return  # nothing was ever started
 
         def page(token: str) -> tuple[Sequence[Any], str]:
             found = self._client.list_runs(page_token=token, page_size=_PAGE, namespace=self._namespace)

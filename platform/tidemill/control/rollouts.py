@@ -36,14 +36,7 @@ def propose(turn: Turn, request: Request) -> Turn:
         since=turn.now_ms,
         data_until=run.grant.granted_at,
     )
-    plan = machine.plan_for(
-        turn.resource,
-        candidate=machine.Version(version.version, version.artifact),
-        champion=machine.Version(champion.version, champion.artifact) if champion else None,
-        offsets={Source.parse(text).partition: at for text, at in turn.observed.outcomes_read.items()},
-        now=turn.now,
-        history=turn.observed.history,
-    )
+    plan = _plan(turn, version, champion)
     power = machine.power_of(turn.resource, turn.observed.history) if champion else None
     state, (first, *others) = machine.start(plan, power)
     first = _with_cause(first, run, gate_verdicts(request))
@@ -180,17 +173,22 @@ def _bring_back(turn: Turn, because: str, figures: dict[str, Any], *, answers: R
         reason = f"ended, because {previous.version} is brought back"
         turn = end_run(turn).change(stopping=(*turn.status.stopping, run.run))
         turn = turn.say("run-failed", run.run, reason, {"step": run.step})
-    plan = machine.plan_for(
+    plan = _plan(turn, previous, bad, reverts=because)
+    state, moves = machine.start(plan)
+    return _moved(turn.change(candidate=previous, outcomes=turn.observed.outcomes_read), state, moves)
+
+
+def _plan(turn: Turn, candidate: Version, champion: Version | None, *, reverts: str = "") -> machine.RolloutPlan:
+    """The plan of a rollout that starts in this turn."""
+    return machine.plan_for(
         turn.resource,
-        candidate=machine.Version(previous.version, previous.artifact),
-        champion=machine.Version(bad.version, bad.artifact),
+        candidate=machine.Version(candidate.version, candidate.artifact),
+        champion=machine.Version(champion.version, champion.artifact) if champion else None,
         offsets={Source.parse(text).partition: at for text, at in turn.observed.outcomes_read.items()},
         now=turn.now,
         history=turn.observed.history,
-        reverts=because,
+        reverts=reverts,
     )
-    state, moves = machine.start(plan)
-    return _moved(turn.change(candidate=previous, outcomes=turn.observed.outcomes_read), state, moves)
 
 
 def _with_cause(move: Move, run: Run, gates: Any) -> Move:
