@@ -58,7 +58,9 @@ VENDORS = {
         "training.protocols",
         "training.weights",
     },
-    "kubernetes": set[str](),
+    "kubernetes": {"cluster.kubernetes_api"},
+    "kopf": set[str](),
+    "nicegui": set[str](),
 }
 
 # What the process of a role must not load. A role's image carries its own vendors alone (the extras of pyproject).
