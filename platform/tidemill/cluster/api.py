@@ -1,4 +1,4 @@
-"""The seam to Kubernetes: read, state what is wanted, take back. Objects are plain JSON, as `kubectl -o json` shows them.
+"""The seam to Kubernetes: read, state what is wanted, take back. Objects are plain JSON, as kubectl shows them.
 
 What Tidemill wants of an object it states by server-side apply as the field manager `tidemill`: only the fields it
 names are its own. A field that someone else has taken since is reported as `Foreign`, not overwritten, until the
@@ -47,8 +47,10 @@ class Foreign(Conflict):
 
 
 class Cluster(Protocol):
-    """One API server. Every method raises `Unavailable` where it does not answer or asks for fewer calls,
-    `Unsupported` where it forbids the call or does not serve the kind, `InvalidInput` where it refuses the object.
+    """One API server.
+
+    Every method raises `Unavailable` where it does not answer or asks for fewer calls, `Unsupported` where it forbids
+    the call or does not serve the kind, and `InvalidInput` where it refuses the object.
     """
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None:
