@@ -1,6 +1,7 @@
 """Laws of the loop: whatever people, runs, servers and crashes do, these hold."""
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from tidemill.control.decide import decide, new_status
 from tidemill.control.protocols import RunSeen
-from tidemill.control.state import decode_status, encode_status
+from tidemill.control.retention import Kept, KeptVersion, Rule, in_use, may_go
+from tidemill.control.state import LoopStatus, decode_status, encode_status
 from tidemill.control.turn import Observed
 from tidemill.events.records import Decision
 from tidemill.spec.model import ContinualModel
@@ -250,6 +252,29 @@ def test_no_sequence_of_events_breaks_the_loop(serves: bool, names: list[str]) -
     ids = [one.decision_id for one in bench.log.published]
     kinds = {one.decision_id: (one.kind, one.subject, one.reason) for one in bench.log.published}
     assert all((one.kind, one.subject, one.reason) == kinds[one.decision_id] for one in bench.log.published), ids
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.sampled_from([*sorted(ACTIONS), *["propose", "claim", "become ready"] * 8]), min_size=10, max_size=60)
+)
+def test_a_version_that_was_cleared_away_is_never_wanted_again(names: list[str]) -> None:
+    bench = LoopBench(resource(rollout={"steps": [{"weight": 100}]}))
+    gone: set[str] = set()
+
+    def clear(status: LoopStatus) -> None:
+        there = bench.registry.versions(bench.resource.id)
+        kept = {one.version: KeptVersion(one.created_at) for one in there if one.version not in gone}
+        aliases = bench.registry.aliases(bench.resource.id)
+        gone.update(may_go(Kept(kept), status, aliases, Rule(timedelta(0), 0), bench.clock.now()).versions)
+
+    bench.clearing = clear
+    bench.bootstrap()
+    bench.labelled = 1000
+    for name in names:
+        ACTIONS[name](bench)
+        bench.tick(2)
+        assert not in_use(bench.status, bench.registry.aliases(bench.resource.id)) & gone
 
 
 @settings(max_examples=50, deadline=None)

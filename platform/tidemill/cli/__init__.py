@@ -40,6 +40,7 @@ COMMANDS = {
     "dataset": "dataset",
     "quarantine": "quarantine",
     "alerts": "alerts",
+    "prune": "prune",
     "rebuild": "keeping",
     "skew": "keeping",
     "ingest": "roles",

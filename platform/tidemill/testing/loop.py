@@ -95,6 +95,7 @@ class LoopBench:
         self.registry = MemoryRegistry(self.clock)
         self.labelled = 0
         self.new_classes: dict[str, int] = {}
+        self.clearing: Callable[[LoopStatus], None] = lambda status: None
         self.fuse = [0]
         self._asked = 0
         self.restart()
@@ -115,6 +116,7 @@ class LoopBench:
                 registry=crashing(self.registry, "set_alias"),
                 labelled=lambda since: self.labelled,
                 new_classes=lambda champion: self.new_classes,
+                clearing=lambda status: self.clearing(status),
             ),
             self.clock,
         )
