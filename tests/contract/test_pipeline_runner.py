@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import pytest
@@ -249,6 +249,32 @@ def test_a_run_of_the_kfp_ui_is_shown_under_an_id_of_its_own_and_those_of_other_
         api._run({**ours, "display_name": name, "runtime_config": {"parameters": form}})
     by_hand = api.named("Run of retrain (1f2e)")
     assert [seen.run for seen in runner.observe()] == [f"kfp-{by_hand['run_id'][:8]}", RUN]
+
+
+def test_runs_that_are_forgotten_and_those_of_other_pipelines_are_not_read(
+    api: KfpApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = KfpRunner(api.url, model=MODEL, compiled=COMPILED)
+    runner.start(RUN, PARAMETERS)
+    ours = api.named(RUN)
+    for number in range(150):
+        api._run({**ours, "display_name": f"r20260101-{number:06}", "storage_state": "AVAILABLE"})
+    for run in list(api.runs.values())[1:]:
+        run["storage_state"] = "ARCHIVED"
+    for _ in range(150):
+        api._run({**ours, "pipeline_version_reference": {"pipeline_id": "another"}})
+    answered, own = [], api._answer
+
+    def counted(method: str, path: str, *rest: Any) -> Any:
+        status, found = own(method, path, *rest)
+        answered.extend(found.get("runs", []))
+        return status, found
+
+    monkeypatch.setattr(api, "_answer", counted)
+    assert [seen.run for seen in runner.observe()] == [RUN]
+    assert len(answered) == 1
+    runner.start("r20260101-000007", PARAMETERS)
+    assert len(api.runs) == 301, "one that is forgotten is not started again"
 
 
 def test_a_run_that_was_terminated_or_killed_has_failed_and_says_so(api: KfpApi) -> None:

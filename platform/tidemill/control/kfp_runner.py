@@ -2,10 +2,12 @@
 
 A run is named by its id, and looked for under that name before it is started: KFP itself has no idempotency key. Runs
 that others start, in the KFP UI for instance, are shown too, as far as they are of our pipeline and our model; so their
-ends are seen, whatever ended them. One that is to be forgotten is archived.
+ends are seen, whatever ended them. One that is to be forgotten is archived. KFP itself leaves out other pipelines' runs
+and those that are archived, so that a turn reads few runs, however many there ever were.
 """
 
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +42,8 @@ _STATES: Mapping[str, State] = {
 }
 _OVER = frozenset({"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"})
 
+Predicate = dict[str, str]
+
 T = TypeVar("T")
 
 
@@ -62,7 +66,7 @@ class KfpRunner:
     def start(self, run: str, parameters: Mapping[str, str | bool]) -> None:
         """Start the run unless it exists; returns at once."""
         with self._failures(f"starting {run}"):
-            if any(one.display_name == run for one in self._runs(archived=True)):
+            if any(self._runs(_predicate("EQUALS", "display_name", run))):
                 return
             pipeline, version = self._uploaded()
             experiment = self._client.create_experiment(self._model, namespace=self._namespace)
@@ -78,12 +82,12 @@ class KfpRunner:
     def observe(self) -> Sequence[RunSeen]:
         """The runs that are not forgotten yet, ordered by name, those of others too."""
         with self._failures("reading the runs"):
-            return sorted((_seen(one) for one in self._runs()), key=lambda seen: seen.run)
+            return sorted((_seen(one) for one in self._runs(_KEPT)), key=lambda seen: seen.run)
 
     def stop(self, run: str) -> None:
         """End a run and forget it; ending one that is over or unknown is no error."""
         with self._failures(f"stopping {run}"):
-            for one in list(self._runs()):
+            for one in list(self._runs(_KEPT)):
                 if run_of(one.display_name, one.run_id) != run:
                     continue
                 if one.state not in _OVER:
@@ -122,21 +126,20 @@ class KfpRunner:
 
         return next((one.pipeline_version_id for one in _pages(page) if one.display_name == name), None)
 
-    def _runs(self, *, archived: bool = False) -> Iterator[Any]:
-        """Our pipeline's runs of the model."""
+    def _runs(self, which: Predicate) -> Iterator[Any]:
+        """Our pipeline's runs of the model, of those for which the predicate holds."""
         pipeline = self._client.get_pipeline_id(PIPELINE)
         if pipeline is None:
             return  # nothing was ever started
+        wanted = json.dumps({"predicates": [_predicate("EQUALS", "pipeline_id", pipeline), which]})
 
         def page(token: str) -> tuple[Sequence[Any], str]:
-            found = self._client.list_runs(page_token=token, page_size=_PAGE, namespace=self._namespace)
+            found = self._client.list_runs(page_token=token, page_size=_PAGE, namespace=self._namespace, filter=wanted)
             return found.runs or (), found.next_page_token or ""
 
         for one in _pages(page):
-            reference, config = one.pipeline_version_reference, one.runtime_config
-            is_ours = reference is not None and reference.pipeline_id == pipeline
-            is_kept = archived or one.storage_state != "ARCHIVED"
-            if is_ours and is_kept and config is not None and (config.parameters or {}).get("model") == self._model:
+            config = one.runtime_config
+            if config is not None and (config.parameters or {}).get("model") == self._model:
                 yield one
 
     @contextmanager
@@ -152,6 +155,14 @@ class KfpRunner:
             raise Unavailable(f"{doing} of {self._model} in KFP at {self._host}: {error}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unavailable(f"{doing} of {self._model}: KFP at {self._host} does not answer: {error}") from error
+
+
+def _predicate(operation: str, key: str, value: str) -> Predicate:
+    """One condition of KFP's filters (`filter.proto` of its API v2beta1), which looks at no capital letters."""
+    return {"operation": operation, "key": key, "string_value": value}
+
+
+_KEPT = _predicate("NOT_EQUALS", "storage_state", "ARCHIVED")
 
 
 def _pages(page: Callable[[str], tuple[Sequence[T], str]]) -> Iterator[T]:

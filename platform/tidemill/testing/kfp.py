@@ -20,6 +20,8 @@ from tidemill.core.clock import SystemClock
 __all__ = ["KfpApi"]
 
 _BASE = "/apis/v2beta1/"
+_FIELDS = {"name", "display_name", "pipeline_id", "storage_state", "state", "run_id", "experiment_id"}
+"""Some of those that KFP filters by; it refuses any that it does not know."""
 
 Started = Callable[[dict[str, Any]], None]
 """Given each new run, as the API shows it."""
@@ -152,12 +154,19 @@ class KfpApi:
 
 
 def _listed(name: str, among: dict[str, dict[str, Any]], query: dict[str, str]) -> dict[str, Any]:
-    """A page, the oldest first; a filter looks at equal names alone."""
-    found = list(among.values())
-    for predicate in json.loads(query.get("filter") or "{}").get("predicates", []):
-        key = {"name": "display_name"}.get(predicate["key"], predicate["key"])
-        wanted = predicate.get("string_value", predicate.get("stringValue"))
-        found = [one for one in found if one.get(key) == wanted]
+    """A page, the oldest first; of a filter, as KFP has it (`filter.proto`), equal and differing texts are known."""
+    predicates = json.loads(query.get("filter") or "{}").get("predicates", [])
+    found = [one for one in among.values() if all(_holds(predicate, one) for predicate in predicates)]
     first, size = int(query.get("page_token") or 0), int(query.get("page_size") or len(found) or 1)
     more = {"next_page_token": str(first + size)} if first + size < len(found) else {}
     return {name: found[first : first + size], "total_size": len(found), **more}
+
+
+def _holds(predicate: dict[str, Any], one: dict[str, Any]) -> bool:
+    key, wanted = predicate["key"], predicate.get("string_value", predicate.get("stringValue"))
+    fields = {"name": one.get("display_name"), **one, **one.get("pipeline_version_reference", {})}
+    if key not in _FIELDS or wanted is None:
+        raise ValueError(f"KFP does not filter by {key!r}")
+    # By name, or by number, as its own client writes it; its database looks at no capital letters.
+    is_equal = str(fields.get(key, "")).lower() == str(wanted).lower()
+    return {"EQUALS": is_equal, 1: is_equal, "NOT_EQUALS": not is_equal, 2: not is_equal}[predicate["operation"]]
