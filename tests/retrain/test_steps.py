@@ -1,6 +1,8 @@
 """The steps by themselves, with a control and a registry in memory."""
 
 import json
+import os
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -375,6 +377,20 @@ def test_control_is_told_of_a_failure_that_cannot_be_kept(
     with pytest.raises(NotFound):
         steps.validate(site.resource.id, *(str(tmp_path / name) for name in ("granted", "taken", "verdicts")))
     assert [request.kind for request in control.asked] == ["failed"]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_step_whose_time_is_over_ends_even_where_telling_control_of_it_hangs(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    told, ended = threading.Event(), threading.Event()
+    monkeypatch.setattr(steps, "TOLD_WITHIN_S", 0.05 if waits else 60.0)
+    monkeypatch.setattr(steps, "here", lambda model: ended.wait(30) if waits else None)
+    monkeypatch.setattr(steps, "_tell", lambda *_: told.set())
+    monkeypatch.setattr(os, "_exit", lambda status: ended.set())
+    steps._run_out("train", site.resource.id, str(tmp_path / "granted"))
+    assert ended.is_set()
+    assert told.is_set() or waits
 
 
 def test_a_version_of_another_library_goes_on_from_what_its_champion_kept(

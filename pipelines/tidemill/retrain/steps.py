@@ -50,6 +50,8 @@ LIMITS_S = {
     "propose": 300.0,
 }
 """Seconds that each may take: then it ends and says so. Together less than three halves of a grant's time (12 h)."""
+TOLD_WITHIN_S = 60.0
+"""A step whose time is over ends after this at the latest, whether control could be told or not."""
 TIMES_FILE = "steps.jsonl"
 """In the run's folder on one machine: how long each step took, one JSON object a line."""
 
@@ -202,9 +204,16 @@ def _run_out(name: str, model: str, granted: str | None) -> None:
     print(f"{name} failed: {message}", file=sys.stderr, flush=True)
     _progress(name, error=message)
     if granted is not None:
-        with suppress(Exception):
-            _tell(here(model), granted, name, message)
+        # Of what it waits for now, it may wait without end: a broker, a file system.
+        telling = threading.Thread(target=_tell_elsewhere, args=(model, granted, name, message), daemon=True)
+        telling.start()
+        telling.join(TOLD_WITHIN_S)
     os._exit(1)
+
+
+def _tell_elsewhere(model: str, granted: str, name: str, message: str) -> None:
+    with suppress(Exception):
+        _tell(here(model), granted, name, message)
 
 
 def _check_image(place: Place, image: str) -> None:

@@ -22,7 +22,7 @@ from tidemill.core.ids import deterministic_id
 from tidemill.events.records import Request
 from tidemill.spec.quantities import format_duration
 
-__all__ = ["claim", "end_run", "failed", "finished", "follow_run", "holds_grant", "next_run", "start_run"]
+__all__ = ["claim", "end_run", "failed", "finished", "follow_run", "holds_grant", "next_run", "start_run", "unanswered"]
 
 GRANT_FOR = timedelta(hours=12)
 """A backstop for runs that no runner shows; the others end with what their runner shows."""
@@ -114,7 +114,7 @@ def failed(turn: Turn, request: Request) -> Turn:
     error = str(request.arguments.get("error") or "no reason was given")
     figures = {"step": step, "error": error}
     name = str(request.arguments["run"])
-    return _fail_run(turn).say("run-failed", name, f"{step} failed: {error}", figures, answers=request)
+    return _in_vain(turn).say("run-failed", name, f"{step} failed: {error}", figures, answers=request)
 
 
 def finished(turn: Turn, request: Request) -> Turn:
@@ -124,7 +124,7 @@ def finished(turn: Turn, request: Request) -> Turn:
     gates = gate_verdicts(request)
     reason = "no version is proposed" + (f": {refusals}" if (refusals := gates_in_words(gates)) else "")
     name = str(request.arguments["run"])
-    return end_run(turn).say("run-finished", name, reason, {"gates": gates}, answers=request)
+    return _in_vain(turn).say("run-finished", name, reason, {"gates": gates}, answers=request)
 
 
 def follow_run(turn: Turn) -> Turn:
@@ -135,13 +135,13 @@ def follow_run(turn: Turn) -> Turn:
     if run.grant and run.grant.expires_at <= turn.now_ms:
         reason = f"its grant expired after {format_duration(GRANT_FOR)}"
         stopping = (*turn.status.stopping, run.run)
-        return _fail_run(turn).change(stopping=stopping).say("run-failed", run.run, reason, {"step": run.step})
+        return _in_vain(turn).change(stopping=stopping).say("run-failed", run.run, reason, {"step": run.step})
     if turn.observed.runs is None:
         return turn
     shown = next((seen for seen in turn.observed.runs if seen.run == run.run), None)
     run = _as_shown(turn, run, shown)
     if silence := _silent_end(turn, run, shown):
-        return _fail_run(turn).say("run-failed", run.run, silence, {"step": run.step})
+        return _in_vain(turn).say("run-failed", run.run, silence, {"step": run.step})
     return turn.change(run=run)
 
 
@@ -150,11 +150,16 @@ def end_run(turn: Turn) -> Turn:
     return turn.change(run=None, quiet_from=turn.now_ms)
 
 
-def _fail_run(turn: Turn) -> Turn:
-    """The run answered nothing: what is said only once is a cause again, after the cooldown."""
+def unanswered(turn: Turn) -> Turn:
+    """The champion stays: what the watch says of it only once is a cause again, after the cooldown."""
     drift = turn.status.drift
     pending = newest((*drift.pending, *said_once(drift.alarms)))
-    return end_run(turn).change(drift=msgspec.structs.replace(drift, pending=pending))
+    return turn.change(drift=msgspec.structs.replace(drift, pending=pending))
+
+
+def _in_vain(turn: Turn) -> Turn:
+    """The run ended without a version."""
+    return unanswered(end_run(turn))
 
 
 def gate_verdicts(request: Request) -> list[Any]:
