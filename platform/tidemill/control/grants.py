@@ -249,19 +249,15 @@ def _as_shown(turn: Turn, run: Run, shown: RunSeen | None) -> Run:
 def _silent_end(turn: Turn, run: Run, shown: RunSeen | None) -> str | None:
     """Why the run is over although it has not said so; None while it may still be at work, or its word on the way."""
     if not run.seen:
-        late = run.ours and run.grant is None and turn.now_ms - run.started_at >= _ms(CLAIM_WITHIN)
+        late = run.ours and run.grant is None and turn.now_ms - run.started_at >= to_ms(CLAIM_WITHIN)
         return f"its runner did not show it within {format_duration(CLAIM_WITHIN)}" if late else None
-    if run.over_since is None or turn.now_ms - run.over_since < _ms(WORD_WITHIN):
+    if run.over_since is None or turn.now_ms - run.over_since < to_ms(WORD_WITHIN):
         return None
     if shown is None:
         return "its runner no longer shows it"
     if shown.state == "failed":
         return f"{shown.step or 'the run'} failed: {shown.error or 'no reason was given'}"
     return "it ended without a word to control"
-
-
-def _ms(duration: timedelta) -> int:
-    return round(duration.total_seconds() * 1000)
 
 
 def _forget_stopped(turn: Turn) -> Turn:

@@ -11,6 +11,7 @@ import msgspec
 from tidemill.control.grants import end_run, gate_verdicts, holds_grant, unanswered
 from tidemill.control.state import Drift, Run, Version
 from tidemill.control.turn import Turn
+from tidemill.core.clock import to_ms
 from tidemill.core.errors import Conflict
 from tidemill.events.records import Request
 from tidemill.events.sources import Source
@@ -142,7 +143,7 @@ def _begin_watch(turn: Turn, state: RolloutState) -> Turn:
         state.plan,
         state.spans,
         now=turn.now_ms,
-        length_ms=round(length.total_seconds() * 1000),
+        length_ms=to_ms(length),
         requests=found.candidate.requests + found.champion.requests if found else 0,
     )
     plan = state.plan

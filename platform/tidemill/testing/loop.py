@@ -253,7 +253,7 @@ class LoopBench:
 
         They go to the versions by the shares that are seen; each second ends with ticks.
         """
-        age = round(self.resource.spec.labels.maturity.after.total_seconds() * 1000)
+        age = to_ms(self.resource.spec.labels.maturity.after)
         for _ in range(seconds):
             for seen in self.driver.observe().revisions:
                 count = round(per_second * seen.share / 100)
