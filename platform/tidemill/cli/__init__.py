@@ -32,6 +32,7 @@ COMMANDS = {
     "lineage": "lineage",
     "predict": "models",
     "retrain": "models",
+    "adopt": "adopting",
     "rollout": "models",
     "delete": "models",
     "labels": "labels",
