@@ -114,7 +114,7 @@ def failed(turn: Turn, request: Request) -> Turn:
     error = str(request.arguments.get("error") or "no reason was given")
     figures = {"step": step, "error": error}
     name = str(request.arguments["run"])
-    return _in_vain(turn).say("run-failed", name, f"{step} failed: {error}", figures, answers=request)
+    return _fail_run(turn).say("run-failed", name, f"{step} failed: {error}", figures, answers=request)
 
 
 def finished(turn: Turn, request: Request) -> Turn:
@@ -124,7 +124,7 @@ def finished(turn: Turn, request: Request) -> Turn:
     gates = gate_verdicts(request)
     reason = "no version is proposed" + (f": {refusals}" if (refusals := gates_in_words(gates)) else "")
     name = str(request.arguments["run"])
-    return _in_vain(turn).say("run-finished", name, reason, {"gates": gates}, answers=request)
+    return unanswered(end_run(turn)).say("run-finished", name, reason, {"gates": gates}, answers=request)
 
 
 def follow_run(turn: Turn) -> Turn:
@@ -135,13 +135,13 @@ def follow_run(turn: Turn) -> Turn:
     if run.grant and run.grant.expires_at <= turn.now_ms:
         reason = f"its grant expired after {format_duration(GRANT_FOR)}"
         stopping = (*turn.status.stopping, run.run)
-        return _in_vain(turn).change(stopping=stopping).say("run-failed", run.run, reason, {"step": run.step})
+        return _fail_run(turn).change(stopping=stopping).say("run-failed", run.run, reason, {"step": run.step})
     if turn.observed.runs is None:
         return turn
     shown = next((seen for seen in turn.observed.runs if seen.run == run.run), None)
     run = _as_shown(turn, run, shown)
     if silence := _silent_end(turn, run, shown):
-        return _in_vain(turn).say("run-failed", run.run, silence, {"step": run.step})
+        return _fail_run(turn).say("run-failed", run.run, silence, {"step": run.step})
     return turn.change(run=run)
 
 
@@ -157,8 +157,8 @@ def unanswered(turn: Turn) -> Turn:
     return turn.change(drift=msgspec.structs.replace(drift, pending=pending))
 
 
-def _in_vain(turn: Turn) -> Turn:
-    """The run ended without a version."""
+def _fail_run(turn: Turn) -> Turn:
+    """The run is over, and answered nothing."""
     return unanswered(end_run(turn))
 
 
