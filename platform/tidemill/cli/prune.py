@@ -1,5 +1,6 @@
 """The command prune: delete what a model's runs have left and nothing needs."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from tidemill.core.errors import InvalidInput
 __all__ = ["register"]
 
 _MB = 1e6
+_LEAST = timedelta(hours=1)
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def prune(
     name: Annotated[str, typer.Argument(metavar="MODEL", help="The model.")],
-    older_than: Annotated[str, typer.Option(help="What is younger stays.")] = "30d",
+    older_than: Annotated[str, typer.Option(help="What is younger stays; an hour at least.")] = "30d",
     keep: Annotated[int | None, typer.Option(min=1, help="So many of the newest versions stay.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
     output: OutputOption = Output.TABLE,
@@ -36,9 +38,12 @@ def prune(
     machine = local()
     resource, now = find(machine, name).resource, machine.clock.now()
     try:
-        rule = Rule(parse_duration(older_than), keep or machine.settings.versions_keep)
+        age = parse_duration(older_than)
     except ValueError as error:
         raise InvalidInput(f"--older-than: {error}") from error
+    if age < _LEAST:
+        raise InvalidInput(f"--older-than: {older_than} is too short: what is being written may be as old")
+    rule = Rule(age, keep or machine.settings.versions_keep)
     places = places_of(resource, machine.settings)
     kept = look(places)  # before the status: what comes later may serve by then
     status = known_status(find(machine, name))
