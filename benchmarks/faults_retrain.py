@@ -27,6 +27,8 @@ SEED = 20_250_602
 PACKAGES = ("kfp", "kafka-python", "mlflow", "torch")
 GRANT_FREE_S = 15.0
 """Goal: a dead run is seen by its runner, its own word is waited for (5 s), and the grant is free."""
+ENDED_S = 30.0
+"""Within so long of its end nothing of a run is at work any more."""
 LATEST_S = 0.3
 """A kill comes at most so long after its step has begun: the shortest ones take little longer."""
 _ENDS = {"run-failed", "start-rollout"}
@@ -112,15 +114,21 @@ def once(plant: Plant, model: Model, case: Case, rng: random.Random) -> Found:
     found.free_s = plant.clock.monotonic() - killed_at
     found.half = model.half(name)
     found.stale_refused = model.stale_refused(name)
-    if case.heals:
-        eventually(lambda: not group(leader), 30)
-    found.left = len(group(leader))
+    found.left = len(_left(plant, leader))
     eventually(lambda: model.status.rollout is None, 60)
     following = model.start()
     found.next_end = model.end_of(following).kind
     if found.next_end == "start-rollout" and len(model.registered(following)) != 1:
         found.next_end = "proposed, not registered once"
     found.half += model.half(following)
+    return found
+
+
+def _left(plant: Plant, leader: int) -> list[int]:
+    """The processes of a run that are there although it has had the time to end them: it says that it failed first."""
+    until = plant.clock.monotonic() + ENDED_S
+    while (found := group(leader)) and plant.clock.monotonic() < until:
+        plant.clock.sleep(0.1)
     return found
 
 
@@ -175,7 +183,9 @@ def figures(found: Sequence[Found]) -> list[Figure]:
         for one in found
     ]
     met = sum(one.met == one.case.step for one in found)
-    dead = [one.free_s for one in found if one.end == "run-failed"]
+    failed = [one for one in found if one.end == "run-failed"]
+    dead = [one.free_s for one in failed if "control" not in one.case.what]
+    anew = [one.free_s for one in failed if "control" in one.case.what]
     half = [problem for one in found for problem in one.half]
     stale = [one.stale_refused for one in found if one.stale_refused is not None]
     left, following = sum(one.left for one in found), sum(one.next_end == "start-rollout" for one in found)
@@ -184,6 +194,7 @@ def figures(found: Sequence[Found]) -> list[Figure]:
         *cases,
         Figure("kills that met their step", met, f"of {len(found)}"),
         Figure("longest until a dead run's grant is free", slowest, "s", within, slowest <= GRANT_FREE_S),
+        *(Figure("the same, control having died with it: its start included", one, "s") for one in anew),
         Figure("versions that are half there", len(half), "", "0", not half, "; ".join(half)[:160]),
         Figure("stale tokens refused", sum(stale), f"of {len(stale)}", "all", all(stale) and bool(stale)),
         Figure("processes that outlived their run", left, "", "0", left == 0),

@@ -99,7 +99,7 @@ class Expected(NamedTuple):
 
 def expected_outcomes(site: Site) -> dict[str, Expected]:
     """The outcomes as a batch over the topics of predictions and labels finds them."""
-    after_ms = round(site.resource.spec.labels.maturity.after.total_seconds() * 1000)
+    after_ms = to_ms(site.resource.spec.labels.maturity.after)
     labels: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for at, value in _records(site, site.topics.labels):
         label = msgspec.json.decode(value, type=Label)

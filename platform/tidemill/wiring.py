@@ -19,8 +19,11 @@ from tidemill.core.clock import Clock, SystemClock
 from tidemill.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tidemill.alerts.notifier import Notifier
     from tidemill.control.protocols import PipelineRunner, StoredModel
+    from tidemill.control.state import LoopStatus
     from tidemill.control.store import LocalResourceStore
     from tidemill.control.tick import Loop
     from tidemill.events.records import Decision, Request
@@ -226,9 +229,21 @@ class Local:
             registry=self.registry,
             labelled=LabelledCount(self.settings.lake_uri, model, self.clock),
             new_classes=NewClassCount(self.settings.lake_uri, lambda: self.store.get(model).resource, self.clock),
+            clearing=self.clearing(stored.resource),
             close=close,
         )
         return Loop(model, self.store, parts, self.clock)
+
+    def clearing(self, resource: ContinualModel) -> Callable[[LoopStatus], None]:
+        """Who clears away what a model's runs have left and nothing needs; nobody where all of it is kept."""
+        days = self.settings.versions_retention_days
+        if days is None:
+            return lambda status: None
+        from tidemill.control.clearing import Clearing, places_of
+        from tidemill.control.retention import Rule
+
+        rule = Rule(timedelta(days=days), self.settings.versions_keep)
+        return Clearing(places_of(resource, self.settings), self.registry, rule, self.clock)
 
     def control(self, stop: threading.Event) -> None:
         """Run the loops of all models until `stop`."""

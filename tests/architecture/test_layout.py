@@ -1,8 +1,11 @@
 """The layout of DESIGN.md: four roots, one namespace, and the traps that a folder named `platform` sets."""
 
 import ast
+import os
+import subprocess
 import sys
 import sysconfig
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -85,3 +88,17 @@ def test_no_module_is_so_long_that_it_does_several_things(file: Path) -> None:
 @names
 def test_no_module_is_named_for_nothing(file: Path) -> None:
     assert not {"utils", "helpers", "manager", "common"} & {*file.relative_to(ROOT).parts, file.stem}
+
+
+def test_an_installed_wheel_has_the_compiled_pipeline(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(tmp_path / "installed")
+    program = "from tidemill.control.runs import COMPILED; print(COMPILED); print(COMPILED.read_text(), end='')"
+    env = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
+    run = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    where, _, content_of = run.stdout.partition("\n")
+    assert Path(where).is_relative_to(tmp_path / "installed" / "tidemill")
+    assert content_of == (ROOT / "pipelines" / "retrain.yaml").read_text()

@@ -97,6 +97,23 @@ def test_a_damaged_record_does_not_hide_the_others(
     assert f"{newer.digest[:12]} cannot be read" in out
 
 
+def test_a_frozen_name_that_was_damaged_does_not_hide_the_others(
+    version: Path, older: Snapshot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("golden", "silver"):
+        call(capsys, "dataset", "freeze", MODEL, name, "--snapshot", older.digest)
+    (version.parent / "frozen" / "golden.json").write_text("{")
+    status, out, _ = call(capsys, "dataset", "list", MODEL)
+    assert status == 0
+    assert "silver" in out
+    assert "golden cannot be read: " in out
+    assert call(capsys, "dataset", "show", MODEL, "silver")[0] == 0
+    assert call(capsys, "dataset", "diff", MODEL, older.digest[:9], "silver")[0] == 0
+    status, _, err = call(capsys, "dataset", "show", MODEL, "golden")
+    assert status == 1
+    assert "golden.json is no record of a frozen dataset" in err
+
+
 def test_a_dataset_is_shown_by_the_beginning_of_its_digest(newer: Snapshot, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capsys, "dataset", "show", MODEL, newer.digest[:6])
     lines = [line.split() for line in out.splitlines()]

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import pytest
@@ -249,6 +249,38 @@ def test_a_run_of_the_kfp_ui_is_shown_under_an_id_of_its_own_and_those_of_other_
         api._run({**ours, "display_name": name, "runtime_config": {"parameters": form}})
     by_hand = api.named("Run of retrain (1f2e)")
     assert [seen.run for seen in runner.observe()] == [f"kfp-{by_hand['run_id'][:8]}", RUN]
+
+
+def test_runs_that_are_forgotten_and_older_ones_of_others_are_read_no_more(
+    api: KfpApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = KfpRunner(api.url, model=MODEL, compiled=COMPILED)
+    runner.start("r20250101-000000", PARAMETERS)
+    ours = api.named("r20250101-000000")
+    for number in range(150):
+        api._run({**ours, "display_name": f"r20250101-{number:06}"})
+        api._run({**ours, "pipeline_version_reference": {"pipeline_id": "another"}})
+    for run in api.runs.values():
+        is_ours = run["pipeline_version_reference"] == ours["pipeline_version_reference"]
+        run |= {"storage_state": "ARCHIVED" if is_ours else "AVAILABLE", "created_at": "2025-01-01T00:00:00Z"}
+    read: list[str] = []
+    answer = api._answer
+
+    def counted(method: str, path: str, *rest: Any) -> Any:
+        status, found = answer(method, path, *rest)
+        read.extend(run["display_name"] for run in found.get("runs", []))
+        return status, found
+
+    monkeypatch.setattr(api, "_answer", counted)
+    assert list(runner.observe()) == []
+    assert len(read) == 150, "at the first look those of others are read once"
+    runner.start(RUN, PARAMETERS)
+    for _ in range(2):
+        read.clear()
+        assert [seen.run for seen in runner.observe()] == [RUN]
+    assert read == [RUN]
+    runner.start("r20250101-000007", PARAMETERS)
+    assert len(api.runs) == 302, "one that is forgotten is not started again"
 
 
 def test_a_run_that_was_terminated_or_killed_has_failed_and_says_so(api: KfpApi) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import Conflict, NotFound
-from tidemill.registry import Registry
+from tidemill.registry import CLEARED_TAG, Registry
 from tidemill.registry.mlflow import MlflowRegistry
 from tidemill.testing.registry import MemoryRegistry
 
@@ -93,3 +93,22 @@ def test_a_version_keeps_its_card_and_the_words_of_the_first_registration(regist
     registry.register(model, "v1", "/models/v1", description="# one", parameters={"trainer.epochs": "3"})
     registry.register(model, "v1", "/models/v1", description="# two")
     assert [found.description for found in registry.versions(model)] == ["# one"]
+
+
+def test_a_version_whose_files_are_gone_keeps_its_lineage_and_says_since_when(registry: Registry, model: str) -> None:
+    registry.register(model, "v1", "/models/v1", tags={"tidemill.cause": "initial"}, description="# one")
+    for _ in range(2):
+        registry.mark_cleared(model, "v1", SystemClock().now())
+    (found,) = registry.versions(model)
+    assert (found.tags["tidemill.cause"], found.description) == ("initial", "# one")
+    assert found.tags[CLEARED_TAG].endswith("+00:00")
+
+
+def test_a_version_with_an_alias_is_not_marked_nor_one_that_is_unknown(registry: Registry, model: str) -> None:
+    registry.register(model, "v1", "/models/v1")
+    registry.set_alias(model, "previous", "v1")
+    with pytest.raises(Conflict, match="has an alias"):
+        registry.mark_cleared(model, "v1", SystemClock().now())
+    with pytest.raises(NotFound):
+        registry.mark_cleared(model, "v2", SystemClock().now())
+    assert CLEARED_TAG not in registry.versions(model)[0].tags

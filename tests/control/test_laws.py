@@ -1,14 +1,16 @@
 """Laws of the loop: whatever people, runs, servers and crashes do, these hold."""
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tidemill.control.decide import decide, new_status
 from tidemill.control.protocols import RunSeen
-from tidemill.control.state import decode_status, encode_status
+from tidemill.control.retention import Kept, KeptVersion, Rule, may_go
+from tidemill.control.state import LoopStatus, decode_status, encode_status
 from tidemill.control.turn import Observed
 from tidemill.events.records import Decision
 from tidemill.spec.model import ContinualModel
@@ -250,6 +252,50 @@ def test_no_sequence_of_events_breaks_the_loop(serves: bool, names: list[str]) -
     ids = [one.decision_id for one in bench.log.published]
     kinds = {one.decision_id: (one.kind, one.subject, one.reason) for one in bench.log.published}
     assert all((one.kind, one.subject, one.reason) == kinds[one.decision_id] for one in bench.log.published), ids
+
+
+def train(bench: LoopBench) -> None:
+    """The run in flight claims, and its version is registered, but not proposed yet."""
+    claim_inside(bench)
+    bench.tick()
+    if bench.status.run is not None:
+        bench.registry.register(bench.resource.id, bench.status.run.run, f"/artifacts/{bench.status.run.run}")
+
+
+def finish(bench: LoopBench) -> None:
+    """A rollout comes to its end."""
+    bench.write("promote")
+    bench.tick(4)
+
+
+FLOW = {"train": train, "propose": propose, "finish": finish, "run": lambda bench: bench.write("retrain", force=True)}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.sampled_from([*sorted(ACTIONS), *sorted(FLOW) * 20]), min_size=20, max_size=50))
+@example(["run", "train", "an hour", "propose", "finish", "an hour", "revert", "restart", "lose the status"])
+@example(["run", "train", "an hour", "propose", "finish", "run", "train", "propose", "an hour", "abort", "revert"])
+def test_a_version_that_was_cleared_away_is_never_wanted_again(names: list[str]) -> None:
+    bench = LoopBench(resource(rollout={"steps": [{"weight": 100}]}))
+    model, gone = bench.resource.id, set[str]()
+
+    def clear(status: LoopStatus) -> None:
+        kept = {one.version: KeptVersion(one.created_at) for one in bench.registry.versions(model)}
+        kept = {name: one for name, one in kept.items() if name not in gone}
+        going = may_go(Kept(kept), status, {}, Rule(timedelta(0), 0), bench.clock.now())  # the status alone will do
+        gone.update(going.versions)
+
+    bench.clearing = clear
+    bench.bootstrap()
+    for name in names:
+        (ACTIONS | FLOW)[name](bench)
+        bench.tick(2)
+        status = bench.status
+        places = (status.champion, status.candidate, status.previous)
+        wanted = {place.version for place in places if place}
+        wanted |= {one.version for one in status.traffic.revisions}
+        wanted |= {one.version for one in bench.driver.observe().revisions}
+        assert not (wanted | set(bench.registry.aliases(model).values())) & gone
 
 
 @settings(max_examples=50, deadline=None)

@@ -183,6 +183,31 @@ def test_a_performance_alarm_which_comes_only_once_is_answered_again_where_its_r
     assert started_for(bench) == ("performance", RISEN)
 
 
+def test_a_performance_alarm_is_answered_again_where_the_gates_refuse_or_the_rollout_is_rolled_back() -> None:
+    bench = declared(performance={}, drift=DRIFT)
+    bench.signal("error", kind="performance", subject="errors", message=RISEN)
+    bench.tick()
+    refused = bench.claim(bench.started())
+    bench.ask("finished", run=refused.subject, token=refused.figures["token"], gates="[]")
+    assert bench.tick().run is None, "not before the cooldown"
+    bench.clock.advance(400)
+    bench.tick()
+    assert started_for(bench) == ("performance", RISEN)
+    bench.propose(bench.claim(bench.started()))
+    bench.tick(2)
+    bench.ask("abort", reason="no better")
+    bench.until(lambda status: status.rollout is None)
+    bench.clock.advance(400)
+    bench.tick()
+    assert started_for(bench) == ("performance", RISEN)
+    bench.propose(bench.claim(bench.started()))
+    bench.tick(2)
+    bench.ask("promote", reason="better")
+    bench.until(lambda status: status.rollout is None)
+    bench.clock.advance(400)
+    assert bench.tick().run is None, "another version serves"
+
+
 def test_a_performance_alarm_during_a_run_that_brings_nothing_waits_for_the_next() -> None:
     bench = declared(performance={}, drift=DRIFT)
     grant = bench.claim(bench.ask("retrain", reason="a drill").subject)

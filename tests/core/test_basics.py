@@ -35,6 +35,11 @@ def test_a_time_without_a_zone_is_refused() -> None:
     assert to_ms(east) == to_ms(datetime(2026, 1, 1, tzinfo=UTC))
 
 
+def test_a_durations_milliseconds_are_its_length() -> None:
+    assert to_ms(timedelta(hours=1, milliseconds=1.6)) == 3_600_002
+    assert to_ms(timedelta(0)) == 0
+
+
 def test_the_system_clock_is_aware_and_only_grows() -> None:
     clock = SystemClock()
     before = clock.monotonic()

@@ -1,6 +1,8 @@
 """The steps by themselves, with a control and a registry in memory."""
 
 import json
+import os
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from tidemill.artifacts import verify
 from tidemill.core.clock import SystemClock, from_ms, to_ms
 from tidemill.core.errors import Conflict, Corrupt, DeadlineExceeded, InvalidInput, NotFound, UserCodeError
-from tidemill.evaluation.gates import GateVerdict, decode_verdicts
+from tidemill.evaluation.gates import GateVerdict, decode_verdicts, encode_verdicts
 from tidemill.evaluation.scoring import Evaluation, Scores
 from tidemill.events.records import Decision, Request
 from tidemill.retrain import data, grant, lineage, steps, version
@@ -22,6 +24,7 @@ from tidemill.retrain.place import Place, here
 from tidemill.testing.registry import MemoryRegistry
 from tidemill.testing.retrain import RUN, Site
 from tidemill.testing.training import START, events_frame, labels_frame, tiny_resource
+from tidemill.training.data_verdict import warned
 from tidemill.training.snapshot import Snapshot, SnapshotRecord, TableRead, write_snapshot
 from tidemill.watch.reference import decode_reference
 
@@ -342,9 +345,12 @@ def test_a_gate_that_refuses_is_enforced_unless_the_grant_skips_it(
         site.version().with_name("snapshots"), pl.DataFrame(), pl.DataFrame(), record, pl.DataFrame()
     )
     (tmp_path / "taken").write_text(json.dumps({"digest": taken.digest}))
-    paths = {name: str(tmp_path / name) for name in ("granted", "taken", "evaluation", "verdicts", "report")}
-    assert steps.gate(site.resource.id, **paths) is skip
-    assert "<h1>" in (tmp_path / "report").read_text()
+    (tmp_path / "of_data").write_text(encode_verdicts([warned("leakage", ["brightness says < all"])]))
+    names = ("granted", "taken", "evaluation", "of_data", "verdicts", "report")
+    assert steps.gate(site.resource.id, **{name: str(tmp_path / name) for name in names}) is skip
+    page = (tmp_path / "report").read_text()
+    assert page.index("data.leakage") < page.index("fresh"), "the gates of the data come first"
+    assert "warning: brightness says &lt; all" in page
     _, verdict = decode_verdicts((tmp_path / "verdicts").read_text())
     assert (verdict.passed, verdict.enforced) == (False, not skip)
     assert ("(skipped by force)" in verdict.reason) is skip
@@ -369,8 +375,22 @@ def test_control_is_told_of_a_failure_that_cannot_be_kept(
     monkeypatch.setenv("TIDEMILL_RUN_FOLDER", str(tmp_path / RUN))
     (tmp_path / "taken").write_bytes(b'{"digest": "gone"}')
     with pytest.raises(NotFound):
-        steps.validate(site.resource.id, str(tmp_path / "granted"), str(tmp_path / "taken"))
+        steps.validate(site.resource.id, *(str(tmp_path / name) for name in ("granted", "taken", "verdicts")))
     assert [request.kind for request in control.asked] == ["failed"]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_step_whose_time_is_over_ends_even_where_telling_control_of_it_hangs(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    told, ended = threading.Event(), threading.Event()
+    monkeypatch.setattr(steps, "TOLD_WITHIN_S", 0.05 if waits else 60.0)
+    monkeypatch.setattr(steps, "here", lambda model: ended.wait(30) if waits else None)
+    monkeypatch.setattr(steps, "_tell", lambda *_: told.set())
+    monkeypatch.setattr(os, "_exit", lambda status: ended.set())
+    steps._run_out("train", site.resource.id, str(tmp_path / "granted"))
+    assert ended.is_set()
+    assert told.is_set() or waits
 
 
 def test_a_version_of_another_library_goes_on_from_what_its_champion_kept(

@@ -306,7 +306,7 @@ def test_what_is_planned_is_told_as_planned_and_nothing_else_is_wrong_with_it() 
     told = problems(WHOLE)
     assert all("planned, not built yet (stage " in one for one in told), told
     paths = {one.split(": ")[1] for one in told}
-    assert paths == (planned.FIELDS.keys() | {"spec.model.initial"})
+    assert paths == planned.FIELDS.keys()
 
 
 def test_what_is_built_is_no_longer_called_planned() -> None:

@@ -202,13 +202,13 @@ class Marketplace:
             self._log.judged.append(outcome)
 
     def _last_period(self) -> int:
-        return to_ms(self.clock.now() - _SETTLED) // round(EVERY.total_seconds() * 1000)
+        return to_ms(self.clock.now() - _SETTLED) // to_ms(EVERY)
 
     def _tell_agreement(self) -> None:
         """Once a period, as the outcomes worker does."""
         if (period := self._last_period()) != self._period:
             self._period = period
-            through = from_ms(period * round(EVERY.total_seconds() * 1000))
+            through = from_ms(period * to_ms(EVERY))
             self._log.judged.append(figures(self.resource, self.lake, through))
 
     def _counted(self, champion: Version) -> Mapping[str, int]:

@@ -103,7 +103,7 @@ class TidemillOnlineStore(OnlineStore):
         model, view = table.tags.get(MODEL_TAG), table.tags.get(VIEW_TAG)
         if model is None or view is None:
             raise InvalidInput(f"feature view {table.name} is not one of Tidemill's: it has no tag {MODEL_TAG}")
-        ttl_ms = round(table.ttl.total_seconds() * 1000) if table.ttl else None
+        ttl_ms = to_ms(table.ttl) if table.ttl else None
         key = (config.online_store.redis_url, model, view, ttl_ms, table.tags.get(WINDOWS_TAG))
         if key not in self._readers:
             self._readers[key] = OnlineReader(*key[:3], layout=_layout(table), ttl_ms=ttl_ms)

@@ -1,4 +1,6 @@
-"""The gates `answers`, `fresh` and `frozen`: does the candidate answer, is it no worse than the champion, good enough?
+"""The gates `answers`, `fresh`, `frozen` and `robustness.drifts`.
+
+Does the candidate answer, is it no worse than the champion, is it good enough?
 
 Each bound holds with 95 % by itself (`tidemill.evaluation.bootstrap`): a candidate that is exactly as much worse as the
 margin allows, or exactly as good as a level asks, passes in at most 5 % of cases. Too few rows refuse: of n rows on
@@ -10,10 +12,10 @@ from collections.abc import Iterator
 from tidemill.evaluation.bootstrap import Bounds, difference_bounds, figure_bounds, units_of
 from tidemill.evaluation.metrics import Sample
 from tidemill.evaluation.scoring import Compared, Evaluation
-from tidemill.spec.gates import FreshGate, FrozenGate, GateMetric
+from tidemill.spec.gates import FreshGate, FrozenGate, GateMetric, RobustnessGate
 from tidemill.training.verdict import GateVerdict, Value, not_applicable
 
-__all__ = ["answers", "fresh", "frozen"]
+__all__ = ["answers", "drifts", "fresh", "frozen"]
 
 NO_CHAMPION = "no champion"
 
@@ -53,6 +55,15 @@ def frozen(gate: FrozenGate, evaluation: Evaluation) -> Iterator[GateVerdict]:
         yield _at_most("frozen.atMost", gate.at_most, evaluation, compared, on)
     if gate.at_least is not None:
         yield _at_least(gate.at_least, gate.metric, evaluation, compared, on)
+
+
+def drifts(gate: RobustnessGate, evaluation: Evaluation) -> Iterator[GateVerdict]:
+    """The verdict on what came with each earlier drift: what was learnt of it is not lost."""
+    if gate.drifts and evaluation.drifts == ():
+        yield not_applicable("robustness.drifts", "no run before this one answered a drift")
+    for number, compared in enumerate(evaluation.drifts or (), 1):
+        on = f"{len(compared.candidate.losses)} rows of {compared.name}"
+        yield _not_worse(f"robustness.drifts.{number}", "error", gate.margin, evaluation, compared, on)
 
 
 def _not_worse(

@@ -49,6 +49,7 @@ def _verdicts(gates: Gates, evaluation: Evaluation) -> Iterator[GateVerdict]:
     if gates.robustness is not None:
         stresses = evaluation.stresses
         yield (_not_measured("robustness") if stresses is None else robustness(gates.robustness, evaluation, stresses))
+        yield from comparisons.drifts(gates.robustness, evaluation)
 
 
 def _size(gate: SizeGate, evaluation: Evaluation) -> GateVerdict:

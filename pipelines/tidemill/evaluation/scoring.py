@@ -58,7 +58,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """Candidate and champion on the same rows of a set."""
 
     name: str
-    """`fresh`, or the name of the frozen dataset."""
+    """`fresh`, the name of the frozen dataset, or a drift in words."""
     digest: str
     """Of the snapshot that holds the rows."""
     rows: Rows
@@ -114,6 +114,9 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     champion_timing: Timing | None = None
     stresses: tuple[Stress, ...] | None = None
     """What `gates.robustness` looks at; None unless it is declared, empty where nothing may be missing."""
+
+    drifts: tuple[Compared, ...] | None = None
+    """On what came with earlier drifts, the newest first; None unless `gates.robustness` is declared."""
 
     @property
     def fresh(self) -> Compared:

@@ -84,7 +84,7 @@ def _taken(place: Place, grant: Grant) -> Snapshot:
         model=resource.id,
         as_of=as_of,
         query=query_of(resource),
-        maturity_ms=round(resource.spec.labels.maturity.after.total_seconds() * 1000),
+        maturity_ms=to_ms(resource.spec.labels.maturity.after),
         events=events_read,
         labels=labels_read,
         predictions=predictions_read,

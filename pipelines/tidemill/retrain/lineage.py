@@ -54,7 +54,7 @@ def register(
         place.resource.id,
         grant.run,
         artifact,
-        tags=tags_of(grant, record, evaluation.snapshot, verdicts) | code_tags(code),
+        tags=tags_of(grant, record, evaluation.snapshot, verdicts, manifest.warm_from) | code_tags(code),
         metrics=metrics_of(evaluation, record),
         parameters=parameters_of(place.resource, record, manifest.warm_from),
         description=read(folder, manifest, FILE).decode(),
@@ -79,7 +79,9 @@ def code_tags(code: Code) -> dict[str, str]:
     return {f"tidemill.code.{name}": text[:_LONGEST_TAG] for name, text in (said | {"files": files}).items() if text}
 
 
-def tags_of(grant: Grant, record: SnapshotRecord, snapshot: str, verdicts: tuple[GateVerdict, ...]) -> dict[str, str]:
+def tags_of(
+    grant: Grant, record: SnapshotRecord, snapshot: str, verdicts: tuple[GateVerdict, ...], warm_from: str = ""
+) -> dict[str, str]:
     """Lineage: where the version came from, and how it passed."""
     offsets = json.dumps({"events": record.events.offsets, "labels": record.labels.offsets}, sort_keys=True)
     tags = {
@@ -87,6 +89,7 @@ def tags_of(grant: Grant, record: SnapshotRecord, snapshot: str, verdicts: tuple
         "tidemill.cause": grant.cause,
         "tidemill.reason": grant.reason,
         "tidemill.champion": grant.champion,
+        "tidemill.warm_from": warm_from,
         "tidemill.snapshot": snapshot,
         "tidemill.events.delta_version": str(record.events.delta_version),
         "tidemill.labels.delta_version": str(record.labels.delta_version),

@@ -9,6 +9,7 @@ its steps, gives the grant back, and ends.
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ from tidemill.retrain.place import GRANT_FILE, RUN, RUN_FOLDER
 
 __all__ = ["main", "run"]
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""KFP's messages are for terminals."""
 STOPPED = 128 + signal.SIGTERM
 
 
@@ -58,8 +61,8 @@ def run(name: str, model: str, parameters: Mapping[str, Any], folder: Path) -> i
     except _Stopped:
         _fail(name, model, folder, "stopped before it was done")
         status = STOPPED
-    except Exception as error:  # KFP raises a bare RuntimeError; the step has told the reason
-        _fail(name, model, folder, str(error))
+    except Exception as error:  # KFP raises a bare RuntimeError; a step has told the reason, unless it was killed
+        _fail(name, model, folder, f"its process ended without a word ({_COLOUR.sub('', str(error))})")
         status = 1
     _end_group()
     return status

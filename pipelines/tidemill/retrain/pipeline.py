@@ -50,11 +50,13 @@ def snapshot(model: str, wanted: str, grant: dsl.Input[dsl.Artifact], dataset: d
 
 
 @_component
-def validate(model: str, grant: dsl.Input[dsl.Artifact], dataset: dsl.Input[dsl.Dataset]) -> None:
+def validate(
+    model: str, grant: dsl.Input[dsl.Artifact], dataset: dsl.Input[dsl.Dataset], verdicts: dsl.Output[dsl.Artifact]
+) -> None:
     """Fail where the dataset is not fit to learn from."""
     from tidemill.retrain import entry
 
-    entry.run("validate", model=model, granted=grant.path, taken=dataset.path)
+    entry.run("validate", model=model, granted=grant.path, taken=dataset.path, verdicts=verdicts.path)
 
 
 @_component
@@ -97,14 +99,16 @@ def gate(
     grant: dsl.Input[dsl.Artifact],
     dataset: dsl.Input[dsl.Dataset],
     evaluation: dsl.Input[dsl.Metrics],
+    of_data: dsl.Input[dsl.Artifact],
     verdicts: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
 ) -> bool:
     """Judge the candidate, and write the page that shows it."""
     from tidemill.retrain import entry
 
-    files = {"taken": dataset.path, "evaluation": evaluation.path, "verdicts": verdicts.path, "report": report.path}
-    return entry.run("gate", model=model, granted=grant.path, **files)
+    files = {"taken": dataset.path, "evaluation": evaluation.path, "of_data": of_data.path}
+    written = {"verdicts": verdicts.path, "report": report.path}
+    return entry.run("gate", model=model, granted=grant.path, **files, **written)
 
 
 @_component
@@ -169,7 +173,8 @@ def retrain(
         trained = step(train(model=model, grant=grant, dataset=dataset)).after(valid)
         scored = step(evaluate(model=model, grant=grant, dataset=dataset)).after(trained)
         evaluation = scored.outputs["evaluation"]
-        judged = step(gate(model=model, grant=grant, dataset=dataset, evaluation=evaluation))
+        of_data = valid.outputs["verdicts"]
+        judged = step(gate(model=model, grant=grant, dataset=dataset, evaluation=evaluation, of_data=of_data))
         verdicts = judged.outputs["verdicts"]
         with dsl.If(judged.outputs["Output"] == True, name="passed"):  # noqa: E712
             known = {"dataset": dataset, "evaluation": evaluation, "verdicts": verdicts}

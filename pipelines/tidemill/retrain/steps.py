@@ -50,6 +50,8 @@ LIMITS_S = {
     "propose": 300.0,
 }
 """Seconds that each may take: then it ends and says so. Together less than three halves of a grant's time (12 h)."""
+TOLD_WITHIN_S = 60.0
+"""A step whose time is over ends after this at the latest, whether control could be told or not."""
 TIMES_FILE = "steps.jsonl"
 """In the run's folder on one machine: how long each step took, one JSON object a line."""
 
@@ -83,13 +85,15 @@ def snapshot(model: str, wanted: str, granted: str, taken: str) -> dict[str, Any
         return {"digest": found.digest, **found.record.rows}
 
 
-def validate(model: str, granted: str, taken: str) -> None:
-    """Fail where the dataset is not fit to learn from."""
+def validate(model: str, granted: str, taken: str, verdicts: str) -> None:
+    """Fail where the dataset is not fit to learn from; what its gates say is for the run's page."""
     with _step("validate", model, granted) as place:
         from tidemill.retrain import data
+        from tidemill.training.verdict import encode_verdicts
 
         grant = _read(granted, Grant)
-        data.validate(place, data.open_from(place, grant, _digest(taken)), skip=grant.skip_gates)
+        found = data.validate(place, data.open_from(place, grant, _digest(taken)), skip=grant.skip_gates)
+        Path(verdicts).write_text(encode_verdicts(found))
 
 
 def train(model: str, granted: str, taken: str, candidate: str) -> dict[str, Any]:
@@ -119,10 +123,10 @@ def evaluate(model: str, granted: str, taken: str, evaluation: str) -> dict[str,
         }
 
 
-def gate(model: str, granted: str, taken: str, evaluation: str, verdicts: str, report: str) -> bool:
+def gate(model: str, granted: str, taken: str, evaluation: str, of_data: str, verdicts: str, report: str) -> bool:
     """Judge the candidate, and write the run's page; False where a gate refuses it, which ends the run green."""
     with _step("gate", model, granted) as place:
-        from tidemill.evaluation.gates import encode_verdicts, judge, may_pass
+        from tidemill.evaluation.gates import decode_verdicts, encode_verdicts, judge, may_pass
         from tidemill.evaluation.scoring import Evaluation
         from tidemill.retrain import data
         from tidemill.retrain.report import render
@@ -131,7 +135,8 @@ def gate(model: str, granted: str, taken: str, evaluation: str, verdicts: str, r
         found = judge(place.resource.spec.gates, compared, skip=grant.skip_gates)
         Path(verdicts).write_text(encode_verdicts(found))
         record = data.open_from(place, grant, _digest(taken)).record
-        Path(report).write_text(render(grant, record, compared, found, snapshot=_digest(taken)))
+        before = decode_verdicts(Path(of_data).read_text())
+        Path(report).write_text(render(grant, record, compared, (*before, *found), snapshot=_digest(taken)))
         for verdict in found:
             print(verdict, flush=True)
         passed = may_pass(found)
@@ -199,9 +204,16 @@ def _run_out(name: str, model: str, granted: str | None) -> None:
     print(f"{name} failed: {message}", file=sys.stderr, flush=True)
     _progress(name, error=message)
     if granted is not None:
-        with suppress(Exception):
-            _tell(here(model), granted, name, message)
+        # Of what it waits for now, it may wait without end: a broker, a file system.
+        telling = threading.Thread(target=_tell_elsewhere, args=(model, granted, name, message), daemon=True)
+        telling.start()
+        telling.join(TOLD_WITHIN_S)
     os._exit(1)
+
+
+def _tell_elsewhere(model: str, granted: str, name: str, message: str) -> None:
+    with suppress(Exception):
+        _tell(here(model), granted, name, message)
 
 
 def _check_image(place: Place, image: str) -> None:

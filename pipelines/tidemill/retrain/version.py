@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,13 +13,14 @@ from tidemill.artifacts import Manifest, PredictionShape, local_folder, read, ve
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import NotFound, UserCodeError
 from tidemill.evaluation.scoring import Compared, Evaluation, Stress, Timing, losses_of
+from tidemill.retrain.drifts import earlier_drifts
 from tidemill.retrain.grant import Grant
 from tidemill.retrain.place import Place
 from tidemill.spec.model import ContinualModel, DriftTrigger
 from tidemill.training.frozen import frozen_folder, open_frozen
 from tidemill.training.progress import CHECKPOINT_S, Telling
 from tidemill.training.protocols import Codec, Row
-from tidemill.training.snapshot import Snapshot, rows_and_labels
+from tidemill.training.snapshot import Snapshot, row_columns, rows_and_labels
 
 if TYPE_CHECKING:
     from tidemill.training.learn import Learnt
@@ -115,6 +117,7 @@ def evaluate(place: Place, grant: Grant, snapshot: Snapshot) -> Evaluation:
         timing=timings[0] if timings else None,
         champion_timing=timings[1] if len(timings) > 1 else None,
         stresses=_stresses(resource, snapshot, fresh, models),
+        drifts=_drifts(resource, snapshot, models),
     )
 
 
@@ -184,12 +187,17 @@ def _checkpoint(folder: Path) -> Path:
 
 
 def _compared(
-    resource: ContinualModel, name: str, snapshot: Snapshot, frame: pl.DataFrame, models: "Sequence[OnnxModel]"
+    resource: ContinualModel,
+    name: str,
+    snapshot: Snapshot,
+    frame: pl.DataFrame,
+    models: "Sequence[OnnxModel]",
+    service: Sequence[str] | None = None,
 ) -> Compared:
-    """What candidate and champion, if there is one, make of rows of a snapshot."""
+    """What candidate and champion, if there is one, make of rows of a snapshot, or of another with these features."""
     from tidemill.evaluation.answering import rows_of, score
 
-    rows, labels = rows_and_labels(frame, resource, snapshot.record.service)
+    rows, labels = rows_and_labels(frame, resource, snapshot.record.service if service is None else service)
     candidate, *champion = [score(model, rows, labels, resource) for model in models]
     return Compared(
         name=name,
@@ -230,6 +238,17 @@ def _stresses(
         candidate, *champion = [score(model, changed, labels, resource).losses for model in models]
         found.append(Stress(name=name, candidate=candidate, champion=champion[0] if champion else None))
     return tuple(found)
+
+
+def _drifts(resource: ContinualModel, snapshot: Snapshot, models: "Sequence[OnnxModel]") -> tuple[Compared, ...] | None:
+    """The comparisons on what came with earlier drifts; None unless the gate is declared."""
+    gate, service = resource.spec.gates.robustness, snapshot.record.service
+    if gate is None:
+        return None
+    found = earlier_drifts(snapshot.folder.parent, snapshot, row_columns(resource, service))
+    return tuple(
+        _compared(resource, one.name, one.snapshot, one.rows, models, service) for one in islice(found, gate.drifts)
+    )
 
 
 def _timings(place: Place, grant: Grant, fresh: pl.DataFrame, models: "Sequence[OnnxModel]") -> list[Timing]:

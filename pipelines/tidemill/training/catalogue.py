@@ -1,15 +1,23 @@
 """Which datasets a model has, which versions were trained on each, and how a person's word for one is understood."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidemill.artifacts.manifest import MANIFEST, decode_manifest
+from tidemill.artifacts import manifest_of, version_folders
 from tidemill.core.errors import Corrupt, InvalidInput, NotFound
-from tidemill.training.frozen import FrozenRecord, find_snapshot, frozen_folder, is_digest, list_frozen
+from tidemill.training.frozen import (
+    FrozenRecord,
+    damaged_names,
+    find_snapshot,
+    frozen_folder,
+    is_digest,
+    list_frozen,
+)
 from tidemill.training.snapshot import Snapshot, SnapshotRecord, open_snapshot, snapshots_folder
 
-__all__ = ["SHORT", "Dataset", "all_datasets", "find_dataset"]
+__all__ = ["SHORT", "Dataset", "all_datasets", "find_dataset", "snapshot_times", "the_one"]
 
 SHORT = 12
 """Characters of a digest that people are shown."""
@@ -20,6 +28,7 @@ class Dataset:
     """A snapshot or a frozen dataset."""
 
     digest: str
+    """Empty of a frozen dataset whose name's record cannot be read."""
     at: int
     """When it was taken or frozen, milliseconds since the epoch; 0 where its record cannot be read."""
     names: tuple[str, ...]
@@ -47,6 +56,8 @@ def all_datasets(version_folder: Path) -> list[Dataset]:
     for said in list_frozen(frozen_folder(version_folder)):
         named.setdefault(said.digest, []).append(said)
     found += [_dataset(frozen_folder(version_folder), digest, tuple(said), trained) for digest, said in named.items()]
+    damaged = damaged_names(frozen_folder(version_folder))
+    found += [Dataset("", 0, (name,), (), None, problem=problem) for name, problem in damaged.items()]
     return sorted(found, key=lambda one: (-one.at, one.digest))
 
 
@@ -61,19 +72,43 @@ def find_dataset(version_folder: Path, wanted: str) -> Snapshot:
     folder = frozen_folder(version_folder)
     names = {said.name: said.digest for said in list_frozen(folder)}
     digests = {*_digests(snapshots_folder(version_folder)), *names.values()}
-    if wanted in names:
+    if wanted in names or wanted in damaged_names(folder):
         return find_snapshot(version_folder, wanted)
-    if wanted:
-        meant = {text: names.get(text, text) for text in (*names, *digests) if text.startswith(wanted)}
-        if len(set(meant.values())) == 1:
-            return find_snapshot(version_folder, next(iter(meant.values())))
-        if meant:
-            which = ", ".join(text[:SHORT] if is_digest(text) else text for text in sorted(meant))
-            raise InvalidInput(f"{wanted} may be any of {which}", hint="give more of it")
+    digest = the_one(wanted, {digest: digest for digest in digests} | names)
+    if digest is not None:
+        return find_snapshot(version_folder, digest)
     short = {digest[:SHORT] for digest in digests}
     near = difflib.get_close_matches(wanted, [*names, *sorted(short)], n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "`tidemill dataset list` shows those that there are"
     raise NotFound(f"there is no dataset {wanted!r}", hint=hint)
+
+
+def the_one(wanted: str, known: Mapping[str, str]) -> str | None:
+    """The digest that a text stands for, by the beginning of a name or digest; None where there is none such.
+
+    Args:
+        wanted: the text; an empty one stands for nothing.
+        known: digests by name; a digest is its own.
+
+    Raises:
+        InvalidInput: it may stand for several.
+    """
+    meant = {text: digest for text, digest in known.items() if wanted and text.startswith(wanted)}
+    if len(set(meant.values())) > 1:
+        which = ", ".join(text[:SHORT] if is_digest(text) else text for text in sorted(meant))
+        raise InvalidInput(f"{wanted} may be any of {which}", hint="give more of it")
+    return next(iter(meant.values()), None)
+
+
+def snapshot_times(folder: Path) -> dict[str, int | None]:
+    """When each snapshot of a folder was taken, by digest, in milliseconds; None of one whose record cannot be read."""
+    found: dict[str, int | None] = {}
+    for digest in _digests(folder):
+        try:
+            found[digest] = open_snapshot(folder, digest).record.as_of
+        except (Corrupt, NotFound):
+            found[digest] = None
+    return found
 
 
 def _dataset(
@@ -96,10 +131,10 @@ def _digests(folder: Path) -> list[str]:
 def _trained(model: Path) -> dict[str, tuple[str, ...]]:
     """Versions by the digest that their manifest names. A damaged manifest is for those to tell who load it."""
     found: dict[str, tuple[str, ...]] = {}
-    for path in sorted(model.glob(f"*/{MANIFEST}")):
+    for folder in version_folders(model):
         try:
-            digest = decode_manifest(path.read_bytes(), str(path)).snapshot
+            digest = manifest_of(folder).snapshot
         except Corrupt:
             continue
-        found[digest] = (*found.get(digest, ()), path.parent.name)
+        found[digest] = (*found.get(digest, ()), folder.name)
     return found

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from tidemill.core.clock import to_ms
 from tidemill.events.pictures import DIGEST_COLUMN, PictureStore
 from tidemill.outcomes.conflict import rule_of
 from tidemill.spec.loop import Replay
@@ -111,7 +112,7 @@ def labelled(
         predictions: the lake's predictions, through which labels by prediction id find their event.
     """
     moment = pl.lit(as_of).cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
-    after = pl.duration(milliseconds=round(resource.spec.labels.maturity.after.total_seconds() * 1000))
+    after = pl.duration(milliseconds=to_ms(resource.spec.labels.maturity.after))
     said = by_event(labels, predictions).filter(pl.col("label_at") <= moment).collect()
     mature = (
         events.select(_EVENT_COLUMNS)

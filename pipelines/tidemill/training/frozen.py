@@ -23,6 +23,7 @@ from tidemill.training.snapshot import Snapshot, open_snapshot, snapshots_folder
 
 __all__ = [
     "FrozenRecord",
+    "damaged_names",
     "find_snapshot",
     "freeze",
     "frozen_folder",
@@ -131,9 +132,25 @@ def frozen_named(folder: Path, name: str) -> FrozenRecord:
 
 
 def list_frozen(folder: Path) -> list[FrozenRecord]:
-    """Every frozen dataset, by name; none where the folder is not there."""
-    paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    return [frozen_named(folder, path.stem) for path in paths if not path.name.startswith(".")]
+    """Every frozen dataset whose record can be read, by name; none where the folder is not there."""
+    return [found for found in _all(folder).values() if isinstance(found, FrozenRecord)]
+
+
+def damaged_names(folder: Path) -> dict[str, str]:
+    """The names whose records cannot be read, and why: one that was damaged must not hide the others."""
+    return {name: found.message for name, found in _all(folder).items() if isinstance(found, Corrupt)}
+
+
+def _all(folder: Path) -> dict[str, FrozenRecord | Corrupt]:
+    found: dict[str, FrozenRecord | Corrupt] = {}
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        if path.name.startswith("."):
+            continue
+        try:
+            found[path.stem] = frozen_named(folder, path.stem)
+        except Corrupt as error:
+            found[path.stem] = error
+    return found
 
 
 def find_snapshot(version_folder: Path, wanted: str) -> Snapshot:

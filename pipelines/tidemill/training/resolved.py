@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 import polars as pl
 
+from tidemill.core.clock import to_ms
 from tidemill.outcomes.conflict import Heard, Rule, winner
 
 __all__ = ["WORDS", "Resolved", "resolve"]
@@ -87,7 +88,7 @@ def _heard(row: dict[str, Any]) -> Heard:
         value = _decoder.decode(row["label"])
     except msgspec.DecodeError:
         value = None
-    place, at = f"{row['label_source']}@{row['label_offset']}", round(row["label_at"].timestamp() * 1000)
+    place, at = f"{row['label_source']}@{row['label_offset']}", to_ms(row["label_at"])
     return Heard(place, value, row["labeller"], at, row["row"], 0)
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "SnapshotRecord",
     "TableRead",
     "open_snapshot",
+    "row_columns",
     "rows_and_labels",
     "snapshots_folder",
     "write_snapshot",
@@ -178,6 +179,12 @@ def open_snapshot(folder: Path, digest: str) -> Snapshot:
     return Snapshot(msgspec.json.decode(content, type=SnapshotRecord), digest, path.parent)
 
 
+def row_columns(resource: ContinualModel, service: Sequence[str] = ()) -> list[str]:
+    """What a Codec sees of a row: fields, picture statistics, windows, and features of the user's FeatureService."""
+    columns = [field.name for field in resource.spec.events.fields] + list(resource.spec.features.image)
+    return [*columns, *resource.spec.features.window_names, *service]
+
+
 def rows_and_labels(
     frame: pl.DataFrame, resource: ContinualModel, service: Sequence[str] = ()
 ) -> tuple[list[Row], list[Mapping[str, Any]]]:
@@ -185,9 +192,7 @@ def rows_and_labels(
 
     `service` names the features of the user's FeatureService (`SnapshotRecord.service`).
     """
-    columns = [field.name for field in resource.spec.events.fields] + list(resource.spec.features.image)
-    columns += [*resource.spec.features.window_names, *service]
-    rows: list[Row] = list(frame.select(columns).iter_rows(named=True))
+    rows: list[Row] = list(frame.select(row_columns(resource, service)).iter_rows(named=True))
     return rows, [parse_label(text, resource) or {} for text in frame["label"]]
 
 

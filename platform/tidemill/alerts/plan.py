@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tidemill.core.clock import to_ms
 from tidemill.events.records import Alert
 from tidemill.spec.alerts import SEVERITIES, AlertRoute, Mute
 from tidemill.spec.model import ContinualModel
@@ -27,8 +28,8 @@ def alert_plan(resource: ContinualModel) -> AlertPlan:
         model=resource.id,
         routes=alerts.routes,
         mute=alerts.mute,
-        group_ms=round(alerts.group_for.total_seconds() * 1000),
-        repeat_ms=round(alerts.repeat_after.total_seconds() * 1000),
+        group_ms=to_ms(alerts.group_for),
+        repeat_ms=to_ms(alerts.repeat_after),
     )
 
 

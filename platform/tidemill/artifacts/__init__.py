@@ -9,7 +9,16 @@
 Nothing in it is ever unpickled.
 """
 
-from tidemill.artifacts.folder import artifact_root, artifact_uri, local_folder, manifest_of, read, verify, write
+from tidemill.artifacts.folder import (
+    artifact_root,
+    artifact_uri,
+    local_folder,
+    manifest_of,
+    read,
+    verify,
+    version_folders,
+    write,
+)
 from tidemill.artifacts.manifest import FileEntry, Manifest, PredictionShape, TensorSpec
 
 __all__ = [
@@ -23,5 +32,6 @@ __all__ = [
     "manifest_of",
     "read",
     "verify",
+    "version_folders",
     "write",
 ]

@@ -18,7 +18,7 @@ from tidemill.core.errors import Conflict, Corrupt, InvalidInput, NotFound, Unsu
 from tidemill.core.settings import Settings
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["artifact_root", "artifact_uri", "local_folder", "manifest_of", "read", "verify", "write"]
+__all__ = ["artifact_root", "artifact_uri", "local_folder", "manifest_of", "read", "verify", "version_folders", "write"]
 
 _VERSION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _RESTORE = "restore the file from where it was copied, or retrain; a version's files never change"
@@ -99,6 +99,12 @@ def manifest_of(folder: Path) -> Manifest:
     if not path.is_file():
         raise Corrupt(f"{path} is missing", hint=_RESTORE)
     return decode_manifest(path.read_bytes(), str(path))
+
+
+def version_folders(folder: Path) -> list[Path]:
+    """The versions in the folder of a model, by name; what a crash has left of one is none."""
+    found = folder.glob(f"*/{MANIFEST}")
+    return sorted(path.parent for path in found if not path.parent.name.startswith("."))
 
 
 def verify(folder: Path) -> Manifest:

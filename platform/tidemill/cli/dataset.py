@@ -54,7 +54,9 @@ def list_datasets(name: Name, output: OutputOption = Output.TABLE) -> None:
         (one.digest[:SHORT], _when(one.at), *_counts(one), ", ".join(one.names), ", ".join(one.trained))
         for one in found
     ]
-    damaged = [escape(f"{one.digest[:SHORT]} cannot be read: {one.problem}") for one in found if one.problem]
+    damaged = [
+        escape(f"{one.digest[:SHORT] or one.names[0]} cannot be read: {one.problem}") for one in found if one.problem
+    ]
     none = "no dataset yet: a run takes the first snapshot"
     emit(found, output, table(columns, rows) if rows else none, *damaged)
 

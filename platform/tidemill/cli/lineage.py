@@ -10,11 +10,13 @@ import typer
 from rich.markup import escape
 
 from tidemill.cli.output import Output, OutputOption, emit, table
-from tidemill.core.errors import Corrupt, InvalidInput, NotFound
+from tidemill.core.errors import Corrupt, NotFound
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from tidemill.artifacts import Manifest
+    from tidemill.registry import RegisteredVersion
     from tidemill.retrain.trace import Fact, Trace, VersionKnown
     from tidemill.spec.model import ContinualModel
     from tidemill.wiring import Local
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _LONGEST = 100
+_SHORTEST = 6
+"""Characters of a digest by which a snapshot is meant, and no event."""
 _PREDICTIONS = 20
 """Predictions of one event that are named."""
 
@@ -98,11 +102,12 @@ class _Known:
 
     def _of_snapshot(self, identity: str) -> "Trace | None":
         from tidemill.retrain.trace import of_snapshot
+        from tidemill.training.catalogue import the_one
 
-        meant = [digest for digest in self._snapshots if len(identity) >= 6 and digest.startswith(identity)]
-        if len(meant) > 1:
-            raise InvalidInput(f"{identity} may be any of {', '.join(meant)}", hint="give more of it")
-        return of_snapshot(self._versions, self._snapshots, meant[0]) if meant else None
+        # The id of an event may look like the beginning of a digest where it is short.
+        long_enough = len(identity) >= _SHORTEST
+        digest = the_one(identity, {one: one for one in self._snapshots}) if long_enough else None
+        return None if digest is None else of_snapshot(self._versions, self._snapshots, digest)
 
     def _of_prediction(self, identity: str) -> "Trace | None":
         import polars as pl
@@ -199,26 +204,21 @@ class _Known:
 
     @cached_property
     def _versions(self) -> "dict[str, VersionKnown]":
-        """By name: those that lie with the artifacts, with what the registry tells of each."""
-        from tidemill.artifacts.manifest import MANIFEST, decode_manifest
-        from tidemill.retrain.trace import VersionKnown
+        """By name: those that lie with the artifacts, and those that only the registry still knows."""
+        from tidemill.artifacts import manifest_of, version_folders
+        from tidemill.registry import CLEARED_TAG
 
-        tags = {one.version: one for one in self._machine.registry.versions(self._resource.id)}
-        aliases = {version: alias for alias, version in self._machine.registry.aliases(self._resource.id).items()}
-        found: dict[str, VersionKnown] = {}
-        for path in sorted(self._folder.parent.glob(f"*/{MANIFEST}")):
+        model = self._resource.id
+        registered = {one.version: one for one in self._machine.registry.versions(model)}
+        aliases = {version: alias for alias, version in self._machine.registry.aliases(model).items()}
+        found = {name: _cleared(one) for name, one in registered.items() if CLEARED_TAG in one.tags}
+        for folder in version_folders(self._folder.parent):
             try:
-                manifest = decode_manifest(path.read_bytes(), str(path))
+                manifest = manifest_of(folder)
             except Corrupt:
                 continue  # those who load it are told
-            entry = tags.get(manifest.version)
-            said = {key.removeprefix("tidemill."): text for key, text in (entry.tags if entry else {}).items()}
-            run = {key: said[key] for key in ("cause", "reason") if key in said} | {"at": manifest.created_at}
-            told = {"alias": aliases.get(manifest.version, ""), "registered": entry is not None}
-            told["code"] = said.get("code.commit") or said.get("code.sha256", "")[:12]
-            found[manifest.version] = VersionKnown(
-                version=manifest.version, snapshot=manifest.snapshot, warm_from=manifest.warm_from, run=run, told=told
-            )
+            name = manifest.version
+            found[name] = _lying(manifest, registered.get(name), aliases.get(name, ""))
         return found
 
     @cached_property
@@ -227,6 +227,8 @@ class _Known:
 
         found: dict[str, dict[str, Any]] = {}
         for one in all_datasets(self._folder):
+            if not one.digest:
+                continue
             record = one.record
             told: dict[str, Any] = {"frozen_as": ", ".join(one.names), "problem": one.problem}
             if record is not None:
@@ -234,6 +236,47 @@ class _Known:
                 told |= {"delta_version": record.events.delta_version, "query": record.query}
             found[one.digest] = told
         return found
+
+
+def _lying(manifest: "Manifest", entry: "RegisteredVersion | None", alias: str) -> "VersionKnown":
+    """A version by its manifest, with what the registry tells of it."""
+    from tidemill.retrain.trace import VersionKnown
+
+    said = _said(entry)
+    return VersionKnown(
+        version=manifest.version,
+        snapshot=manifest.snapshot,
+        warm_from=manifest.warm_from,
+        run=_run(said) | {"at": manifest.created_at},
+        told={"alias": alias, "registered": entry is not None, "code": _code(said)},
+    )
+
+
+def _cleared(entry: "RegisteredVersion") -> "VersionKnown":
+    """A version whose files are gone."""
+    from tidemill.retrain.trace import VersionKnown
+
+    said = _said(entry)
+    return VersionKnown(
+        version=entry.version,
+        snapshot=said.get("snapshot", ""),
+        warm_from=said.get("warm_from", ""),
+        run=_run(said),
+        told={"registered": True, "files gone": said["cleared"], "code": _code(said)},
+    )
+
+
+def _run(said: dict[str, str]) -> dict[str, Any]:
+    return {key: said[key] for key in ("cause", "reason") if key in said}
+
+
+def _code(said: dict[str, str]) -> str:
+    return said.get("code.commit") or said.get("code.digest", "")[:12]
+
+
+def _said(entry: "RegisteredVersion | None") -> dict[str, str]:
+    """A version's tags, without our prefix."""
+    return {key.removeprefix("tidemill."): text for key, text in (entry.tags if entry else {}).items()}
 
 
 def _prediction(row: dict[str, Any]) -> "Fact":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tidemill.cli.output import Output, OutputOption, emit, table
+from tidemill.core.clock import to_ms
 from tidemill.core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _window_ms(text: str) -> int:
     from tidemill.spec.quantities import parse_duration
 
     try:
-        length = round(parse_duration(text).total_seconds() * 1000)
+        length = to_ms(parse_duration(text))
     except ValueError as error:
         raise InvalidInput(f"--window: {error}", hint="give a length such as 30m, 1h or 1d") from error
     if length <= 0:

@@ -51,10 +51,12 @@ class Known:
 
 def first_version(known: Known) -> Found | Waiting:
     """The first version, once there is a dataset; no trigger is needed for it."""
-    if known.resource.spec.model.initial == "none":
-        return Waiting(
-            "there is no version yet, and model.initial is none: start the first run with `tidemill retrain`"
-        )
+    initial = known.resource.spec.model.initial
+    if initial != "dataset":
+        first = "start the first run with `tidemill retrain`"
+        if initial == "version":
+            first = "`tidemill adopt` brings the first one"
+        return Waiting(f"there is no version yet, and model.initial is {initial}: {first}")
     needed, labelled = _volume(known), known.labelled
     if labelled is None:
         return Waiting(f"the first run needs {needed:,} labelled events; they have not been counted yet")

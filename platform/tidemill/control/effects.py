@@ -36,6 +36,8 @@ class Effects:
     runner: PipelineRunner
     driver: TrafficDriver
     registry: Registry
+    clearing: Callable[[LoopStatus], None] = lambda status: None
+    """Clears away what may go by a status."""
     _aliases: dict[Alias, str] | None = field(default=None, init=False)
     """The aliases as they are known to stand; None: not read yet."""
 
@@ -46,6 +48,7 @@ class Effects:
             "aliases": self._set_aliases,
             "run": self._start_run,
             "runs": self._end_runs,
+            "retention": lambda status, observed: self.clearing(status),
         }
         troubles = []
         for name, effect in effects.items():

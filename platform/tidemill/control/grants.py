@@ -22,7 +22,7 @@ from tidemill.core.ids import deterministic_id
 from tidemill.events.records import Request
 from tidemill.spec.quantities import format_duration
 
-__all__ = ["claim", "end_run", "failed", "finished", "follow_run", "holds_grant", "next_run", "start_run"]
+__all__ = ["claim", "end_run", "failed", "finished", "follow_run", "holds_grant", "next_run", "start_run", "unanswered"]
 
 GRANT_FOR = timedelta(hours=12)
 """A backstop for runs that no runner shows; the others end with what their runner shows."""
@@ -124,7 +124,7 @@ def finished(turn: Turn, request: Request) -> Turn:
     gates = gate_verdicts(request)
     reason = "no version is proposed" + (f": {refusals}" if (refusals := gates_in_words(gates)) else "")
     name = str(request.arguments["run"])
-    return end_run(turn).say("run-finished", name, reason, {"gates": gates}, answers=request)
+    return unanswered(end_run(turn)).say("run-finished", name, reason, {"gates": gates}, answers=request)
 
 
 def follow_run(turn: Turn) -> Turn:
@@ -150,11 +150,16 @@ def end_run(turn: Turn) -> Turn:
     return turn.change(run=None, quiet_from=turn.now_ms)
 
 
-def _fail_run(turn: Turn) -> Turn:
-    """The run answered nothing: what is said only once is a cause again, after the cooldown."""
+def unanswered(turn: Turn) -> Turn:
+    """The champion stays: what the watch says of it only once is a cause again, after the cooldown."""
     drift = turn.status.drift
     pending = newest((*drift.pending, *said_once(drift.alarms)))
-    return end_run(turn).change(drift=msgspec.structs.replace(drift, pending=pending))
+    return turn.change(drift=msgspec.structs.replace(drift, pending=pending))
+
+
+def _fail_run(turn: Turn) -> Turn:
+    """The run is over, and answered nothing."""
+    return unanswered(end_run(turn))
 
 
 def gate_verdicts(request: Request) -> list[Any]:
@@ -244,19 +249,15 @@ def _as_shown(turn: Turn, run: Run, shown: RunSeen | None) -> Run:
 def _silent_end(turn: Turn, run: Run, shown: RunSeen | None) -> str | None:
     """Why the run is over although it has not said so; None while it may still be at work, or its word on the way."""
     if not run.seen:
-        late = run.ours and run.grant is None and turn.now_ms - run.started_at >= _ms(CLAIM_WITHIN)
+        late = run.ours and run.grant is None and turn.now_ms - run.started_at >= to_ms(CLAIM_WITHIN)
         return f"its runner did not show it within {format_duration(CLAIM_WITHIN)}" if late else None
-    if run.over_since is None or turn.now_ms - run.over_since < _ms(WORD_WITHIN):
+    if run.over_since is None or turn.now_ms - run.over_since < to_ms(WORD_WITHIN):
         return None
     if shown is None:
         return "its runner no longer shows it"
     if shown.state == "failed":
         return f"{shown.step or 'the run'} failed: {shown.error or 'no reason was given'}"
     return "it ended without a word to control"
-
-
-def _ms(duration: timedelta) -> int:
-    return round(duration.total_seconds() * 1000)
 
 
 def _forget_stopped(turn: Turn) -> Turn:

@@ -2,13 +2,16 @@
 
 A run is named by its id, and looked for under that name before it is started: KFP itself has no idempotency key. Runs
 that others start, in the KFP UI for instance, are shown too, as far as they are of our pipeline and our model; so their
-ends are seen, whatever ended them. One that is to be forgotten is archived.
+ends are seen, whatever ended them. One that is to be forgotten is archived, and KFP itself leaves these out, and older
+ones of others, so that a turn reads few runs, however many there ever were.
 """
 
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,6 +29,8 @@ PIPELINE = "tidemill-retrain"
 """Its name in Kubeflow; its versions are named by the digest of the compiled pipeline."""
 _PAGE = 100
 _NOT_FOUND = 404
+_SKEW = timedelta(hours=1)
+"""By so much the clocks of two API servers differ at most."""
 
 State = Literal["pending", "running", "succeeded", "failed"]
 _STATES: Mapping[str, State] = {
@@ -39,6 +44,8 @@ _STATES: Mapping[str, State] = {
     "CANCELED": "failed",
 }
 _OVER = frozenset({"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"})
+
+Predicate = dict[str, str]
 
 T = TypeVar("T")
 
@@ -58,11 +65,13 @@ class KfpRunner:
         self._known: kfp.Client | None = None
         self._version: tuple[str, str] | None = None
         """Pipeline and version that runs are started with."""
+        self._since: datetime | None = None
+        """What KFP created before is none of ours, or is archived; None: not looked yet."""
 
     def start(self, run: str, parameters: Mapping[str, str | bool]) -> None:
         """Start the run unless it exists; returns at once."""
         with self._failures(f"starting {run}"):
-            if any(one.display_name == run for one in self._runs(archived=True)):
+            if any(self._is_ours(one) for one in self._read([_predicate("EQUALS", "display_name", run)])):
                 return
             pipeline, version = self._uploaded()
             experiment = self._client.create_experiment(self._model, namespace=self._namespace)
@@ -78,12 +87,12 @@ class KfpRunner:
     def observe(self) -> Sequence[RunSeen]:
         """The runs that are not forgotten yet, ordered by name, those of others too."""
         with self._failures("reading the runs"):
-            return sorted((_seen(one) for one in self._runs()), key=lambda seen: seen.run)
+            return sorted((_seen(one) for one in self._kept()), key=lambda seen: seen.run)
 
     def stop(self, run: str) -> None:
         """End a run and forget it; ending one that is over or unknown is no error."""
         with self._failures(f"stopping {run}"):
-            for one in list(self._runs()):
+            for one in self._kept():
                 if run_of(one.display_name, one.run_id) != run:
                     continue
                 if one.state not in _OVER:
@@ -122,22 +131,35 @@ class KfpRunner:
 
         return next((one.pipeline_version_id for one in _pages(page) if one.display_name == name), None)
 
-    def _runs(self, *, archived: bool = False) -> Iterator[Any]:
-        """Our pipeline's runs of the model."""
-        pipeline = self._client.get_pipeline_id(PIPELINE)
-        if pipeline is None:
-            return  # nothing was ever started
+    def _kept(self) -> list[Any]:
+        """Our runs that are not archived.
+
+        KFP does not filter by pipeline. What was there at the last look and is none of ours never becomes ours, so that
+        only runs are read that are as new as the oldest of ours, or nearly as new as the newest of all.
+        """
+        newer = [] if self._since is None else [_predicate("GREATER_THAN_EQUALS", "created_at", _text(self._since))]
+        found = list(self._read([_predicate("NOT_EQUALS", "storage_state", "ARCHIVED"), *newer]))
+        ours = [one for one in found if self._is_ours(one)]
+        at = [one.created_at for one in ours] or [max(one.created_at for one in found) - _SKEW] if found else []
+        self._since = min(at, default=self._since)
+        return ours
+
+    def _read(self, predicates: Sequence[Predicate]) -> Iterator[Any]:
+        """The runs for which all predicates hold."""
+        wanted = json.dumps({"predicates": list(predicates)})
 
         def page(token: str) -> tuple[Sequence[Any], str]:
-            found = self._client.list_runs(page_token=token, page_size=_PAGE, namespace=self._namespace)
+            found = self._client.list_runs(page_token=token, page_size=_PAGE, namespace=self._namespace, filter=wanted)
             return found.runs or (), found.next_page_token or ""
 
-        for one in _pages(page):
-            reference, config = one.pipeline_version_reference, one.runtime_config
-            is_ours = reference is not None and reference.pipeline_id == pipeline
-            is_kept = archived or one.storage_state != "ARCHIVED"
-            if is_ours and is_kept and config is not None and (config.parameters or {}).get("model") == self._model:
-                yield one
+        return _pages(page)
+
+    def _is_ours(self, run: Any) -> bool:
+        """Whether it is of our pipeline and of the model."""
+        reference, config = run.pipeline_version_reference, run.runtime_config
+        if reference is None or config is None or (config.parameters or {}).get("model") != self._model:
+            return False
+        return bool(reference.pipeline_id == self._client.get_pipeline_id(PIPELINE))
 
     @contextmanager
     def _failures(self, doing: str) -> Iterator[None]:
@@ -152,6 +174,16 @@ class KfpRunner:
             raise Unavailable(f"{doing} of {self._model} in KFP at {self._host}: {error}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unavailable(f"{doing} of {self._model}: KFP at {self._host} does not answer: {error}") from error
+
+
+def _predicate(operation: str, key: str, value: str) -> Predicate:
+    """One condition of KFP's filters (`filter.proto` of its API v2beta1), which looks at no capital letters."""
+    kind = "timestamp_value" if key == "created_at" else "string_value"
+    return {"operation": operation, "key": key, kind: value}
+
+
+def _text(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _pages(page: Callable[[str], tuple[Sequence[T], str]]) -> Iterator[T]:

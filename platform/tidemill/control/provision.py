@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tidemill.control.protocols import StoredModel
+from tidemill.core.clock import to_ms
 from tidemill.events.records import Topics
 from tidemill.spec.model import ContinualModel
 from tidemill.stack.supervisor import ProcessSupervisor, ProcessWanted
@@ -131,7 +132,7 @@ def _retention(resource: ContinualModel) -> dict[int | None, set[str]]:
         # The lake has these soon; the log needs to hold them only until then.
         None: {topics.events, topics.sketches, topics.signals, topics.quarantine, topics.replayed},
         # The join finds what it lost in these, as far back as a label may still come.
-        round(kept.total_seconds() * 1000): {topics.labels, topics.predictions, topics.resolved, topics.outcomes},
+        to_ms(kept): {topics.labels, topics.predictions, topics.resolved, topics.outcomes},
         # Few and small: why the loop did what it did, and what a lost status is found again from.
         -1: {topics.requests, topics.decisions},
     }

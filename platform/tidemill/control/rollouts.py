@@ -8,9 +8,10 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from tidemill.control.grants import end_run, gate_verdicts, holds_grant
+from tidemill.control.grants import end_run, gate_verdicts, holds_grant, unanswered
 from tidemill.control.state import Drift, Run, Version
 from tidemill.control.turn import Turn
+from tidemill.core.clock import to_ms
 from tidemill.core.errors import Conflict
 from tidemill.events.records import Request
 from tidemill.events.sources import Source
@@ -122,7 +123,7 @@ def _ended(turn: Turn, state: RolloutState) -> Turn:
     candidate, champion = turn.status.candidate, turn.status.champion
     turn = turn.change(rollout=None, candidate=None, quiet_from=turn.now_ms)
     if state.result != "promoted" or candidate is None:
-        return turn
+        return unanswered(turn)
     # What was brought back has nothing before it: the version that it replaced was worse.
     has_previous = champion is not None and not state.plan.reverts
     previous = msgspec.structs.replace(champion, since=turn.now_ms) if champion and has_previous else None
@@ -142,7 +143,7 @@ def _begin_watch(turn: Turn, state: RolloutState) -> Turn:
         state.plan,
         state.spans,
         now=turn.now_ms,
-        length_ms=round(length.total_seconds() * 1000),
+        length_ms=to_ms(length),
         requests=found.candidate.requests + found.champion.requests if found else 0,
     )
     plan = state.plan

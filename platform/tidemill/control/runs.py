@@ -7,7 +7,7 @@ import msgspec
 
 from tidemill.control.protocols import RunSeen
 
-__all__ = ["COMPILED", "read_run", "run_folder", "run_of", "write_run"]
+__all__ = ["COMPILED", "read_run", "run_folder", "run_of", "said_at", "write_run"]
 
 _PLACES = (Path(__file__).parents[3] / "pipelines" / "retrain.yaml", Path(__file__).parents[1] / "retrain/retrain.yaml")
 COMPILED = next((path for path in _PLACES if path.is_file()), _PLACES[0])
@@ -35,6 +35,12 @@ def read_run(folder: Path) -> RunSeen | None:
         return msgspec.json.decode((folder / _STATE).read_bytes(), type=RunSeen)
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return None
+
+
+def said_at(folder: Path) -> int:
+    """When the run in `folder` last said something of itself, or was begun, in milliseconds since the epoch."""
+    file = folder / _STATE
+    return round((file if file.is_file() else folder).stat().st_mtime * 1000)
 
 
 def write_run(folder: Path, seen: RunSeen) -> None:

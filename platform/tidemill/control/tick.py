@@ -57,6 +57,8 @@ class Parts:
     close: Callable[[], None] = lambda: None
     """Gives back what the parts hold."""
     new_classes: NewClasses = lambda version: None
+    clearing: Callable[[LoopStatus], None] = lambda status: None
+    """Clears away what may go by a status, if it is time."""
 
 
 @dataclass
@@ -74,7 +76,8 @@ class Loop:
     def __post_init__(self) -> None:
         """Make what is kept between ticks."""
         self._outcomes = OutcomeFollower(self.parts.log)
-        self._effects = Effects(self.model, self.parts.runner, self.parts.driver, self.parts.registry)
+        parts = self.parts
+        self._effects = Effects(self.model, parts.runner, parts.driver, parts.registry, parts.clearing)
 
     def withdraw(self) -> None:
         """The model is gone: end its runs and its serving. Versions, tables and topics stay."""

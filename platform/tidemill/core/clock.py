@@ -5,7 +5,7 @@ test, a replay or a backtest decides what time it is.
 """
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 __all__ = ["Clock", "SystemClock", "from_ms", "to_ms"]
@@ -43,11 +43,16 @@ class SystemClock:
         time.sleep(seconds)
 
 
-def to_ms(moment: datetime) -> int:
-    """Milliseconds since the epoch, as Kafka and our records write time; refuses a naive `datetime`."""
-    if moment.tzinfo is None:
-        raise ValueError(f"{moment.isoformat()} has no time zone")
-    return round(moment.timestamp() * 1000)
+def to_ms(of: datetime | timedelta) -> int:
+    """Whole milliseconds, as Kafka and our records write time: of a moment, since the epoch; of a duration, its length.
+
+    Refuses a naive `datetime`.
+    """
+    if isinstance(of, timedelta):
+        return round(of.total_seconds() * 1000)
+    if of.tzinfo is None:
+        raise ValueError(f"{of.isoformat()} has no time zone")
+    return round(of.timestamp() * 1000)
 
 
 def from_ms(milliseconds: int) -> datetime:

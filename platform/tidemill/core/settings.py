@@ -68,6 +68,11 @@ class Settings(BaseModel):
     Predictions, labels and outcomes stay."""
     lake_vacuum_hours: int = Field(default=24, ge=1)
     """How long the lake can show an older version of a table; files that only older ones need are removed."""
+    versions_retention_days: int | None = Field(default=None, ge=1)
+    """Age at which control deletes versions that do not serve, snapshots that no version needs, and folders of runs;
+    none: never."""
+    versions_keep: int = Field(default=10, ge=1)
+    """So many of a model's newest versions stay whatever their age."""
     events_partitions: int = Field(default=1, ge=1, le=1000)
     """Partitions of a model's events topic where it is made here: so many `tidemill ingest` can share the work."""
     ingest_linger_ms: int = Field(default=150, ge=1, le=60_000)

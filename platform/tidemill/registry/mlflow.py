@@ -6,10 +6,11 @@ machine, no server); its telemetry is off. Importing it takes seconds, so it is 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tidemill.core.errors import Conflict, NotFound, Unavailable
-from tidemill.registry.protocol import Alias, RegisteredVersion
+from tidemill.registry.protocol import CLEARED_TAG, Alias, RegisteredVersion
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -73,12 +74,7 @@ class MlflowRegistry:
                 if alias in self.aliases(model):
                     self._client.delete_registered_model_alias(model, alias)
                 return
-            number = next(
-                (found.version for found in self._found(model) if found.tags.get(VERSION_TAG) == version), None
-            )
-            if number is None:
-                raise NotFound(f"{model} has no version {version}")
-            self._client.set_registered_model_alias(model, alias, number)
+            self._client.set_registered_model_alias(model, alias, self._number(model, version))
 
     def aliases(self, model: str) -> dict[Alias, str]:
         """The version of each alias that is set."""
@@ -106,6 +102,14 @@ class MlflowRegistry:
                 if VERSION_TAG in found.tags
             ]
 
+    def mark_cleared(self, model: str, version: str, at: datetime) -> None:
+        """Say that the version's files go now: a tag of it, which MLflow's UI shows."""
+        if version in self.aliases(model).values():
+            raise Conflict(f"version {version} of {model} has an alias: its files stay")
+        with self._failures(f"marking {version} of {model}"):
+            number = self._number(model, version)
+            self._client.set_model_version_tag(model, number, CLEARED_TAG, at.isoformat(timespec="seconds"))
+
     @property
     def _client(self) -> "MlflowClient":
         if self._known is None:
@@ -123,6 +127,13 @@ class MlflowRegistry:
             versions.extend(page)
             if not (token := page.token):
                 return sorted(versions, key=lambda found: int(found.version))
+
+    def _number(self, model: str, version: str) -> str:
+        """MLflow's own number of a version; raises `NotFound`."""
+        for found in self._found(model):
+            if found.tags.get(VERSION_TAG) == version:
+                return str(found.version)
+        raise NotFound(f"{model} has no version {version}")
 
     def _by_alias(self, model: str, alias: str) -> Any:
         from mlflow.exceptions import MlflowException

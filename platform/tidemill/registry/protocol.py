@@ -1,11 +1,15 @@
 """The registry as the rest of Tidemill sees it; `tidemill.registry.mlflow` is the one that ships."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-__all__ = ["Alias", "RegisteredVersion", "Registry"]
+__all__ = ["CLEARED_TAG", "Alias", "RegisteredVersion", "Registry"]
+
+CLEARED_TAG = "tidemill.cleared"
+"""Tag of a version whose files are gone: since when (ISO 8601)."""
 
 Alias: TypeAlias = Literal["champion", "candidate", "previous"]
 
@@ -56,4 +60,11 @@ class Registry(Protocol):
 
     def versions(self, model: str) -> Sequence[RegisteredVersion]:
         """All versions, oldest first; none for a model that is not known. Raises `Unavailable`."""
+        ...
+
+    def mark_cleared(self, model: str, version: str, at: datetime) -> None:
+        """Say that the version's files go now; its lineage, figures and card stay.
+
+        Raises `NotFound` for an unknown version, `Conflict` for one that has an alias, `Unavailable`.
+        """
         ...

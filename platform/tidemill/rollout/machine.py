@@ -72,7 +72,7 @@ def plan_for(
     """
     history = history or HistorySeen()
     rollout, analysis = resource.spec.rollout, resource.spec.rollout.analysis
-    timeout_ms = _ms(analysis.timeout)
+    timeout_ms = to_ms(analysis.timeout)
     weights = tuple(step.weight for step in rollout.steps) if champion and not reverts else (100,)
     window_ms = _window_ms(history.per_second, weights[0], timeout_ms)
     return RolloutPlan(
@@ -86,7 +86,7 @@ def plan_for(
         min_outcomes=analysis.min_outcomes,
         window_ms=window_ms,
         slack_ms=max(200, window_ms // 4),
-        age_ms=_ms(resource.spec.labels.maturity.after),
+        age_ms=to_ms(resource.spec.labels.maturity.after),
         visible=history.visible,
         control=resource.spec.labels.control,
         error_guard=rollout.guards.errors,
@@ -359,7 +359,3 @@ def _window_ms(per_second: float | None, first_weight: int, timeout_ms: int) -> 
     wait_s = 2 / (per_second * min(first_weight, 50) / 100)
     longest_s = max(1.0, min(3600.0, timeout_ms / 20_000))
     return round(min(max(1.0, wait_s), longest_s)) * 1000
-
-
-def _ms(duration: timedelta) -> int:
-    return round(duration.total_seconds() * 1000)

@@ -17,7 +17,7 @@ import uvicorn
 from prometheus_client import REGISTRY as KSERVE_REGISTRY
 
 from tidemill.artifacts import local_folder
-from tidemill.core.clock import Clock
+from tidemill.core.clock import Clock, to_ms
 from tidemill.core.errors import Corrupt, TidemillError
 from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.serving.body_limit import BodyLimit
@@ -132,7 +132,7 @@ def _feature_source(redis: str, resource: ContinualModel) -> Any:
 
     features, views = resource.spec.features, []
     if features.event_windows:
-        ttl_ms = None if features.ttl is None else round(features.ttl.total_seconds() * 1000)
+        ttl_ms = None if features.ttl is None else to_ms(features.ttl)
         layout = layout_of(resource)
         views.append(OnlineReader(redis, resource.id, layout=layout, ttl_ms=ttl_ms, timeout_s=_READ_TIMEOUT_S))
     if features.label_windows:

@@ -89,10 +89,12 @@ class SizeGate(Part):
 
 
 class RobustnessGate(Part):
-    """The candidate bears what may be missing: each optional field of the events, and the features of the store."""
+    """The candidate bears what may be missing: each optional field, the features of the store; and earlier drifts."""
 
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """How much more than the champion's its error may rise under each of them."""
+    """How much more than the champion's its error may rise under each of them, and be after each drift."""
+    drifts: Annotated[int, Field(ge=0, le=20)] = 3
+    """So many earlier drifts, the newest, are played again: the rows that judged the versions which answered them."""
 
 
 class Gates(Part):
@@ -111,4 +113,4 @@ class Gates(Part):
     size: SizeGate | None = None
     """Of the model's file."""
     robustness: RobustnessGate | None = None
-    """Under missing values."""
+    """Under missing values, and after drifts of before."""

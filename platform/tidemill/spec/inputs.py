@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from tidemill.core.clock import to_ms
 from tidemill.spec.part import URI_PREFIX, Identifier, Part, Share, TopicName, Windowed, refuse_repeated
 from tidemill.spec.quantities import Duration, format_duration
 
@@ -171,7 +172,7 @@ class Window(Part):
             if not SHORTEST_WINDOW <= length <= LONGEST_WINDOW:
                 shortest, longest = format_duration(SHORTEST_WINDOW), format_duration(LONGEST_WINDOW)
                 raise ValueError(f"{self.name}: a window is {shortest} to {longest} long")
-            if round(length.total_seconds() * 1000) % 60:
+            if to_ms(length) % 60:
                 raise ValueError(f"{self.name}: {format_duration(length)} is no whole number of milliseconds times 60")
         refuse_repeated([format_duration(length) for length in self.over], "length")
         return self

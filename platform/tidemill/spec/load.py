@@ -83,9 +83,6 @@ def _expected(path: Path, details: ErrorDetails, context: Mapping[str, Any]) -> 
         pattern = context["pattern"]
         return f"expected {PATTERNS.get(pattern, pattern)}, not {_shown(found)}"
     if details["type"] == "literal_error":
-        stage = planned.VALUES.get(_generic(path), {}).get(found) if isinstance(found, str) else None
-        if stage is not None:
-            return f"{found}: planned, not built yet (stage {stage}); expected {context['expected']}"
         near = difflib.get_close_matches(str(found), re.findall(r"'([^']*)'", context["expected"]), n=1)
         asked = f"; did you mean {near[0]}?" if near else ""
         return f"expected {context['expected']}, not {_shown(found)}{asked}"

@@ -40,8 +40,9 @@ class ModelCode(Part):
     """`module:Class` of the Codec: row to tensors, outputs to answer. Must import without torch."""
     trainer: ImportPath
     """`module:Class` of the Trainer: the torch module, its loss and how it fits."""
-    initial: Literal["none", "dataset"] = "none"
-    """`dataset`: train version 1 once enough labelled events are there. `none`: wait for `tidemill retrain`."""
+    initial: Literal["none", "dataset", "version"] = "none"
+    """`dataset`: train version 1 once enough labelled events are there. `version`: wait for `tidemill adopt`, which
+    brings one from elsewhere. `none`: wait for `tidemill retrain`."""
     warm_start: bool = True
     """Start training from the champion's weights."""
     replay: Replay = Replay()

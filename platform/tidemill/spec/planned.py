@@ -1,6 +1,6 @@
 """Fields of ContinualModel that are planned but not built yet: refused, but not as if nobody had heard of them."""
 
-__all__ = ["FIELDS", "VALUES"]
+__all__ = ["FIELDS"]
 
 FIELDS = {
     "spec.model.resources": "cluster",
@@ -12,8 +12,3 @@ FIELDS = {
     "spec.serving.serviceAccountName": "serving",
 }
 """Path of each such field, and the stage it belongs to."""
-
-VALUES = {
-    "spec.model.initial": {"version": "registry"},
-}
-"""Values of fields that exist, likewise."""

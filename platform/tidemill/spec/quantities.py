@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, PlainSerializer, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
+from tidemill.core.clock import to_ms
+
 __all__ = ["Duration", "Rate", "format_duration", "parse_duration"]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -30,7 +32,7 @@ def parse_duration(text: Any) -> timedelta:
 
 def format_duration(duration: timedelta) -> str:
     """A timedelta as it would be written: the largest units first, exact to a millisecond."""
-    left = round(duration.total_seconds() * 1000)
+    left = to_ms(duration)
     parts = []
     for unit in ("d", "h", "m", "s", "ms"):
         size = round(_UNITS[unit] * 1000)

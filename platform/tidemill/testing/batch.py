@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tidemill.core.clock import to_ms
 from tidemill.core.errors import InvalidInput
 from tidemill.events.records import Label, Outcome, Prediction
 from tidemill.metrics.losses import error
@@ -71,8 +72,8 @@ def expected_outcomes(
 
 def _outcomes(resource: ContinualModel, prediction: Prediction, at: int, said: Sequence[Arrived]) -> list[Known]:
     maturity = resource.spec.labels.maturity
-    eligible = at + round(maturity.after.total_seconds() * 1000)
-    final = at + round(maturity.horizon.total_seconds() * 1000)
+    eligible = at + to_ms(maturity.after)
+    final = at + to_ms(maturity.horizon)
     moments = sorted({arrived.at for arrived in said if arrived.at > eligible})
     steps = [sum(arrived.at <= eligible for arrived in said)]
     steps += [number + 1 for number, arrived in enumerate(said) if arrived.at in moments]

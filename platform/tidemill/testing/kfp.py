@@ -7,7 +7,7 @@ listed, terminated and archived. What a run does a test says, by `show`, or by a
 import json
 import threading
 from collections.abc import Callable
-from datetime import UTC
+from datetime import UTC, datetime
 from email.parser import BytesParser
 from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +20,8 @@ from tidemill.core.clock import SystemClock
 __all__ = ["KfpApi"]
 
 _BASE = "/apis/v2beta1/"
+_FIELDS = {"name", "display_name", "storage_state", "state", "run_id", "experiment_id", "created_at"}
+"""Those that KFP 2.17 filters runs by, but for a few; it refuses all others, `pipeline_id` among them."""
 
 Started = Callable[[dict[str, Any]], None]
 """Given each new run, as the API shows it."""
@@ -152,12 +154,25 @@ class KfpApi:
 
 
 def _listed(name: str, among: dict[str, dict[str, Any]], query: dict[str, str]) -> dict[str, Any]:
-    """A page, the oldest first; a filter looks at equal names alone."""
-    found = list(among.values())
-    for predicate in json.loads(query.get("filter") or "{}").get("predicates", []):
-        key = {"name": "display_name"}.get(predicate["key"], predicate["key"])
-        wanted = predicate.get("string_value", predicate.get("stringValue"))
-        found = [one for one in found if one.get(key) == wanted]
+    """A page, the oldest first; its filters are those of `filter.proto`, as far as we ask."""
+    predicates = json.loads(query.get("filter") or "{}").get("predicates", [])
+    found = [one for one in among.values() if all(_holds(predicate, one) for predicate in predicates)]
     first, size = int(query.get("page_token") or 0), int(query.get("page_size") or len(found) or 1)
     more = {"next_page_token": str(first + size)} if first + size < len(found) else {}
     return {name: found[first : first + size], "total_size": len(found), **more}
+
+
+def _holds(predicate: dict[str, Any], one: dict[str, Any]) -> bool:
+    key, operation = predicate["key"], predicate["operation"]
+    if key not in _FIELDS:
+        raise ValueError(f"KFP does not filter by {key!r}")
+    if key == "created_at":
+        return operation == "GREATER_THAN_EQUALS" and _moment(one[key]) >= _moment(predicate["timestamp_value"])
+    wanted = predicate.get("string_value", predicate.get("stringValue"))
+    # By name, or by number, as its own client writes it; its database looks at no capital letters.
+    is_equal = str(one.get({"name": "display_name"}.get(key, key), "")).lower() == str(wanted).lower()
+    return {"EQUALS": is_equal, 1: is_equal, "NOT_EQUALS": not is_equal, 2: not is_equal}[operation]
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)

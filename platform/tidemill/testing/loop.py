@@ -95,6 +95,7 @@ class LoopBench:
         self.registry = MemoryRegistry(self.clock)
         self.labelled = 0
         self.new_classes: dict[str, int] = {}
+        self.clearing: Callable[[LoopStatus], None] = lambda status: None
         self.fuse = [0]
         self._asked = 0
         self.restart()
@@ -115,6 +116,7 @@ class LoopBench:
                 registry=crashing(self.registry, "set_alias"),
                 labelled=lambda since: self.labelled,
                 new_classes=lambda champion: self.new_classes,
+                clearing=lambda status: self.clearing(status),
             ),
             self.clock,
         )
@@ -251,7 +253,7 @@ class LoopBench:
 
         They go to the versions by the shares that are seen; each second ends with ticks.
         """
-        age = round(self.resource.spec.labels.maturity.after.total_seconds() * 1000)
+        age = to_ms(self.resource.spec.labels.maturity.after)
         for _ in range(seconds):
             for seen in self.driver.observe().revisions:
                 count = round(per_second * seen.share / 100)

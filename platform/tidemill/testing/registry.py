@@ -1,10 +1,13 @@
 """A registry in memory."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import msgspec
 
 from tidemill.core.clock import Clock, to_ms
 from tidemill.core.errors import Conflict, NotFound
-from tidemill.registry import Alias, RegisteredVersion
+from tidemill.registry import CLEARED_TAG, Alias, RegisteredVersion
 
 __all__ = ["MemoryRegistry"]
 
@@ -66,3 +69,13 @@ class MemoryRegistry:
     def versions(self, model: str) -> Sequence[RegisteredVersion]:
         """All versions, oldest first."""
         return list(self._versions.get(model, {}).values())
+
+    def mark_cleared(self, model: str, version: str, at: datetime) -> None:
+        """Tag a version; raises `NotFound` for an unknown one, `Conflict` for one that has an alias."""
+        known = self._versions.get(model, {}).get(version)
+        if known is None:
+            raise NotFound(f"{model} has no version {version}")
+        if version in self.aliases(model).values():
+            raise Conflict(f"version {version} of {model} has an alias: its files stay")
+        tags = {**known.tags, CLEARED_TAG: at.isoformat(timespec="seconds")}
+        self._versions[model][version] = msgspec.structs.replace(known, tags=tags)

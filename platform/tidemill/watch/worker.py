@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Any, TypeVar
 
 from tidemill.artifacts import local_folder, read, verify
-from tidemill.core.clock import Clock
+from tidemill.core.clock import Clock, to_ms
 from tidemill.core.errors import Permanent
 from tidemill.core.telemetry import get_logger
 from tidemill.events.cluster import Cluster
@@ -62,7 +62,7 @@ def run(resource: ContinualModel, *, kafka: str, lake: str, clock: Clock, stop: 
     topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
     ensure_topics(kafka, {topics.sketches: 1, topics.decisions: 1, topics.signals: 1})
     kept = resource.spec.labels.maturity.kept
-    ensure_topics(kafka, {topics.outcomes: 1}, retention_ms=round(kept.total_seconds() * 1000))
+    ensure_topics(kafka, {topics.outcomes: 1}, retention_ms=to_ms(kept))
     with Watch(plan_of(resource, trigger), topics, kafka=kafka, lake=lake, clock=clock) as watch:
         while not stop.is_set():
             watch.step()

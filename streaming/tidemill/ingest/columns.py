@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 import msgspec
 import polars as pl
 
+from tidemill.core.clock import to_ms
 from tidemill.ingest.parse import INT64, LARGEST, MAX_KEY, YEAR_10000, Rejected, time_of
 from tidemill.spec.model import ContinualModel, Entity, EventField
 
@@ -48,7 +49,7 @@ class ColumnReader:
     def __init__(self, resource: ContinualModel, schema: Mapping[str, pl.DataType]) -> None:
         events = resource.spec.events
         self._schema = {name: kind for name, kind in schema.items() if name not in {"source", "event_date", "origin"}}
-        self._max_future_ms = round(events.max_future.total_seconds() * 1000)
+        self._max_future_ms = to_ms(events.max_future)
         fields: dict[str, tuple[str, Any]] = {"entity": (events.entity.name, _entity_type(events.entity))}
         if events.id is not None:
             fields["event_id"] = (events.id, _KEY | _INT)

@@ -77,7 +77,7 @@ class EventParser:
         self._entity = events.entity
         self._id = events.id
         self._timestamp = events.timestamp
-        self._max_future_ms = round(events.max_future.total_seconds() * 1000)
+        self._max_future_ms = to_ms(events.max_future)
         self._plain = tuple(field for field in events.fields if field.type != "image")
         self._image = resource.image_field
         self._statistics = resource.spec.features.image

@@ -4,11 +4,11 @@ A pure function, so that whoever comes later and reads the rows back writes the 
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import partial
 
 import polars as pl
 
+from tidemill.core.clock import to_ms
 from tidemill.events.lake import Span
 from tidemill.events.parts import in_parts
 from tidemill.events.records import Sketch, Votes
@@ -32,8 +32,8 @@ class Voting:
         self.numbers: Sequence[str] = resource.watched_features if watched else ()
         self.categories: Sequence[str] = resource.watched_categories if watched else ()
         self.features = (*self.numbers, *self.categories)
-        self.tick_ms = _ms((drift or DriftTrigger()).every)
-        self.lateness_ms = _ms(resource.spec.events.allowed_lateness)
+        self.tick_ms = to_ms((drift or DriftTrigger()).every)
+        self.lateness_ms = to_ms(resource.spec.events.allowed_lateness)
 
 
 def sketches(voting: Voting, source: Source, span: Span, rows: pl.DataFrame) -> list[Sketch]:
@@ -65,7 +65,3 @@ def _tally(voting: Voting, rows: pl.DataFrame) -> tuple[Votes, dict[int, float]]
         in_time = in_time.sort("offset")
     tick = pl.col("event_time").dt.epoch("ms") // voting.tick_ms
     return tally(in_time, tick, numbers=voting.numbers, categories=voting.categories)
-
-
-def _ms(duration: timedelta) -> int:
-    return round(duration.total_seconds() * 1000)

@@ -56,7 +56,7 @@ class LabelCheck:
         self._model = resource.id
         self._fields = resource.spec.labels.fields
         self._classes = resource.spec.prediction.classes
-        self._max_future_ms = round(resource.spec.events.max_future.total_seconds() * 1000)
+        self._max_future_ms = to_ms(resource.spec.events.max_future)
         self._clock = clock
         self._new_classes = new_classes
 

@@ -104,7 +104,7 @@ class AgreementTeller:
 
     @property
     def _every_ms(self) -> int:
-        return round(self._every.total_seconds() * 1000)
+        return to_ms(self._every)
 
     def _period(self) -> int:
         """The last full period whose labels are in the lake."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from tidemill.core.clock import to_ms
 from tidemill.events.lake import LakeTable
 from tidemill.events.records import ServingCount
 
@@ -52,4 +53,4 @@ def told(table: LakeTable) -> Iterator[tuple[ServingCount, int]]:
     found = table.scan().group_by("boot").agg(*largest, pl.col("ended").any(), pl.col("available_at").max())
     for row in table.collect(found).iter_rows(named=True):
         arrived_at = row.pop("available_at")
-        yield ServingCount(**row), round(arrived_at.timestamp() * 1000)
+        yield ServingCount(**row), to_ms(arrived_at)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import msgspec
 from prometheus_client import Counter, Gauge
 
+from tidemill.core.clock import to_ms
 from tidemill.core.errors import InvalidInput
 from tidemill.core.telemetry import REGISTRY, get_logger
 from tidemill.events.records import Label, ServingCount
@@ -67,7 +68,7 @@ class Intake:
         self._late = late
         self._terms = Terms.of(spec.labels)
         self._stated = msgspec.json.encode(self._terms).decode()
-        self._max_future_ms = round(spec.events.max_future.total_seconds() * 1000)
+        self._max_future_ms = to_ms(spec.events.max_future)
         self._words: dict[str, ServingCount] = {}
         self._heard: dict[ServingCount, tuple[Source, Raw]] = {}
         """Words that the lake does not have, or not since so late; of the same words the newest."""

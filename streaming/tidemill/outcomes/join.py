@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from tidemill.core.clock import to_ms
 from tidemill.events.records import Outcome, Prediction
 from tidemill.outcomes.conflict import Heard, Rule, probability, rule_of, winner
 from tidemill.spec.model import Labels
@@ -37,7 +38,7 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
     def of(cls, labels: Labels) -> "Terms":
         """Those that a resource states."""
         after, horizon = labels.maturity.after, labels.maturity.horizon
-        return cls(round(after.total_seconds() * 1000), round(horizon.total_seconds() * 1000), rule_of(labels))
+        return cls(to_ms(after), to_ms(horizon), rule_of(labels))
 
 
 class Indexed(msgspec.Struct, frozen=True, array_like=True, gc=False):

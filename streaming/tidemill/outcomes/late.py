@@ -72,7 +72,7 @@ class Hot:
     @property
     def sure_ms(self) -> int:
         """Milliseconds for which an entry is there for certain, however long the worker was away meanwhile."""
-        return round((self.kept - self.away).total_seconds() * 1000)
+        return to_ms(self.kept - self.away)
 
 
 class LateLabel(msgspec.Struct, frozen=True, gc=False):

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from tidemill.core.clock import from_ms
+from tidemill.core.clock import from_ms, to_ms
 from tidemill.core.errors import InvalidInput
 from tidemill.events.lake import LakeTable, table_uri, with_missing
 from tidemill.metrics.measures import Figures, Measures
@@ -79,7 +79,7 @@ def quality_of(lake: str, resource: ContinualModel, cut: Cut, *, risk: float = 0
     for day in days(outcomes, cut):
         found = known.bounds(outcomes.collect(newest(rows, day, cut, _COLUMNS)))
         for row, name in zip(found.iter_rows(named=True), slices.of(found, day), strict=True):
-            at = round(row["predicted_at"].timestamp() * 1000)
+            at = to_ms(row["predicted_at"])
             window = at // cut.window_ms if cut.window_ms else 0
             report.add(Cell(row["version"], name, (row["cohort"] or "") if cut.cohorts else "", window), row)
         report.settle()

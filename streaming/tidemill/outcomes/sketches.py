@@ -24,6 +24,7 @@ from functools import partial
 
 import polars as pl
 
+from tidemill.core.clock import to_ms
 from tidemill.events.kafka import RecordWriter
 from tidemill.events.lake import LakeTable, Span
 from tidemill.events.parts import SketchWriter, in_parts
@@ -79,8 +80,8 @@ class Kind:
     def __init__(self, resource: ContinualModel, table: LakeTable, answers: Answers) -> None:
         self.table, self.answers = table, answers
         trigger = resource.spec.triggers.drift or DriftTrigger()
-        self.tick_ms = round(trigger.every.total_seconds() * 1000)
-        self.lateness_ms = round(resource.spec.events.allowed_lateness.total_seconds() * 1000)
+        self.tick_ms = to_ms(trigger.every)
+        self.lateness_ms = to_ms(resource.spec.events.allowed_lateness)
         self.by_version = answers.column == "output"
         self.columns = ["source", "offset", "entity", "available_at", answers.column]
         self.columns += ["version", "predicted_at"] if self.by_version else []

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 
-from tidemill.core.clock import Clock
+from tidemill.core.clock import Clock, to_ms
 from tidemill.core.errors import Transient
 from tidemill.core.telemetry import get_logger
 from tidemill.events.kafka import RecordWriter, ensure_topics
@@ -112,7 +112,7 @@ def _live(
     keep = resource.spec.labels.maturity.kept
     topics = Topics(resource.id, resource.events_topic, resource.labels_topic)
     ensure_topics(kafka, {topics.sketches: 1})
-    log = KafkaLog(kafka, topics, keep_ms=round(keep.total_seconds() * 1000))
+    log = KafkaLog(kafka, topics, keep_ms=to_ms(keep))
     try:
         state = RedisState(redis, resource.id, ttl_s=round(Hot.of(resource.spec.labels).kept.total_seconds()))
         try:
