@@ -188,5 +188,5 @@ def test_nothing_that_its_openapi_allows_or_forbids_is_a_5xx(alone: Server, mode
         cases = found.ok().as_strategy(generation_mode=GenerationMode(mode))
         with suppress(hypothesis.errors.Unsatisfiable):  # nothing of this operation can be wrong
             SETTINGS(hypothesis.given(case=cases)(answered))()
-    assert sum(statuses.values()) > 100
-    assert statuses[200 if mode == "positive" else 400] > 50
+    assert statuses[200 if mode == "positive" else 400] > 5, statuses
+    assert sum(statuses.values()) > 50, statuses

@@ -47,11 +47,11 @@ class Front:
             if found[2] != self._requests.version:
                 await self._refuse(send, self._no_version(found[2]))
                 return
-            await self._app({**scope, "path": found[1] + (found[3] or "")}, receive, send)
+            await self._app({**scope, "path": found[1] + (found[3] or ""), "query_string": b""}, receive, send)
         elif _NOT_SERVED.fullmatch(scope["path"]):
             await self._refuse(send, Refusal(404, f"{scope['path'][:200]} is not served here"))
-        else:
-            await self._app(scope, receive, send)
+        else:  # a model_version in the query is a 501 of KServe's
+            await self._app({**scope, "query_string": b""}, receive, send)
 
     async def _predict(
         self, scope: Message, receive: Receive, send: Send, v1: str | None, v2: str | None, version: str | None

@@ -28,13 +28,18 @@ _REFUSED = {
 def describe(document: dict[str, Any], requests: Requests) -> dict[str, Any]:
     """KServe's document with the predict paths of `requests`, and its errors in their form."""
     (rows, body), schemas = msgspec.json.schema_components([requests.reader.type, REQUEST], ref_template=_REF)
-    kept = {path: one for path, one in document["paths"].items() if not _REPLACED.search(path)}
+    kept = {
+        path.replace("{model_name}", requests.name): one
+        for path, one in document["paths"].items()
+        if not _REPLACED.search(path)
+    }
     document["paths"] = kept
     document["info"] = {"title": f"{requests.name} {requests.version}", "version": requests.version}
     for one in kept.values():
         for operation in one.values():
             operation["responses"] |= {"404": _refusal("404"), "400": _refusal("400")}
             operation["responses"].pop("422", None)
+            operation.pop("parameters", None)
     v1 = {"type": "object", "properties": {"instances": rows}, "required": ["instances"]}
     kept[f"/v1/models/{requests.name}:predict"] = _operation("V1", v1, "predictions")
     kept[f"/v2/models/{requests.name}/infer"] = _operation("V2", body, "outputs")
