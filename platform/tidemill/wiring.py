@@ -206,6 +206,7 @@ class Local:
             clock=self.clock,
             feast_repo=self.settings.feast_repo,
             counts=self.settings.state / "serving" / resource.id,
+            host=self.settings.serve_host,
         )
 
     def loop(self, stored: StoredModel) -> Loop:

@@ -515,3 +515,15 @@ def test_without_a_latency_guard_a_slow_candidate_stays() -> None:
     story.traffic.slow("v2", 60_000.0)
     story.tick(60)
     assert story.phase == "canary"
+
+
+def test_labels_that_are_faster_than_the_latency_guard_promote_nobody() -> None:
+    story = in_canary(latency_guard_ms=100.0)
+    story.tick(9, verdict="promote")
+    assert (story.phase, story.share()) == ("canary", 5), "the guard has not looked for long"
+    story.traffic.slow("v2", 900.0)
+    story.tick(10, verdict="go on")
+    assert (story.phase, story.share()) == ("canary", 5)
+    story.traffic.slow("v2", 90.0)
+    story.tick(verdict="promote")
+    assert story.phase == "promoting"

@@ -1,13 +1,9 @@
-"""`serve` as a process of its own: KServe's V1 and V2, its errors, its log, its end. torch cannot be imported in it."""
+"""`serve` as a process of its own: KServe's V1 and V2, its errors, its log, its end."""
 
 import base64
 import json
-import os
 import signal
 import socket
-import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,7 +14,7 @@ from typing import Any
 import httpx
 import polars as pl
 import pytest
-import yaml
+from tests.serving.served import Server, columns, in_binary, started
 
 from tidemill.core.clock import SystemClock
 from tidemill.events.kafka import RecordReader, ensure_topics
@@ -27,101 +23,8 @@ from tidemill.features.images import statistics
 from tidemill.features.layout import layout_of
 from tidemill.features.online import Filling, OnlineRows
 from tidemill.spec.model import ContinualModel
-from tidemill.stack.ports import free_ports
 from tidemill.testing import eventually
 from tidemill.testing.serving import instance, make_version, picture, served_resource
-
-SERVE = """
-import json, sys
-from pathlib import Path
-sys.modules["torch"] = None  # importing it fails
-import yaml
-from tidemill.core.clock import SystemClock
-from tidemill.core.errors import TidemillError
-from tidemill.serving.server import run
-from tidemill.spec.model import ContinualModel
-
-file, given = sys.argv[1], json.loads(sys.argv[2])
-if "feast_repo" in given:
-    given["feast_repo"] = Path(given["feast_repo"])
-try:
-    run(ContinualModel.model_validate(yaml.safe_load(open(file).read())), clock=SystemClock(), **given)
-except TidemillError as error:
-    sys.exit(f"error: {error.message}")
-"""
-NO_BROKER = "127.0.0.1:1"
-NO_REDIS = "redis://127.0.0.1:1/0"
-
-
-class Server:
-    """A serving process, and a client of it."""
-
-    def __init__(self, folder: Path, code: Path, resource: ContinualModel, **given: Any) -> None:
-        self.resource, self.folder = resource, folder
-        (self.port,) = free_ports(1)
-        file = folder / "model.yaml"
-        file.write_text(yaml.safe_dump(resource.model_dump(mode="json", by_alias=True, exclude_unset=True)))
-        self.given = {"version": "v1", "artifact": str(folder / "v1"), "port": self.port} | given
-        self.log = folder / "serve.log"
-        with self.log.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", SERVE, str(file), json.dumps(self.given)],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(code), os.environ.get("PYTHONPATH", "")])},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", trust_env=False, timeout=30)
-
-    @property
-    def name(self) -> str:
-        return self.resource.metadata.name
-
-    def is_ready(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            return self.http.get("/v2/health/ready").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def predict(self, *instances: Any, **more: Any) -> httpx.Response:
-        return self.http.post(f"/v1/models/{self.name}:predict", json={"instances": list(instances)}, **more)
-
-    def infer(self, body: dict[str, Any], **more: Any) -> httpx.Response:
-        return self.http.post(f"/v2/models/{self.name}/infer", json=body, **more)
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
-    def close(self) -> None:
-        self.http.close()
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(10)
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server without broker and store: it answers all the same."""
-    folder, resource = tmp_path_factory.mktemp("alone"), served_resource()
-    make_version(folder, resource, "v1")
-    server = Server(folder, Path(__file__).parent / "code", resource, kafka=NO_BROKER, redis=NO_REDIS)
-    try:
-        eventually(server.is_ready, 60)
-        yield server
-    finally:
-        server.close()
-
-
-def columns(*rows: dict[str, Any]) -> dict[str, Any]:
-    """A V2 request in JSON."""
-    types = {"station": "BYTES", "event_id": "BYTES", "image": "BYTES", "exposure_ms": "FP64"}
-    return {
-        "inputs": [
-            {"name": name, "datatype": datatype, "shape": [len(rows)], "data": [row[name] for row in rows]}
-            for name, datatype in types.items()
-        ]
-    }
 
 
 def dark() -> str:
@@ -161,22 +64,6 @@ def test_v2_answers_in_tensors(alone: Server) -> None:
     assert len(set(found["prediction_id"]["data"])) == 2
 
 
-def in_binary(server: Server, image: bytes) -> httpx.Response:
-    """A V2 request whose image is a binary tensor, and which asks for binary tensors."""
-    tensor = struct.pack("<I", len(image)) + image
-    inputs = columns(instance())["inputs"]
-    for one in inputs:
-        if one["name"] == "image":
-            del one["data"]
-            one["parameters"] = {"binary_data_size": len(tensor)}
-    head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
-    return server.http.post(
-        f"/v2/models/{server.name}/infer",
-        content=head + tensor,
-        headers={"inference-header-content-length": str(len(head)), "content-type": "application/octet-stream"},
-    )
-
-
 def test_v2_takes_and_gives_binary_tensors(alone: Server) -> None:
     answer = in_binary(alone, base64.b64encode(picture()))
     assert answer.status_code == 200
@@ -185,10 +72,43 @@ def test_v2_takes_and_gives_binary_tensors(alone: Server) -> None:
     assert b"scratch" in answer.content[json_length:]
 
 
-def test_a_picture_that_is_not_base64_is_refused_in_binary_tensors_too(alone: Server) -> None:
+def test_a_picture_in_a_binary_tensor_may_be_the_file_itself(alone: Server) -> None:
     answer = in_binary(alone, picture())
-    assert answer.status_code == 400
-    assert "a picture in it is not base64" in answer.json()["error"]
+    assert answer.status_code == 200, answer.text
+    refused = in_binary(alone, b"\x00no picture")
+    assert (refused.status_code, "row 0, field image" in refused.json()["error"]) == (400, True)
+
+
+def test_v2_tells_what_the_model_takes_and_gives(alone: Server) -> None:
+    for path in (f"/v2/models/{alone.name}", f"/v2/models/{alone.name}/versions/v1"):
+        told = alone.http.get(path).json()
+        assert (told["name"], told["versions"], told["platform"]) == (alone.name, ["v1"], "onnx_onnxv1")
+        assert {one["name"]: (one["datatype"], one["shape"]) for one in told["inputs"]} == {
+            "station": ("BYTES", [-1]),
+            "event_id": ("BYTES", [-1]),
+            "image": ("BYTES", [-1]),
+            "exposure_ms": ("FP64", [-1]),
+            "shift": ("INT64", [-1]),
+            "note": ("BYTES", [-1]),
+            "flash": ("BOOL", [-1]),
+        }
+        assert {one["name"]: (one["datatype"], one["shape"]) for one in told["outputs"]} == {
+            "prediction_id": ("BYTES", [-1]),
+            "version": ("BYTES", [-1]),
+            "class": ("BYTES", [-1]),
+            "confidence": ("FP64", [-1]),
+            "box": ("FP64", [-1, 4]),
+        }
+    assert alone.http.get("/v2").json()["extensions"] == ["binary_tensor_data"]
+
+
+def test_v2_by_version_is_this_version_alone(alone: Server) -> None:
+    path = f"/v2/models/{alone.name}/versions"
+    assert alone.http.post(f"{path}/v1/infer", json=columns(instance())).status_code == 200
+    assert alone.http.get(f"{path}/v1/ready").json()["ready"] is True
+    for method, rest in (("GET", "v2"), ("GET", "v2/ready"), ("POST", "v2/infer")):
+        answer = alone.http.request(method, f"{path}/{rest}", json={})
+        assert (answer.status_code, "there is v1" in answer.json()["error"]) == (404, True), rest
 
 
 @pytest.mark.parametrize(
@@ -209,12 +129,16 @@ def test_bad_rows_are_400_in_words(alone: Server, row: Any, said: str) -> None:
 def test_requests_that_are_none_are_400_in_words(alone: Server) -> None:
     v1, v2 = f"/v1/models/{alone.name}:predict", f"/v2/models/{alone.name}/infer"
     for path, content, said in (
-        (v1, b"{", "Unrecognized request format"),
+        (v1, b"{", "is no JSON"),
         (v1, b"[1]", "must be an object"),
         (v1, b'{"rows": []}', '"instances"'),
-        (v1, b"\xff\xfe", "Unrecognized request format"),
+        (v1, b"\xff\xfe", "is no JSON"),
         (v2, b"{}", "inputs"),
-        (v2, b'{"inputs": [{"name": "station", "datatype": "WHAT", "shape": [1], "data": ["A"]}]}', "input station"),
+        (
+            v2,
+            b'{"inputs": [{"name": "station", "datatype": "WHAT", "shape": [1], "data": ["A"]}]}',
+            "inputs[0].datatype",
+        ),
         (v2, b'{"inputs": [{"name": "station", "datatype": "BYTES", "shape": [2], "data": ["A"]}]}', "input station"),
         (v2, b'{"inputs": [{"name": "other", "datatype": "BYTES", "shape": [1], "data": ["A"]}]}', "no inputs"),
     ):
@@ -293,10 +217,6 @@ def test_many_requests_at_once_are_all_answered(alone: Server) -> None:
     with ThreadPoolExecutor(8) as pool:
         ids = list(pool.map(one, range(100)))
     assert len(set(ids)) == 100
-
-
-def started(tmp_path: Path, code: Path, resource: ContinualModel, **given: Any) -> Server:
-    return Server(tmp_path, code, resource, **({"kafka": NO_BROKER, "redis": NO_REDIS} | given))
 
 
 def ends_with(server: Server) -> str:

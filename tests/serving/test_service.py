@@ -9,7 +9,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from tests.serving.test_server import Server
+from tests.serving.served import Server
 
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import NotFound, Unavailable

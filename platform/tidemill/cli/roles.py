@@ -53,7 +53,7 @@ def serve(
     resource: ResourceFile,
     version: Annotated[str, typer.Option(help="The version's id.")],
     artifact: Annotated[str, typer.Option(help="Folder of the version's files.")],
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback interface.")],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the interface of the setting serve_host.")],
 ) -> None:
     """Role: serve one version of a model."""
     machine, model = _begin("serve", resource)

@@ -63,6 +63,8 @@ class Settings(BaseModel):
     """Interface that it listens on. It has no accounts: one beyond this machine belongs behind a proxy that has."""
     feedback_port: int = Field(default=0, ge=0, le=65535)
     """Its port; 0: a free one is chosen."""
+    serve_host: str = "127.0.0.1"
+    """Interface on which versions answer; in a pod, 0.0.0.0. They have no accounts either."""
     lake_retention_days: int | None = Field(default=None, ge=1)
     """Age at which the lake's events, quarantined records and pictures are deleted, a day at a time; none: never.
     Predictions, labels and outcomes stay."""

@@ -10,7 +10,7 @@ import msgspec
 from tidemill.rollout.driver import RevisionSeen, TrafficSeen
 from tidemill.rollout.state import Counters, RolloutState
 
-__all__ = ["Fault", "fault"]
+__all__ = ["Fault", "fault", "is_fast_enough"]
 
 _LEAST_ERRORS = 5
 """Fewer failed requests may be those of one bad moment."""
@@ -51,6 +51,17 @@ def fault(state: RolloutState, traffic: TrafficSeen, now: int) -> tuple[RolloutS
     if now - since < _UNREADY_MS:
         return state, None
     return state, Fault(f"the server of {name} has not been ready for {(now - since) / 1000:.0f} s", {})
+
+
+def is_fast_enough(state: RolloutState, now: int) -> bool:
+    """Whether the guard of latencies, where there is one, lets a step end: it has looked for long, and sees no fault.
+
+    Labels can be faster than that look: a candidate that is right, and too slow, must not be promoted meanwhile.
+    """
+    if state.plan.latency_guard_ms is None:
+        return True
+    since = state.spans[-1].since if state.spans else now
+    return state.slow_since is None and now - since >= _SLOW_MS
 
 
 def _slow(state: RolloutState, seen: RevisionSeen | None, now: int) -> tuple[RolloutState, Fault | None]:

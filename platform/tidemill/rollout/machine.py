@@ -20,7 +20,7 @@ from tidemill.core.clock import to_ms
 from tidemill.core.errors import Conflict
 from tidemill.rollout.cells import Evidence
 from tidemill.rollout.driver import RevisionSeen
-from tidemill.rollout.guard import fault
+from tidemill.rollout.guard import fault, is_fast_enough
 from tidemill.rollout.history import HistorySeen
 from tidemill.rollout.plan import RolloutPlan, Span, Version
 from tidemill.rollout.power import Power, power_of
@@ -264,7 +264,7 @@ def _by_evidence(state: RolloutState, evidence: Evidence | None, now: int) -> Ad
     if verdict.kind == "hold":
         return _hold(state, verdict.about, verdict.reason, verdict.figures)
     state = _with(state, held=None)
-    if state.paused or verdict.kind == "inconclusive":
+    if state.paused or verdict.kind == "inconclusive" or not is_fast_enough(state, now):
         return state, ()
     if verdict.kind == "promote":
         return _promote(state, verdict.reason, verdict.figures, now)

@@ -13,7 +13,7 @@ __all__ = ["kserve_parts"]
 
 
 def kserve_parts() -> Any:
-    """A namespace of KServe's classes: ModelServer, RESTServer, Model, InferInput, …, and its FastAPI `app`.
+    """A namespace of KServe's classes: ModelServer, RESTServer, Model, and its FastAPI `app`.
 
     Takes a second or more (it brings the Kubernetes client and pandas). Raises `Unsupported` where KServe is not
     installed.
@@ -25,19 +25,13 @@ def kserve_parts() -> Any:
             raise Unsupported(f"{error.name} is not installed", hint="pip install 'tidemill[serving]'") from error
         rest = importlib.import_module("kserve.protocol.rest.server")
         model = importlib.import_module("kserve.model")
-        types = importlib.import_module("kserve.protocol.infer_type")
         errors = importlib.import_module("kserve.errors")
     return SimpleNamespace(
         app=server.app,
         ModelServer=server.ModelServer,
         RESTServer=rest.RESTServer,
         Model=model.Model,
-        InferRequest=types.InferRequest,
-        InferInput=types.InferInput,
-        InferOutput=types.InferOutput,
-        InferResponse=types.InferResponse,
-        InvalidInput=errors.InvalidInput,
-        InferenceError=errors.InferenceError,
+        ModelNotFound=errors.ModelNotFound,
     )
 
 

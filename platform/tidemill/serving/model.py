@@ -1,9 +1,10 @@
-"""A version as a KServe model: V1 and V2 requests to rows, answers to responses, errors to statuses."""
+"""A version as a KServe model: V1 and V2 requests to rows, answers to responses."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import msgspec
 from prometheus_client import Counter
@@ -12,13 +13,23 @@ from tidemill.core.clock import Clock
 from tidemill.core.errors import InvalidInput, TidemillError
 from tidemill.core.ids import new_id
 from tidemill.core.telemetry import REGISTRY, get_logger
+from tidemill.serving import v2
+from tidemill.serving.intake import Refusal
 from tidemill.serving.predictor import Answered, Predictor
 from tidemill.serving.rows import RequestRow, RowReader
+from tidemill.spec.model import ContinualModel
 
-__all__ = ["NO_BOX", "Requests", "make_model"]
+__all__ = ["NO_BOX", "Payload", "Reply", "Requests", "make_model"]
 
 NO_BOX = (-1.0, -1.0, -1.0, -1.0)
 """In V2, where a tensor has no null: nothing was found."""
+_OUTPUTS = {
+    "classification": ("class", "confidence"),
+    "detection": ("class", "confidence", "box"),
+    "regression": ("value",),
+}
+_TEXTS = ("prediction_id", "version", "class")
+_PLATFORM = "onnx_onnxv1"
 
 _log = get_logger(__name__)
 _REQUESTS = Counter(
@@ -29,67 +40,125 @@ _REQUESTS = Counter(
 )
 
 
+class Payload(NamedTuple):
+    """A predict request as it came."""
+
+    is_v2: bool
+    body: bytes
+    request_id: str | None
+    """Of the header `x-request-id`."""
+    json_length: str | None = None
+    """Of the header `v2.HEADER_LENGTH`."""
+
+
+class Reply(NamedTuple):
+    """A response."""
+
+    body: bytes
+    json_length: int | None = None
+    """Of the JSON in front, where tensors follow."""
+
+
 class Requests:
     """Answers requests of both protocols, one at a time, in a thread of its own: the event loop is never held up.
 
     Args:
-        parts: KServe's classes (`kserve_parts`).
-        name: the model's, as it stands in predict paths.
+        resource: the model.
+        name: its name in predict paths.
         reader: checks rows.
         predictor: answers them.
         clock: when a request arrived.
     """
 
-    def __init__(self, parts: Any, *, name: str, reader: RowReader, predictor: Predictor, clock: Clock) -> None:
-        self.parts, self.name, self.reader = parts, name, reader
+    def __init__(
+        self, resource: ContinualModel, *, name: str, reader: RowReader, predictor: Predictor, clock: Clock
+    ) -> None:
+        self.name, self.reader, self.version = name, reader, predictor.version
+        self.outputs = ("prediction_id", "version", *_OUTPUTS[resource.spec.prediction.type])
+        """Names of what an answer has."""
         self._predictor, self._clock = predictor, clock
         self._thread = ThreadPoolExecutor(1, "predict")
         results = ("answered", "refused", "failed")
         self._counted = {result: _REQUESTS.labels(predictor.version, result) for result in results}
 
-    async def answer(self, payload: Any, headers: Mapping[str, str] | None) -> Any:
-        """The response of one request; raises KServe's `InvalidInput` (400) and `InferenceError` (500)."""
+    async def answer(self, payload: Payload) -> Reply:
+        """The response of one request.
+
+        Raises `InvalidInput` for one that does not fit, and `Refusal` (500) for one that the model could not answer.
+        """
         now = self._clock.now()
-        is_v2 = isinstance(payload, self.parts.InferRequest)
-        request_id = (payload.id if is_v2 else None) or (headers or {}).get("x-request-id") or new_id(now)
-
-        def read() -> list[RequestRow]:
-            return _rows_of_v2(payload, self.reader) if is_v2 else _rows_of_v1(payload, self.reader)
-
-        def work(rows: list[RequestRow] | None) -> list[Answered]:
-            return self._predictor.answer(read() if rows is None else rows, request_id=request_id, now=now)
-
         try:
-            rows = await asyncio.to_thread(read) if self.reader.fetches else None  # others are not to wait for it
-            answered = await asyncio.get_running_loop().run_in_executor(self._thread, work, rows)
-        except InvalidInput as error:
-            self._counted["refused"].inc()
-            raise self.parts.InvalidInput(error.message) from error
+            if self.reader.fetches:  # others are not to wait for a picture that is somewhere else
+                asked, rows = await asyncio.to_thread(self._read, payload)
+            else:
+                asked, rows = None, None
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, payload, asked, rows, now)
+        except InvalidInput:
+            raise
         except Exception as error:
-            self._counted["failed"].inc()
-            _tell(error, request_id)
-            raise self.parts.InferenceError("the model could not answer; its log says why") from error
-        self._counted["answered"].inc()
-        return _v2(self.parts, self.name, payload, answered, request_id) if is_v2 else _v1(answered)
+            _tell(error, payload.request_id)
+            raise Refusal(500, "the model could not answer; its log says why") from error
+
+    def count(self, result: str) -> None:
+        """Count a request: `answered`, `refused` or `failed`."""
+        self._counted[result].inc()
+
+    def tensors(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Inputs and outputs, as V2's metadata describe them."""
+        inputs = [_tensor(name, datatype) for name, datatype in self.reader.datatypes.items()]
+        outputs = [_tensor(name, "BYTES" if name in _TEXTS else "FP64") for name in self.outputs]
+        for one in outputs:
+            one["shape"] += [4] if one["name"] == "box" else []
+        return inputs, outputs
 
     def stop(self) -> None:
         """End its thread."""
         self._thread.shutdown()
 
+    def _read(self, payload: Payload) -> tuple[v2.V2Request | None, list[RequestRow]]:
+        if payload.is_v2:
+            asked = v2.read(payload.body, payload.json_length, self.outputs)
+            return asked, self.reader.from_columns(asked.columns)
+        return None, self.reader.read_json(payload.body)
 
-def make_model(requests: Requests) -> Any:
-    """The KServe model that answers with `requests`; ready from the start."""
+    def _work(
+        self, payload: Payload, asked: v2.V2Request | None, rows: list[RequestRow] | None, now: datetime
+    ) -> Reply:
+        if rows is None:
+            asked, rows = self._read(payload)
+        request_id = (asked.id if asked else None) or payload.request_id or new_id(now)
+        answered = self._predictor.answer(rows, request_id=request_id, now=now)
+        if asked is None:
+            return Reply(msgspec.json.encode({"predictions": [_flat(one) for one in answered]}))
+        head = {"model_name": self.name, "model_version": self.version, "id": request_id}
+        return Reply(*v2.write(asked, head, {name: _column(name, answered) for name in asked.outputs}))
 
-    class VersionModel(requests.parts.Model):  # type: ignore[misc,name-defined]  # KServe has no types
+
+def make_model(parts: Any, requests: Requests) -> Any:
+    """The KServe model that answers with `requests`; ready from the start.
+
+    Args:
+        parts: KServe's classes (`kserve_parts`).
+        requests: who answers.
+    """
+
+    class VersionModel(parts.Model):  # type: ignore[misc]  # KServe has no types
         def __init__(self) -> None:
             super().__init__(requests.name)
             self.ready = True
 
-        async def predict(self, payload: Any, headers: Mapping[str, str] | None = None) -> Any:
-            return await requests.answer(payload, headers)
+        async def predict(self, payload: Payload, headers: Mapping[str, str] | None = None) -> Reply:
+            return await requests.answer(payload)
 
-        def get_input_types(self) -> list[dict[str, Any]]:
-            return [{"name": one, "datatype": "BYTES", "shape": [-1]} for one in requests.reader.names]
+        def metadata(self) -> dict[str, Any]:
+            inputs, outputs = requests.tensors()
+            return {
+                "name": requests.name,
+                "versions": [requests.version],
+                "platform": _PLATFORM,
+                "inputs": inputs,
+                "outputs": outputs,
+            }
 
         def stop(self) -> None:
             requests.stop()
@@ -97,61 +166,24 @@ def make_model(requests: Requests) -> Any:
     return VersionModel()
 
 
-def _rows_of_v1(payload: Any, reader: RowReader) -> list[RequestRow]:
-    if isinstance(payload, bytes):  # KServe decodes a short list of content types only
-        try:
-            payload = msgspec.json.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"the request is no JSON: {error}") from error
-    if not isinstance(payload, dict):
-        raise InvalidInput('the request must be an object that holds "instances": a list of rows')
-    return reader.read(payload.get("instances"))
+def _flat(one: Answered) -> dict[str, Any]:
+    return {"prediction_id": one.prediction_id, "version": one.version, **one.output}
 
 
-def _rows_of_v2(request: Any, reader: RowReader) -> list[RequestRow]:
-    columns = {one.name: _column(one) for one in request.inputs if one.name in reader.names}
-    return reader.from_columns(columns)
-
-
-def _column(tensor: Any) -> list[Any]:
-    """A V2 input as a list; a picture in it is base64, as in V1."""
-    try:
-        return list(tensor.as_numpy().reshape(-1).tolist())
-    except Exception as error:  # KServe and NumPy raise whatever a wrong shape or datatype leads to
-        raise InvalidInput(f"input {tensor.name}: {tensor.datatype} of shape {tensor.shape}: {error}") from error
-
-
-def _v1(answered: Sequence[Answered]) -> dict[str, Any]:
-    return {
-        "predictions": [{"prediction_id": one.prediction_id, "version": one.version, **one.output} for one in answered]
-    }
-
-
-def _v2(parts: Any, name: str, request: Any, answered: Sequence[Answered], request_id: str) -> Any:
+def _column(name: str, answered: Sequence[Answered]) -> v2.Column:
     count = len(answered)
-    columns: dict[str, tuple[str, list[int], list[Any]]] = {
-        "prediction_id": ("BYTES", [count], [one.prediction_id for one in answered]),
-        "version": ("BYTES", [count], [one.version for one in answered]),
-        "class": ("BYTES", [count], [one.output["class"] for one in answered]),
-        "confidence": ("FP64", [count], [one.output["confidence"] for one in answered]),
-    }
-    if answered and "box" in answered[0].output:
-        sides = [side for one in answered for side in (one.output["box"] or NO_BOX)]
-        columns["box"] = ("FP64", [count, 4], sides)
-    return parts.InferResponse(
-        response_id=request_id,
-        model_name=name,
-        model_version=answered[0].version if answered else None,
-        infer_outputs=[
-            parts.InferOutput(name=one, datatype=datatype, shape=shape, data=data)
-            for one, (datatype, shape, data) in columns.items()
-        ],
-        requested_outputs=request.request_outputs,
-        use_binary_outputs=request.use_binary_outputs,
-    )
+    if name == "box":
+        return v2.Column("FP64", [count, 4], [side for one in answered for side in (one.output["box"] or NO_BOX)])
+    if name in {"prediction_id", "version"}:
+        return v2.Column("BYTES", [count], [getattr(one, name) for one in answered])
+    return v2.Column("BYTES" if name in _TEXTS else "FP64", [count], [one.output[name] for one in answered])
 
 
-def _tell(error: Exception, request_id: str) -> None:
+def _tensor(name: str, datatype: str) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": [-1]}
+
+
+def _tell(error: Exception, request_id: str | None) -> None:
     """In words where they are ours; with its traceback where it is a bug."""
     if isinstance(error, TidemillError):
         _log.error("no answer", request=request_id, reason=error.message)

@@ -49,7 +49,7 @@ class Predictor:
     """Answers rows of one version and hands each to the log. Used by one thread.
 
     Args:
-        resource: what it answers (box or not).
+        resource: what it answers (class, box or number).
         version: who answers.
         model: the model.
         features: the online features.
@@ -69,7 +69,7 @@ class Predictor:
     ) -> None:
         self.version = version
         self._seconds, self._answered = _SECONDS.labels(version), _PREDICTIONS.labels(version)
-        self._has_box = resource.spec.prediction.type == "detection"
+        self._kind = resource.spec.prediction.type
         self._model, self._features, self._log, self._service = model, features, log, service
         self._pictures = PictureStatistics(resource)
         self._redacted = list(resource.spec.serving.log.redact)
@@ -102,8 +102,10 @@ class Predictor:
 
     def _output(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """What the spec declares of an answer, in plain numbers: NumPy's have no JSON."""
+        if self._kind == "regression":
+            return {"value": float(answer["value"])}
         output: dict[str, Any] = {"class": str(answer["class"]), "confidence": float(answer["confidence"])}
-        if self._has_box:
+        if self._kind == "detection":
             box = answer.get("box")
             output["box"] = None if box is None else [float(side) for side in box]
         return output

@@ -1,30 +1,27 @@
-"""`tidemill serve`: one version behind KServe's model server, V1 and V2, on this machine's loopback alone.
+"""`tidemill serve`: one version behind KServe's model server, V1 and V2.
 
 In this order, so that a server that listens is one that answers: port bound, artifact verified, codec and model
 loaded, one row answered, connections taken. KServe would bind every interface; its app is served by uvicorn here.
 """
 
 import io
-import logging
 import signal
 import socket
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from prometheus_client import REGISTRY as KSERVE_REGISTRY
 
 from tidemill.artifacts import local_folder
 from tidemill.core.clock import Clock, to_ms
 from tidemill.core.errors import Corrupt, TidemillError
-from tidemill.core.telemetry import REGISTRY, get_logger
-from tidemill.serving.body_limit import BodyLimit
+from tidemill.core.telemetry import get_logger
+from tidemill.serving.application import application
 from tidemill.serving.features import OnlineFeatures, RowFeatures
 from tidemill.serving.kserve_import import kserve_parts
 from tidemill.serving.log import PredictionLog, PredictionWriter
-from tidemill.serving.model import Requests, make_model
+from tidemill.serving.model import Requests
+from tidemill.serving.patience import PatientProtocol
 from tidemill.serving.predictor import Predictor
 from tidemill.serving.rows import RequestRow, RowReader
 from tidemill.spec.model import ContinualModel
@@ -33,8 +30,6 @@ from tidemill.stack.ports import bound
 
 __all__ = ["run"]
 
-MAX_BODY_BYTES = 32 << 20
-"""A request: a few pictures of the largest size, or many of the usual one."""
 _READ_TIMEOUT_S = 0.1
 _KEEP_ALIVE_S = 75
 """Longer than the proxy's, so that it never sends into a connection that is being closed here."""
@@ -96,9 +91,10 @@ def run(
             service = _service(resource, feast_repo, clock)
             predictor = Predictor(resource, version=version, model=model, features=features, log=log, service=service)
             _warm_up(resource, model, service)
-            parts, reader = kserve_parts(), RowReader(resource)
-            requests = Requests(parts, name=served_name(resource), reader=reader, predictor=predictor, clock=clock)
-            app = _application(parts, make_model(requests), port)
+            requests = Requests(
+                resource, name=served_name(resource), reader=RowReader(resource), predictor=predictor, clock=clock
+            )
+            app = application(kserve_parts(), requests)
             _log.info("serving", version=version, port=port, ready_after_s=round(clock.monotonic() - started, 2))
             _serve(app, listening)
         finally:
@@ -181,64 +177,11 @@ def _grey_picture() -> bytes:
     return file.getvalue()
 
 
-def _application(parts: Any, model: Any, port: int) -> Any:
-    """KServe's own app with this model, its logs kept to what nobody else says, and both registries at /metrics."""
-    for name in ("kserve", "kserve.trace"):
-        # It logs a traceback for each request that it refuses, and several lines for each that it answers.
-        logging.getLogger(name).addHandler(logging.NullHandler())
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-        logging.getLogger(name).propagate = False
-    # FastAPI advises KServe on how to answer, once for each process.
-    warnings.filterwarnings("ignore", module="fastapi")
-    server = parts.ModelServer(http_port=port, enable_grpc=False, workers=1, enable_latency_logging=False)
-    server.register_model(model)
-    server.dataplane.decode = _decoding(parts, server.dataplane.decode)
-    rest = parts.RESTServer("kserve.model_server:app", server.dataplane, server.model_repository_extension, port)
-    rest.create_application()
-    _refuse_in_words(parts.app)
-    if _OurMetrics not in {type(one) for one in KSERVE_REGISTRY._collector_to_names}:
-        KSERVE_REGISTRY.register(_OurMetrics())
-    return BodyLimit(parts.app, MAX_BODY_BYTES)
-
-
-def _decoding(parts: Any, decode: Callable[..., Any]) -> Callable[..., Any]:
-    """KServe's decoding, whose failures are the request's: some are a 500 in 0.21, with the picture's bytes in it."""
-
-    def careful(*arguments: Any, **named: Any) -> Any:
-        try:
-            return decode(*arguments, **named)
-        except parts.InvalidInput:
-            raise
-        except Exception as error:
-            text = "the request cannot be decoded; it may lack a field, or a picture in it is not base64"
-            raise parts.InvalidInput(text) from error
-
-    return careful
-
-
-def _refuse_in_words(app: Any) -> None:
-    """A V2 body that FastAPI refuses is answered as every other bad input."""
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
-
-    async def refuse(_: Any, error: Any) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return JSONResponse({"error": f"{where}: {first['msg']}"}, status_code=400)
-
-    app.add_exception_handler(RequestValidationError, refuse)
-
-
-class _OurMetrics:
-    """Shows our registry through KServe's, which is the one that its /metrics tells."""
-
-    def collect(self) -> Any:
-        return REGISTRY.collect()
-
-
 def _serve(app: Any, listening: socket.socket) -> None:
     config = uvicorn.Config(
         app,
+        http=PatientProtocol,
+        ws="none",
         log_level="warning",
         access_log=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
