@@ -52,6 +52,8 @@ class LateEvidence(msgspec.Struct, frozen=True, kw_only=True):
     candidate: tuple[int, float] = (0, 0.0)
     """Judged requests, and the sum of their losses."""
     champion: tuple[int, float] = (0, 0.0)
+    complete: bool = False
+    """Whether every cell of the rollout has been closed again."""
 
     def words(self) -> str:
         """Both versions' errors, as people read them."""
@@ -118,6 +120,10 @@ class LateFold:
         for window in sorted(window for window in self._open if window < ready):
             self._close(self._open.pop(window))
         self._closed_before = max(ready, self._closed_before)
+        last = max((span.until or self._watch.since for span in self._watch.spans), default=0)
+        complete = self._closed_before > last // self._watch.plan.window_ms
+        if complete != self._evidence.complete:
+            self._evidence = msgspec.structs.replace(self._evidence, complete=complete)
         return self._evidence
 
     def _watermark(self) -> int:
@@ -145,7 +151,8 @@ class LateFold:
             blocks = differences(candidate, champion)
             changed = sum(row.first != row.now for *_, request in found for row in request.rows.values())
             old, margin = self._evidence, self._watch.plan.margin
-            self._evidence = LateEvidence(
+            self._evidence = msgspec.structs.replace(
+                old,
                 harm=old.harm.update_all(value - margin for value in blocks),
                 blocks=old.blocks + len(blocks),
                 changed=old.changed + changed,
