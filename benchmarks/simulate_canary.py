@@ -1,7 +1,8 @@
 """Canary: how often verdicts are wrong at the margin, and how many outcomes they need.
 
-Cells, evidence and verdicts are the product's own; only the outcomes are simulated. Rows marked "control" leave a
-safeguard out, to show that the simulation would see its absence; they have no goal.
+Cells, evidence and verdicts are the product's own; only the outcomes are simulated. Where thousands of rollouts are
+needed, they are folded over arrays (`canary_worlds`), and others decide the same worlds (`canary_peers`). Rows marked
+"control" leave a safeguard out, to show that the simulation would see its absence; they have no goal.
 """
 
 import math
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.canary_tables import dependent_labels, many_rollouts, peers, sticky_users
 from benchmarks.report import Figure, Report, environment
 
 from tidemill.events.records import Outcome
@@ -33,9 +35,14 @@ class Size:
     runs: int
     requests: int
     repeats: int
+    many: int
+    """Rollouts of each kind that are simulated over arrays."""
 
 
-SIZES = {"small": Size(runs=60, requests=20_000, repeats=12), "full": Size(runs=600, requests=60_000, repeats=100)}
+SIZES = {
+    "small": Size(runs=60, requests=20_000, repeats=12, many=200),
+    "full": Size(runs=60, requests=60_000, repeats=40, many=10_000),
+}
 
 
 def bound(runs: int) -> float:
@@ -247,12 +254,17 @@ def run(size_name: str) -> Report:
         simulate_late_labels,
         simulate_controls,
         simulate_power,
+        lambda size: many_rollouts(size.many, SEED),
+        lambda size: peers(size.many, SEED),
+        lambda size: dependent_labels(min(size.many, 10 * size.runs) // 2, SEED),
+        lambda size: sticky_users(min(size.many, 10 * size.runs), SEED),
     )
     ran: dict[str, Any] = {
         "seed": SEED,
         "runs": size.runs,
         "requests": size.requests,
         "repeats": size.repeats,
+        "many": size.many,
         "risk": RISK,
         "requests_per_second": PER_SECOND,
     }

@@ -228,3 +228,6 @@ def test_a_run_that_lost_its_right_may_not_claim_another(serving: LoopBench) -> 
     assert serving.status.stopping == (run,)
     refused = serving.ask("claim", request_id="again", run=run)
     assert (refused.kind, refused.reason) == ("refuse", f"{run} has lost its right to run, and is being ended")
+    serving.store.lose_status(serving.resource.id)
+    serving.restart()
+    assert serving.tick(1).stopping == (run,), "a lost status knows no more that it is to be ended"

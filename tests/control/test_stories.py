@@ -374,6 +374,16 @@ def test_a_promotion_that_stands_is_told_to_stand(serving: LoopBench) -> None:
     assert said.reason.startswith("it is over, and the promotion stands: with late and corrected labels (0 changed)")
 
 
+def test_a_watch_waits_for_outcomes_that_are_held_up_and_says_what_it_did_not_judge(serving: LoopBench) -> None:
+    promoted(serving)
+    serving.clock.advance(25 * 3600)
+    assert serving.tick(3).phase == "Watching"
+    serving.clock.advance(25 * 3600)
+    assert serving.tick(3).phase == "Serving"
+    said = next(one for one in serving.log.decisions() if one.kind == "watch-ended")
+    assert "not all was judged again, as no outcomes came by which to tell their age" in said.reason
+
+
 def test_a_new_candidate_ends_the_watch(serving: LoopBench) -> None:
     _, new = promoted(serving)
     serving.clock.advance(600)

@@ -504,10 +504,27 @@ def test_a_candidate_that_is_too_slow_for_long_is_taken_back() -> None:
     story.tick()
     story.traffic.slow("v2", 900.0)
     story.tick()
+    assert story.phase == "canary"
+    story.tick()
     assert story.phase == "rolling-back"
     assert story.state.reason == (
-        "99 % of the answers of v2 take up to 900 ms, for 11 s more than the 100 ms of rollout.guards"
+        "99 % of the answers of v2 take up to 900 ms, for 10 s more than the 100 ms of rollout.guards"
     )
+
+
+def test_two_slow_looks_around_a_silent_time_do_not_make_a_slow_candidate() -> None:
+    story = in_canary(latency_guard_ms=100.0)
+    for _ in range(3):
+        story.traffic.slow("v2", 900.0)
+        story.tick()
+        story.traffic.slow("v2", None)
+        story.tick(60)
+    assert story.phase == "canary"
+    story.traffic.slow("v2", 900.0)
+    story.tick()
+    story.now += timedelta(hours=1)  # nor does an hour in which nobody looked
+    story.tick()
+    assert story.phase == "canary"
 
 
 def test_without_a_latency_guard_a_slow_candidate_stays() -> None:

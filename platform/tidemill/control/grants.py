@@ -135,7 +135,8 @@ def follow_run(turn: Turn) -> Turn:
     if run.grant and run.grant.expires_at <= turn.now_ms:
         reason = f"its grant expired after {format_duration(GRANT_FOR)}"
         stopping = (*turn.status.stopping, run.run)
-        return _fail_run(turn).change(stopping=stopping).say("run-failed", run.run, reason, {"step": run.step})
+        figures = {"step": run.step, "stopped": True}
+        return _fail_run(turn).change(stopping=stopping).say("run-failed", run.run, reason, figures)
     if turn.observed.runs is None:
         return turn
     shown = next((seen for seen in turn.observed.runs if seen.run == run.run), None)

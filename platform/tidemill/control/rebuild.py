@@ -57,6 +57,7 @@ def rebuild(resource: ContinualModel, traces: Traces, now: datetime) -> LoopStat
         candidate=_candidate(said, rollout),
         previous=_named(traces, _before(traces, champion)),
         run=_run(said),
+        stopping=_stopping(said),
         last_run=max((one.subject for one in said if one.kind == "start-run"), default=""),
         rollout=rollout,
         watching=_watching(said),
@@ -140,6 +141,11 @@ def _run(said: Sequence[Decision]) -> Run | None:
         claim=last.answers or "",
     )
     return msgspec.structs.replace(run, grant=grant)
+
+
+def _stopping(said: Sequence[Decision]) -> tuple[str, ...]:
+    """The runs that were to be ended: those that are over by now are forgotten once their runner shows it."""
+    return tuple(dict.fromkeys(one.subject for one in said if one.kind == "run-failed" and one.figures.get("stopped")))
 
 
 def _starts(said: Sequence[Decision]) -> list[int]:

@@ -16,7 +16,7 @@ from tidemill.core.errors import Conflict
 from tidemill.events.records import Request
 from tidemill.events.sources import Source
 from tidemill.rollout import machine
-from tidemill.rollout.late import watch_of
+from tidemill.rollout.late import LateEvidence, RolloutWatch, watch_of
 from tidemill.rollout.machine import Move, Observation, RolloutState
 from tidemill.spec.quantities import format_duration
 
@@ -88,11 +88,29 @@ def watch_promotion(turn: Turn) -> Turn:
         if turn.status.previous is None:
             return _end_watch(turn, f"{late.words()}; but the version before is gone")
         return _bring_back(turn, late.words(), figures)
-    # Its cells are told by later outcomes: a little longer than it lasts, so that the last of them are closed.
-    if turn.now_ms >= watching.until + 2 * watching.plan.window_ms + watching.plan.slack_ms:
-        said = late.words() if late is not None and late.blocks else "no label came later"
+    return _end_of_watch(turn, watching, late)
+
+
+def _end_of_watch(turn: Turn, watching: RolloutWatch, late: LateEvidence | None) -> Turn:
+    """It ends with its time, once all is judged.
+
+    Its cells are told by later outcomes: while none come it waits as long again, as they may have been held up.
+    """
+    if turn.now_ms < watching.until:
+        return turn
+    if late is not None and late.complete:
+        said = late.words() if late.blocks else "no outcomes of both versions to judge again"
         return _end_watch(turn, f"it is over, and the promotion stands: {said}")
-    return turn
+    # Where little is asked, the last cells are closed by nothing but time.
+    given_up = watching.until + max(watching.until - watching.since, 2 * watching.plan.window_ms)
+    if turn.now_ms < given_up:
+        return turn
+    said = f"not all was judged again, as no outcomes came by which to tell their age{_so_far(late)}"
+    return _end_watch(turn, f"it is over, and the promotion stands: {said}")
+
+
+def _so_far(late: LateEvidence | None) -> str:
+    return f"; {late.words()}" if late is not None and late.blocks else ""
 
 
 def move_traffic(turn: Turn) -> Turn:
@@ -173,7 +191,7 @@ def _bring_back(turn: Turn, because: str, figures: dict[str, Any], *, answers: R
     if run is not None:
         reason = f"ended, because {previous.version} is brought back"
         turn = end_run(turn).change(stopping=(*turn.status.stopping, run.run))
-        turn = turn.say("run-failed", run.run, reason, {"step": run.step})
+        turn = turn.say("run-failed", run.run, reason, {"step": run.step, "stopped": True})
     plan = _plan(turn, previous, bad, reverts=because)
     state, moves = machine.start(plan)
     return _moved(turn.change(candidate=previous, outcomes=turn.observed.outcomes_read), state, moves)

@@ -26,7 +26,11 @@ _IDLE_MS = 30_000
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
-    """One version's outcomes in closed cells. An outcome is a request: its rows share an arm."""
+    """One version's outcomes in closed cells.
+
+    An outcome is a request: its rows share an arm. With a sticky key it is a key, by what it was answered in the first
+    cell in which it was seen, and never again: `requests` are keys then.
+    """
 
     requests: int = 0
     judged: int = 0
@@ -126,6 +130,8 @@ class Fold:
         self._closed_before = 0
         self._heads: dict[int, int] = {}
         self._evidence = Evidence.none(plan)
+        self._counted: set[str] = set()
+        """The keys that have had their cell, where keys are counted."""
         self._late = 0
         self._lost = 0
         self._maybe_lost = (0, 0)
@@ -148,7 +154,7 @@ class Fold:
         if window < (head - plan.slack_ms) // plan.window_ms or window < self._closed_before:
             self._late += 1
             return
-        key = (is_candidate, outcome.request_id or outcome.prediction_id)
+        key = (is_candidate, plan.unit_of(outcome))
         cell = self._open.setdefault(window, {})
         request = cell.setdefault(key, _Request(key, outcome.predicted_at))
         if outcome.prediction_id not in request.rows:
@@ -179,10 +185,18 @@ class Fold:
     def _close(self, cell: dict[tuple[bool, str], _Request], spans: Sequence[Span]) -> None:
         for span in spans:
             found = sorted((one for one in cell.values() if span.covers(one.first)), key=lambda one: one.order)
+            found = [one for one in found if not self._plan.keyed or self._is_new(one.key[1])]
             candidate = [one for one in found if one.key[0]]
             champion = [one for one in found if not one.key[0]]
             if found:
                 self._evidence = _with_cell(self._plan, self._evidence, span.step, candidate, champion)
+
+    def _is_new(self, key: str) -> bool:
+        """Whether the key has not counted before; it has from now on."""
+        if key in self._counted:
+            return False
+        self._counted.add(key)
+        return True
 
 
 def differences(candidate: Sequence[float], champion: Sequence[float]) -> list[float]:

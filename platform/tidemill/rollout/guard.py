@@ -16,6 +16,8 @@ _LEAST_ERRORS = 5
 """Fewer failed requests may be those of one bad moment."""
 _SLOW_MS = 10_000
 """A moment may be slow, as when the machine is busy; every look of so long is not one."""
+_LOOK_MS = 5_000
+"""A look vouches for this long before it: the proxy's interval."""
 _UNREADY_MS = 10_000
 """A server that was ready may be restarted, or its machine be busy, for this long."""
 
@@ -65,19 +67,22 @@ def is_fast_enough(state: RolloutState, now: int) -> bool:
 
 
 def _slow(state: RolloutState, seen: RevisionSeen | None, now: int) -> tuple[RolloutState, Fault | None]:
-    """Whether the candidate's answers have been too slow for long; without requests nothing is known, nor forgotten."""
+    """Whether the candidate's answers have been too slow for long, in looks that showed some.
+
+    A time without requests counts for nothing: it adds none, and what was seen before it is not forgotten.
+    """
     limit = state.plan.latency_guard_ms
     found = seen.latency_p99_ms if seen is not None else None
     if limit is None or found is None:
-        return state, None
+        return msgspec.structs.replace(state, slow_at=None), None
     if found <= limit:
-        return msgspec.structs.replace(state, slow_since=None), None
-    since = now if state.slow_since is None else state.slow_since
-    state = msgspec.structs.replace(state, slow_since=since)
-    if now - since < _SLOW_MS:
+        return msgspec.structs.replace(state, slow_at=None, slow_ms=0), None
+    took = 0 if state.slow_at is None else min(now - state.slow_at, _LOOK_MS)
+    state = msgspec.structs.replace(state, slow_at=now, slow_ms=state.slow_ms + took)
+    if state.slow_ms < _SLOW_MS:
         return state, None
     name = state.plan.candidate.name
-    reason = f"99 % of the answers of {name} take up to {found:.0f} ms, for {(now - since) / 1000:.0f} s more than "
+    reason = f"99 % of the answers of {name} take up to {found:.0f} ms, for {state.slow_ms / 1000:.0f} s more than "
     reason += f"the {limit:g} ms of rollout.guards"
     return state, Fault(reason, {"latency_p99_ms": found, "latency_guard_ms": limit})
 

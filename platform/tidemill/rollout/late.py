@@ -52,6 +52,8 @@ class LateEvidence(msgspec.Struct, frozen=True, kw_only=True):
     candidate: tuple[int, float] = (0, 0.0)
     """Judged requests, and the sum of their losses."""
     champion: tuple[int, float] = (0, 0.0)
+    complete: bool = False
+    """Whether every cell of the rollout has been closed again."""
 
     def words(self) -> str:
         """Both versions' errors, as people read them."""
@@ -88,6 +90,7 @@ class LateFold:
         self._watch = watch
         self._open: dict[int, dict[tuple[bool, str], _Request]] = {}
         self._heads: dict[int, int] = {}
+        self._counted: set[str] = set()
         self._closed_before = 0
         self._evidence = LateEvidence(harm=against_harm(watch.plan.margin))
 
@@ -100,7 +103,7 @@ class LateFold:
         if not is_candidate and (plan.champion is None or outcome.version != plan.champion.name):
             return
         window = outcome.predicted_at // plan.window_ms
-        name = outcome.request_id or outcome.prediction_id
+        name = plan.unit_of(outcome)
         if window < self._closed_before or not self._is_in_a_span(outcome.predicted_at) or not self._is_drawn(name):
             return
         requests = self._open.setdefault(window, {})
@@ -118,6 +121,10 @@ class LateFold:
         for window in sorted(window for window in self._open if window < ready):
             self._close(self._open.pop(window))
         self._closed_before = max(ready, self._closed_before)
+        last = max((span.until or self._watch.since for span in self._watch.spans), default=0)
+        complete = self._closed_before > last // self._watch.plan.window_ms
+        if complete != self._evidence.complete:
+            self._evidence = msgspec.structs.replace(self._evidence, complete=complete)
         return self._evidence
 
     def _watermark(self) -> int:
@@ -139,19 +146,31 @@ class LateFold:
 
     def _close(self, cell: dict[tuple[bool, str], _Request]) -> None:
         for span in self._watch.spans:
-            found = sorted((request.first, key, request) for key, request in cell.items() if span.covers(request.first))
+            found = sorted(
+                ((request.first, key, request) for key, request in cell.items() if span.covers(request.first)),
+                key=lambda one: one[:2],
+            )
+            found = [one for one in found if self._counts(one[1][1])]
             candidate = self._losses(request for _, (is_candidate, _), request in found if is_candidate)
             champion = self._losses(request for _, (is_candidate, _), request in found if not is_candidate)
             blocks = differences(candidate, champion)
             changed = sum(row.first != row.now for *_, request in found for row in request.rows.values())
             old, margin = self._evidence, self._watch.plan.margin
-            self._evidence = LateEvidence(
+            self._evidence = msgspec.structs.replace(
+                old,
                 harm=old.harm.update_all(value - margin for value in blocks),
                 blocks=old.blocks + len(blocks),
                 changed=old.changed + changed,
                 candidate=_grown(old.candidate, candidate),
                 champion=_grown(old.champion, champion),
             )
+
+    def _counts(self, unit: str) -> bool:
+        """Whether this request counts, or this key for the first time."""
+        is_new = not self._watch.plan.keyed or unit not in self._counted
+        if self._watch.plan.keyed:
+            self._counted.add(unit)
+        return is_new
 
     def _losses(self, requests: Iterable[_Request]) -> list[float]:
         """The mean loss of each request; unlabelled rows are left out, or no errors, as in the verdict."""

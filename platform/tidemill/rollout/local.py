@@ -52,6 +52,7 @@ class LocalTrafficDriver:
     """
 
     sticky = False
+    mirrors = False
 
     def __init__(
         self,

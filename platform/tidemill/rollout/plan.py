@@ -8,10 +8,13 @@ from typing import Literal
 
 import msgspec
 
+from tidemill.events.records import Outcome
 from tidemill.stats.betting import BETS
 
-__all__ = ["LABELLING_ALPHA", "RATIO_ALPHA", "READY_SHARE", "RolloutPlan", "Span", "Version"]
+__all__ = ["LABELLING_ALPHA", "RATIO_ALPHA", "READY_SHARE", "REQUEST", "RolloutPlan", "Span", "Version"]
 
+REQUEST = "request"
+"""The cohort key of a rollout in which each request is assigned by chance."""
 READY_SHARE = 0.9
 """Share of its labels that each class must have at the age of a verdict (STATISTICS 2, Labels)."""
 RATIO_ALPHA = 0.001
@@ -41,6 +44,8 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
     champion: Version | None = None
     weights: tuple[int, ...]
     """Shares in percent, rising; the last is 100 and is the promotion."""
+    cohort: str = REQUEST
+    """What is assigned and counted: each request, or the key that this request header carries (`keyed`)."""
     metric: str = "error"
     margin: float
     risk: float
@@ -68,6 +73,15 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
     on_timeout: Literal["hold", "rollBack"] = "hold"
     ready_within_ms: int
     offsets: dict[int, int] = {}
+
+    @property
+    def keyed(self) -> bool:
+        """Whether a key keeps its version, and counts once: its outcomes are no independent witnesses."""
+        return self.cohort != REQUEST
+
+    def unit_of(self, outcome: Outcome) -> str:
+        """What is counted once: the outcome's key, where keys are and it has one, else its request."""
+        return (outcome.cohort if self.keyed else None) or outcome.request_id or outcome.prediction_id
 
     @property
     def least_visible(self) -> float:

@@ -61,8 +61,10 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is held, as last told; told once per reason."""
     unready_since: int | None = None
     """Since when the candidate's server has not answered, in phases in which it must."""
-    slow_since: int | None = None
-    """Since when every look has found its answers slower than the plan allows."""
+    slow_at: int | None = None
+    """When the last look found its answers slower than the plan allows; None where it saw none, or they were not."""
+    slow_ms: int = 0
+    """How long they have been so, by the looks that showed answers."""
     judged_since: int | None = None
     """When its first step was asked for: the plan's timeout counts from here, not while people think."""
     candidate_before: Counters | None = None

@@ -15,6 +15,7 @@ class MemoryTrafficDriver:
     """
 
     sticky = False
+    mirrors = False
 
     def __init__(self, *, ready_at_once: bool = False, slow: bool = False) -> None:
         self.applied: list[TrafficWanted] = []
