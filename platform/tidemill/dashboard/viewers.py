@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tidemill.core.errors import InvalidInput
+from tidemill.core.errors import InvalidInput, Permanent
 from tidemill.core.settings import Settings
 
-__all__ = ["Action", "Role", "Trust", "Viewer"]
+__all__ = ["Action", "Forbidden", "Role", "Trust", "Viewer", "is_loopback"]
 
 Role = Literal["viewer", "labeller", "approver"]
 Action = Literal["label", "approve", "pause", "resume", "abort", "promote", "revert", "retrain"]
@@ -26,6 +26,10 @@ _EVERYONE = "*"
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+class Forbidden(Permanent):
+    """The viewer's role is not enough."""
+
+
 @dataclass(frozen=True, slots=True)
 class Viewer:
     """Someone who looks at a page. An approver may do what a labeller may."""
@@ -35,7 +39,17 @@ class Viewer:
 
     def may(self, action: Action) -> bool:
         """Whether the role is enough."""
-        return _ROLES.index(self.role) >= _ROLES.index(_NEEDS.get(action, "approver"))
+        return _ROLES.index(self.role) >= _ROLES.index(self._needed(action))
+
+    def check(self, action: Action) -> None:
+        """Raise `Forbidden` where it is not."""
+        if not self.may(action):
+            needed = self._needed(action)
+            raise Forbidden(f"{self.name} is a {self.role}: to {action} takes a {needed}", hint="see dashboard_roles")
+
+    @staticmethod
+    def _needed(action: Action) -> Role:
+        return _NEEDS.get(action, "approver")
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,7 @@ class Trust:
         header = settings.dashboard_identity_header
         if header is None and not is_loopback(settings.dashboard_host):
             raise InvalidInput(
-                f"the dashboard has no accounts, and dashboard_host {settings.dashboard_host} is more than this machine",
+                f"the dashboard has no accounts, and dashboard_host {settings.dashboard_host} is not loopback",
                 hint="set dashboard_identity_header to the header of a reverse proxy that has, or dashboard_host to "
                 "127.0.0.1",
             )

@@ -19,7 +19,20 @@ from tidemill.labels.words import judged_field
 from tidemill.outcomes.tables import OUTCOMES
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["KINDS", "Box", "Found", "Kind", "Picture", "Said", "Thing", "Wanted", "browse", "said_of"]
+__all__ = [
+    "KINDS",
+    "Box",
+    "Found",
+    "Kind",
+    "Picture",
+    "Said",
+    "Thing",
+    "Wanted",
+    "box_of",
+    "browse",
+    "said_of",
+    "things_of",
+]
 
 Kind = Literal["any", "wrong", "missed", "false alarm", "confused", "box", "right", "unlabelled", "disputed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -127,6 +140,17 @@ def browse(lake: str, resource: ContinualModel, wanted: Wanted, now: datetime, *
     )
 
 
+def things_of(lake: str, resource: ContinualModel, ids: Sequence[str]) -> tuple[Thing, ...]:
+    """The things of some predictions, in their order; those that are not there are left out. Raises `Unavailable`."""
+    table = LakeTable(table_uri(lake, resource.id, "predictions"))
+    if not ids or not table.exists:
+        return ()
+    rows = table.collect(table.scan().filter(pl.col("prediction_id").is_in(list(ids))).select(_COLUMNS))
+    found = [_thing(row, resource) for row in _judged(_answered(rows, resource), lake, resource).iter_rows(named=True)]
+    by_id = {one.prediction_id: one for one in _with_pictures(lake, resource, found)}
+    return tuple(by_id[name] for name in ids if name in by_id)
+
+
 def _predictions(lake: str, resource: ContinualModel, wanted: Wanted, now: datetime) -> pl.DataFrame:
     table = LakeTable(table_uri(lake, resource.id, "predictions"))
     try:
@@ -138,10 +162,16 @@ def _predictions(lake: str, resource: ContinualModel, wanted: Wanted, now: datet
         rows = rows.filter(pl.col("event_date") >= since.date(), pl.col("predicted_at") >= since)
     if wanted.entity:
         rows = rows.filter(pl.col("entity") == wanted.entity)
-    columns = ("prediction_id", "version", "entity", "event_id", "predicted_at", "event_date", "output")
-    newest = table.collect(rows.select(columns).top_k(LOOKED_AT, by="predicted_at"))
+    return _answered(table.collect(rows.select(_COLUMNS).top_k(LOOKED_AT, by="predicted_at")), resource)
+
+
+_COLUMNS = ("prediction_id", "version", "entity", "event_id", "predicted_at", "event_date", "output")
+
+
+def _answered(rows: pl.DataFrame, resource: ContinualModel) -> pl.DataFrame:
+    """One row a prediction, with its answer and how sure it was."""
     answer = "$.class" if resource.spec.prediction.classes else "$.value"
-    return newest.unique("prediction_id", keep="first").with_columns(
+    return rows.unique("prediction_id", keep="first").with_columns(
         pl.col("output").str.json_path_match(answer).fill_null("").alias("answer"),
         pl.col("output").str.json_path_match("$.confidence").cast(pl.Float64, strict=False).alias("confidence"),
     )

@@ -1,0 +1,168 @@
+"""The page of labels: what to label next and why, how far labellers agree, and which classes they mix up."""
+
+from functools import partial
+
+from nicegui import run, ui
+from starlette.requests import Request
+
+from tidemill.core.errors import TidemillError
+from tidemill.dashboard.pages.editor import Editor
+from tidemill.dashboard.pages.frame import App, Page, frame
+from tidemill.dashboard.pages.model import head, known
+from tidemill.dashboard.pages.parts import Text, badge, box, fact, panel, state, table
+from tidemill.dashboard.pages.tiles import ANSWER, shot
+from tidemill.dashboard.pages.undoing import Undoing
+from tidemill.dashboard.sources import Queue
+from tidemill.labels.agreement import Agreement, MixedUp, Place
+from tidemill.labels.waiting import Waiting
+from tidemill.spec.model import ContinualModel
+
+__all__ = ["labels_page"]
+
+
+def labels_page(app: App, request: Request, model: str) -> None:
+    """Labels of a model."""
+    resource = known(app, request, model)
+    if resource is None:
+        return
+    with frame(app, request, f"Labels of {model}", model, "labels") as page:
+        with box("tm-head"):
+            head(page, resource)
+        with box("tm-grid"):
+            with panel("Agreement", "tm-5", "of the labels of the last 7 days"):
+                page.live(app.sources.agreement.of(model).get, _agreement)
+            with panel("Mixed up", "tm-7", "classes that labellers call the same thing by"):
+                mixed = box("tm-col")
+            with panel("What to label next", about="from the top to the end: what is left out makes estimates wrong"):
+                queue = box("tm-col")
+        undoing = Undoing(page)
+        editor = Editor(page, resource, undoing, app.sources.queue.of(model).forget)
+        with mixed:
+            page.live(app.sources.agreement.of(model).get, partial(_mixed_up, page, resource, editor))
+        with queue:
+            _Queue(page, resource, editor)
+
+
+def _agreement(found: Agreement | None) -> None:
+    if found is None:
+        state("Nobody has labelled anything in the last 7 days.")
+        return
+    tone = {True: "good", False: "bad", None: ""}[found.trusted]
+    with box("tm-row"):
+        Text("—" if found.alpha is None else f"{found.alpha:.2f}", classes="tm-big")
+        badge({True: "trusted", False: "not trusted", None: "not known"}[found.trusted], tone)
+    Text(found.verdict)
+    with box("tm-facts"):
+        fact("last words", f"{found.labels:,}")
+        fact("things", f"{found.items:,}")
+        fact("by two or more", f"{found.compared:,}")
+    labellers = [
+        (one.name or "nobody", f"{one.labels:,}", _figure(one.same), _figure(one.overlap)) for one in found.labellers
+    ]
+    table(("labeller", "labels", "says what others say", "boxes overlap"), labellers, numbers=(1, 2, 3))
+    pairs = [(" and ".join(one.labellers), f"{one.items:,}", _figure(one.same)) for one in found.pairs[:10]]
+    if pairs:
+        table(("two labellers", "both labelled", "same"), pairs, numbers=(1, 2))
+    for note in found.notes:
+        Text(note, classes="tm-sub")
+
+
+def _figure(value: float | None) -> str:
+    return "—" if value is None else f"{value:.2f}"
+
+
+def _mixed_up(page: Page, resource: ContinualModel, editor: Editor, found: Agreement | None) -> None:
+    if found is None or not found.mixed_up:
+        state("No two classes are mixed up.")
+        return
+    for one in found.mixed_up:
+        _mixed(page, resource, editor, one)
+
+
+def _mixed(page: Page, resource: ContinualModel, editor: Editor, one: MixedUp) -> None:
+    Text(one.question, "strong")
+    rows = [(name, ", ".join(f"{word}: {count}" for word, count in said.items())) for name, said in one.sides.items()]
+    table(("labeller", f"of {one.items:,} that both were said of"), rows)
+    looked = [(place, ", ".join(f"{name}: {word}" for name, word in place.said.items())) for place in one.examples]
+    shown = [
+        (said, partial(_look_button, page, resource, editor, place)) for place, said in looked if place.prediction_id
+    ]
+    if shown:
+        table(("said", ""), shown)
+
+
+def _look_button(page: Page, resource: ContinualModel, editor: Editor, place: Place) -> None:
+    made = ui.button("Side by side", on_click=partial(_look, page, resource, editor, place))
+    made.classes("tm-btn2").props("unelevated no-caps dense")
+
+
+async def _look(page: Page, resource: ContinualModel, editor: Editor, place: Place) -> None:
+    try:
+        seen = await run.io_bound(page.app.sources.look_at, resource.id, [place.prediction_id or ""])
+    except TidemillError as error:
+        ui.notify(error.message, type="negative")
+        return
+    if seen and seen[0]:
+        editor.open(*seen)
+    else:
+        ui.notify("its prediction is not in the lake any more", type="warning")
+
+
+class _Queue:
+    """The queue. A round is recorded before it is shown, so only who may label begins one."""
+
+    def __init__(self, page: Page, resource: ContinualModel, editor: Editor) -> None:
+        self._page, self._resource, self._editor = page, resource, editor
+        self._place = box("tm-col")
+        with self._place:
+            if page.viewer.may("label"):
+                ui.button("Show the queue", on_click=self._show).classes("tm-btn").props("unelevated no-caps")
+            else:
+                state("A labeller opens the queue: what it shows is recorded as asked for.")
+
+    async def _show(self) -> None:
+        page, model = self._page, self._resource.id
+        self._place.clear()
+        with self._place:
+            box("tm-wait")
+        seen = await page.app.sources.queue.of(model).get()
+        self._place.clear()
+        with self._place:
+            if seen.value is None:
+                words = "There is no prediction yet." if seen.error is None else seen.error.message
+                state(words, "bad" if seen.error else "")
+                return
+            await page.do(page.app.desk.note_picks, self._resource, seen.value[0].records)
+            self._draw(seen.value)
+
+    def _draw(self, queue: Queue) -> None:
+        asked, things, shown = queue
+        with box("tm-row"):
+            Text(f"{asked.total:,} wait to be labelled", "strong")
+            picked = f"{asked.picks.considered:,} new ones were considered, {len(asked.picks.reasons):,} picked"
+            Text(picked, "span", "tm-dim")
+            box().style("flex:1")
+            if things:
+                start = ui.button("Label from the top", on_click=lambda: self._editor.open(things, shown))
+                start.classes("tm-btn").props("unelevated no-caps")
+            ui.button("Look again", on_click=self._show).classes("tm-btn2").props("unelevated no-caps")
+        if not asked.lines:
+            state("Nothing waits to be labelled.")
+            return
+        places = {one.prediction_id: number for number, one in enumerate(things)}
+        with box("tm-tiles"):
+            for line in asked.lines:
+                self._tile(line, queue, places.get(line.prediction_id or ""))
+
+    def _tile(self, line: Waiting, queue: Queue, place: int | None) -> None:
+        _, things, shown = queue
+        with box("tm-tile", "button") as tile:
+            if place is not None:
+                shot(shown.get(things[place].prediction_id), [(things[place].box, ANSWER, True)], f"{line.entity}")
+            with box("t"):
+                sure = "" if line.confidence is None else f" {line.confidence:.2f}"
+                Text(f"{line.answer or '?'}{sure}", "strong")
+                Text(", ".join(f"{name} {share:.2g}" for name, share in line.reasons.items()))
+                Text(line.entity, classes="tm-dim")
+        if place is not None:
+            tile.on("click", lambda: self._editor.open(things, shown, place))
