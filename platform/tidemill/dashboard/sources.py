@@ -9,7 +9,7 @@ from tidemill.control.triggers import why_not_now
 from tidemill.core.errors import Corrupt, NotFound
 from tidemill.dashboard.audit import Audit
 from tidemill.dashboard.pictures import Pictures, Shown
-from tidemill.dashboard.queries.browse import Found, Said, Thing, Wanted, browse, said_of, things_of
+from tidemill.dashboard.queries.browse import Found, Said, Thing, Wanted, browse, said_of, things_of, things_of_events
 from tidemill.dashboard.queries.drift import FeatureDrift, drift_of
 from tidemill.dashboard.queries.models import Headline, ModelRow, headline_of, model_row
 from tidemill.dashboard.queries.quality import QualityPoint, quality_over_time
@@ -17,7 +17,7 @@ from tidemill.dashboard.queries.rollout import RolloutView, TrailPoint, rollout_
 from tidemill.dashboard.queries.timeline import Entry, timeline
 from tidemill.dashboard.queries.versions import VersionRow, versions_of
 from tidemill.dashboard.shared import SharedByKey
-from tidemill.labels.agreement import Agreement
+from tidemill.labels.agreement import Agreement, Place
 from tidemill.labels.recent import Asked, next_round, recent_agreement
 from tidemill.outcomes.known import Cut
 from tidemill.outcomes.slices import SliceReport, slices_of
@@ -142,9 +142,13 @@ class Sources:
         shown = {one.prediction_id: self._pictures.show(model, one.picture) for one in things if one.picture}
         return {name: one for name, one in shown.items() if one is not None}
 
-    def look_at(self, model: str, ids: Sequence[str]) -> tuple[tuple[Thing, ...], Mapping[str, Shown]]:
-        """Some predictions with their pictures. Raises `NotFound`, `Unavailable`."""
-        things = things_of(self.machine.settings.lake_uri, self.resource(model), ids)
+    def look_at(self, model: str, place: Place) -> tuple[tuple[Thing, ...], Mapping[str, Shown]]:
+        """What was labelled, with its picture. Raises `NotFound`, `Unavailable`."""
+        lake, resource = self.machine.settings.lake_uri, self.resource(model)
+        if place.event_id is not None:
+            things = things_of_events(lake, resource, [(place.entity or "", place.event_id)])
+        else:
+            things = things_of(lake, resource, [place.prediction_id or ""])
         return things, self._shown(model, things)
 
     def said(self, model: str, thing: Thing) -> tuple[Said, ...]:

@@ -1,24 +1,28 @@
 """Buttons by which an approver asks something of control, each with a reason that stands in the decision."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
 
 from nicegui import ui
 
 from tidemill.dashboard.desk import Asking
 from tidemill.dashboard.pages.frame import Page
-from tidemill.dashboard.pages.parts import Text, box
+from tidemill.dashboard.pages.parts import Text, box, button
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["buttons"]
 
-_WORDS: Mapping[Asking, tuple[str, str, str]] = {
-    "approve": ("Approve", "tm-btn", "The candidate begins its first step."),
-    "pause": ("Pause", "tm-btn2", "No step is taken; a candidate that does harm is still taken back."),
-    "resume": ("Resume", "tm-btn2", "The rollout goes on."),
-    "promote": ("Promote", "tm-btn2", "The candidate gets all traffic now, on your own judgement."),
-    "abort": ("Abort", "tm-btn3", "The candidate is taken back at once."),
-    "revert": ("Bring back the version before", "tm-btn3", "The version before the champion serves again."),
-    "retrain": ("Retrain", "tm-btn", "A run starts now; the cooldown does not apply."),
+Look = Literal["main", "quiet", "harm"]
+
+_WORDS: Mapping[Asking, tuple[str, Look, str]] = {
+    "approve": ("Approve", "main", "The candidate begins its first step."),
+    "pause": ("Pause", "quiet", "No step is taken; a candidate that does harm is still taken back."),
+    "resume": ("Resume", "quiet", "The rollout goes on."),
+    "promote": ("Promote", "quiet", "The candidate gets all traffic now, on your own judgement."),
+    "abort": ("Abort", "harm", "The candidate is taken back at once."),
+    "revert": ("Bring back the version before", "harm", "The version before the champion serves again."),
+    "retrain": ("Retrain", "main", "A run starts now; the cooldown does not apply."),
 }
 
 
@@ -26,16 +30,15 @@ def buttons(page: Page, resource: ContinualModel, which: Sequence[Asking]) -> No
     """A button for each; those that the viewer's role does not allow are there, and cannot be pressed."""
     with box("tm-row"):
         for kind in which:
-            word, classes, _ = _WORDS[kind]
-            made = ui.button(word, on_click=lambda kind=kind: _open(page, resource, kind)).classes(classes)
-            made.props("unelevated no-caps")
+            word, look, _ = _WORDS[kind]
+            made = button(word, partial(_open, page, resource, kind), look)
             if not page.viewer.may(kind):
                 made.props("disable")
                 made.tooltip("takes an approver")
 
 
 def _open(page: Page, resource: ContinualModel, kind: Asking) -> None:
-    word, classes, about = _WORDS[kind]
+    word, look, about = _WORDS[kind]
     with ui.dialog() as dialog, box("tm-dialog tm-col"):
         Text(f"{word}: {resource.metadata.name}", "h2", "tm-title")
         Text(about, classes="tm-sub")
@@ -51,7 +54,7 @@ def _open(page: Page, resource: ContinualModel, kind: Asking) -> None:
                 dialog.close()
 
         with box("tm-row"):
-            send = ui.button(word, on_click=ask).classes(classes).props("unelevated no-caps")
-            ui.button("Cancel", on_click=dialog.close).classes("tm-btn2").props("unelevated no-caps")
+            send = button(word, ask, look)
+            button("Cancel", dialog.close)
     dialog.on("hide", dialog.delete)
     dialog.open()

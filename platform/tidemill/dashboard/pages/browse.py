@@ -12,7 +12,7 @@ from tidemill.dashboard.desk import Change
 from tidemill.dashboard.pages.editor import Editor
 from tidemill.dashboard.pages.frame import App, Page, frame
 from tidemill.dashboard.pages.model import head, known
-from tidemill.dashboard.pages.parts import Live, Text, box, panel, state
+from tidemill.dashboard.pages.parts import Live, Text, box, button, panel, state
 from tidemill.dashboard.pages.tiles import ANSWER, TRUE, caption, shot
 from tidemill.dashboard.pages.undoing import Undoing
 from tidemill.dashboard.pictures import Shown
@@ -132,13 +132,11 @@ class _Browser:
         box().style("flex:1")
         if self._page.viewer.may("label"):
             word = "Done choosing" if self._choosing else "Choose several"
-            ui.button(word, on_click=self._turn).classes("tm-btn2").props("unelevated no-caps")
+            button(word, self._turn)
             if self._choosing:
-                ui.button("Choose all shown", on_click=self._all).classes("tm-btn2").props("unelevated no-caps")
+                button("Choose all shown", self._all)
         for word, step in (("← Newer", -PAGE), ("Older →", PAGE)):
-            made = (
-                ui.button(word, on_click=partial(self._turn_page, step)).classes("tm-btn2").props("unelevated no-caps")
-            )
+            made = button(word, partial(self._turn_page, step))
             if not 0 <= self._skip + step < total:
                 made.props("disable")
 
@@ -183,7 +181,7 @@ class _Browser:
         with self._bulk:
             Text(f"{len(self._chosen):,} chosen: they are", "strong")
             for name in choices_of(self._resource):
-                made = ui.button(name, on_click=partial(self._say, name)).classes("tm-btn").props("unelevated no-caps")
+                made = button(name, partial(self._say, name), "main")
                 if not self._chosen:
                     made.props("disable")
             Text("a box that is there stays", "span", "tm-dim")

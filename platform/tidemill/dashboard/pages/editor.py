@@ -4,14 +4,15 @@ Keys: 1 to 9 a class, D no box, Enter save and go on, arrows the next or the one
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from nicegui import events, run, ui
 
 from tidemill.core.errors import TidemillError
 from tidemill.dashboard.desk import Change
 from tidemill.dashboard.pages.frame import Page
-from tidemill.dashboard.pages.parts import Text, box
+from tidemill.dashboard.pages.parts import Text, box, button
 from tidemill.dashboard.pages.tiles import ANSWER, TRUE, boxes, shot
 from tidemill.dashboard.pages.undoing import Undoing
 from tidemill.dashboard.pictures import Shown
@@ -115,18 +116,15 @@ class Editor:
                     .style("width:92px")
                     for place, name in enumerate(_CORNERS)
                 ]
-                ui.button("No box (D)", on_click=self._no_box).classes("tm-btn2").props("unelevated no-caps")
+                button("No box (D)", self._no_box)
         with box("tm-row"):
-            save = (
-                ui.button("Save and go on (Enter)", on_click=self._save).classes("tm-btn").props("unelevated no-caps")
-            )
+            save = button("Save and go on (Enter)", self._save, "main")
             if not may:
                 save.props("disable")
                 save.tooltip("takes a labeller")
             for word, step in (("← Before", -1), ("Next →", 1)):
-                made = ui.button(word, on_click=lambda step=step: self._go(step)).classes("tm-btn2")
-                made.props("unelevated no-caps")
-            ui.button("Close", on_click=self._dialog.close).classes("tm-btn2").props("unelevated no-caps")
+                button(word, partial(self._go, step))
+            button("Close", self._dialog.close)
 
     def _draw_buttons(self) -> None:
         self._buttons.clear()
@@ -135,9 +133,8 @@ class Editor:
                 made = ui.number("value", value=_number(self._choice), on_change=self._numbered)
                 made.props("outlined dense")
             for number, name in enumerate(self._choices, start=1):
-                classes = "tm-btn" if name == self._choice else "tm-btn2"
-                made_button = ui.button(f"{number}  {name}", on_click=lambda name=name: self._choose(name))
-                made_button.classes(classes).props("unelevated no-caps")
+                look: Literal["main", "quiet"] = "main" if name == self._choice else "quiet"
+                made_button = button(f"{number}  {name}", partial(self._choose, name), look)
                 made_button.props["aria-pressed"] = "true" if name == self._choice else "false"
 
     async def _draw_said(self) -> None:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from tidemill.core.errors import TidemillError
 from tidemill.dashboard.desk import Desk
-from tidemill.dashboard.pages.parts import Live, Text, Times, box, link
+from tidemill.dashboard.pages.parts import Live, Text, Times, box, button, link
 from tidemill.dashboard.pictures import Pictures
 from tidemill.dashboard.sources import Sources
 from tidemill.dashboard.viewers import Viewer
@@ -110,8 +110,7 @@ def frame(app: App, request: Request, title: str, model: str = "", tab: str = ""
                 if name == tab:
                     made.props["aria-current"] = "page"
         Text(f"{page.viewer.name} · {page.viewer.role}", classes="tm-who")
-        toggle = ui.button("Light / dark", on_click=lambda: _turn(dark)).props("flat dense no-caps")
-        toggle.classes("tm-btn2")
+        button("Light / dark", lambda: _turn(dark))
     with box("tm-page", "main"):
         yield page
         with box("tm-foot"):

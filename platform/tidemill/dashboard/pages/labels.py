@@ -9,11 +9,11 @@ from tidemill.core.errors import TidemillError
 from tidemill.dashboard.pages.editor import Editor
 from tidemill.dashboard.pages.frame import App, Page, frame
 from tidemill.dashboard.pages.model import head, known
-from tidemill.dashboard.pages.parts import Text, badge, box, fact, panel, state, table
+from tidemill.dashboard.pages.parts import Text, badge, box, button, fact, panel, state, table
 from tidemill.dashboard.pages.tiles import ANSWER, shot
 from tidemill.dashboard.pages.undoing import Undoing
 from tidemill.dashboard.sources import Queue
-from tidemill.labels.agreement import Agreement, MixedUp, Place
+from tidemill.labels.agreement import Agreement, MixedUp, PairAgreement, Place
 from tidemill.labels.waiting import Waiting
 from tidemill.spec.model import ContinualModel
 
@@ -60,11 +60,18 @@ def _agreement(found: Agreement | None) -> None:
         (one.name or "nobody", f"{one.labels:,}", _figure(one.same), _figure(one.overlap)) for one in found.labellers
     ]
     table(("labeller", "labels", "says what others say", "boxes overlap"), labellers, numbers=(1, 2, 3))
-    pairs = [(" and ".join(one.labellers), f"{one.items:,}", _figure(one.same)) for one in found.pairs[:10]]
+    pairs = [
+        (" and ".join(one.labellers), f"{one.items:,}", _figure(one.same)) for one in sorted(found.pairs, key=_same)[:6]
+    ]
     if pairs:
-        table(("two labellers", "both labelled", "same"), pairs, numbers=(1, 2))
+        table(("those who differ most", "both labelled", "same"), pairs, numbers=(1, 2))
     for note in found.notes:
         Text(note, classes="tm-sub")
+
+
+def _same(one: PairAgreement) -> float:
+    """Those who differ most first."""
+    return 2.0 if one.same is None else one.same
 
 
 def _figure(value: float | None) -> str:
@@ -84,21 +91,18 @@ def _mixed(page: Page, resource: ContinualModel, editor: Editor, one: MixedUp) -
     rows = [(name, ", ".join(f"{word}: {count}" for word, count in said.items())) for name, said in one.sides.items()]
     table(("labeller", f"of {one.items:,} that both were said of"), rows)
     looked = [(place, ", ".join(f"{name}: {word}" for name, word in place.said.items())) for place in one.examples]
-    shown = [
-        (said, partial(_look_button, page, resource, editor, place)) for place, said in looked if place.prediction_id
-    ]
+    shown = [(said, partial(_look_button, page, resource, editor, place)) for place, said in looked]
     if shown:
         table(("said", ""), shown)
 
 
 def _look_button(page: Page, resource: ContinualModel, editor: Editor, place: Place) -> None:
-    made = ui.button("Side by side", on_click=partial(_look, page, resource, editor, place))
-    made.classes("tm-btn2").props("unelevated no-caps dense")
+    button("Side by side", partial(_look, page, resource, editor, place))
 
 
 async def _look(page: Page, resource: ContinualModel, editor: Editor, place: Place) -> None:
     try:
-        seen = await run.io_bound(page.app.sources.look_at, resource.id, [place.prediction_id or ""])
+        seen = await run.io_bound(page.app.sources.look_at, resource.id, place)
     except TidemillError as error:
         ui.notify(error.message, type="negative")
         return
@@ -116,7 +120,8 @@ class _Queue:
         self._place = box("tm-col")
         with self._place:
             if page.viewer.may("label"):
-                ui.button("Show the queue", on_click=self._show).classes("tm-btn").props("unelevated no-caps")
+                with box("tm-row"):
+                    button("Show the queue", self._show, "main")
             else:
                 state("A labeller opens the queue: what it shows is recorded as asked for.")
 
@@ -143,9 +148,8 @@ class _Queue:
             Text(picked, "span", "tm-dim")
             box().style("flex:1")
             if things:
-                start = ui.button("Label from the top", on_click=lambda: self._editor.open(things, shown))
-                start.classes("tm-btn").props("unelevated no-caps")
-            ui.button("Look again", on_click=self._show).classes("tm-btn2").props("unelevated no-caps")
+                button("Label from the top", lambda: self._editor.open(things, shown), "main")
+            button("Look again", self._show)
         if not asked.lines:
             state("Nothing waits to be labelled.")
             return

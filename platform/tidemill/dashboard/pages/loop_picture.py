@@ -1,5 +1,6 @@
 """The loop as a picture with its live state: seven places, what each says now, and where it is at work."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -51,7 +52,9 @@ def loop_picture(row: ModelRow, status: LoopStatus | None) -> str:
         f'<svg class="tm-loop" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title}">'
         '<defs><marker id="tm-end" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
         'orient="auto-start-reverse"><path d="M0 0 L8 4 L0 8 Z"/></marker></defs>'
-        f"{ways}{shown}</svg>"
+        f"{ways}{shown}"
+        f'<text class="phase" x="12" y="206">{escape(_phase(row))}</text>'
+        f'<text class="figure" x="12" y="230">{escape(_short(row.next, 38))}</text></svg>'
     )
 
 
@@ -123,5 +126,9 @@ def _moving(row: ModelRow, status: LoopStatus | None) -> set[str]:
     return found
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _MOST else f"{text[: _MOST - 1]}…"
+def _phase(row: ModelRow) -> str:
+    return "Paused" if row.paused else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", row.phase).capitalize()
+
+
+def _short(text: str, most: int = _MOST) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

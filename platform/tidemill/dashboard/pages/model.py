@@ -11,7 +11,7 @@ from tidemill.dashboard.pages import asking
 from tidemill.dashboard.pages.charts import drift_bars, quality_chart
 from tidemill.dashboard.pages.frame import App, Page, frame
 from tidemill.dashboard.pages.loop_picture import loop_picture
-from tidemill.dashboard.pages.models import PHASES
+from tidemill.dashboard.pages.models import phase_badge
 from tidemill.dashboard.pages.parts import Text, badge, box, fact, link, panel, percent, state, table
 from tidemill.dashboard.queries.drift import FeatureDrift
 from tidemill.dashboard.queries.models import Headline
@@ -78,7 +78,7 @@ def head(page: Page, resource: ContinualModel) -> None:
 def _phase(view: ModelView) -> None:
     row = view[0]
     with box("tm-row"):
-        badge("Paused" if row.paused else row.phase, "warn" if row.paused else PHASES.get(row.phase, ""))
+        phase_badge(row)
         for name in row.drift:
             badge(f"drift: {name}", "warn")
 
@@ -114,7 +114,7 @@ def _headline(seen: Headline | None) -> None:
         fact("answers that came of age", f"{seen.outcomes:,}")
         fact("with a label", f"{seen.labelled:,}")
         fact("labels to come", f"{seen.waiting:,}")
-        fact("version", seen.version)
+    Text(seen.version, classes="tm-sub tm-mono")
     if seen.kind == "labelled only":
         Text("of the labelled answers alone (labels.control: 0): it may be far from that of all", classes="tm-sub")
 
@@ -144,7 +144,7 @@ def _timeline(page: Page, view: ModelView) -> None:
                         Text(one.subject, "span", "tm-mono tm-dim")
                     Text(one.reason)
                     if one.figures:
-                        Text(one.figures, classes="tm-sub")
+                        Text(one.figures, classes="tm-sub tm-clamp").tooltip(one.figures)
 
 
 def _drift(found: Sequence[FeatureDrift]) -> None:
@@ -168,8 +168,9 @@ def _feature(one: FeatureDrift) -> None:
     Text(", ".join(figures), classes="tm-sub")
     if one.bars:
         ui.echart(drift_bars(one)).classes("tm-chart small")
-    if one.reason or one.finds:
-        Text(one.reason or one.finds, classes="tm-sub")
+    for told in (one.reason or one.finds, one.note):
+        if told:
+            Text(told, classes="tm-sub")
 
 
 def _slices(found: SliceReport | None) -> None:
@@ -209,14 +210,15 @@ def _interval(is_judged: bool, interval: tuple[float, float]) -> str:
 def _health(lines: Sequence[Line]) -> None:
     order = ("bad", "warn", "unknown", "ok")
     shown = sorted(lines, key=lambda one: order.index(one.state))
-    wrong = [one for one in shown if one.state != "ok"]
+    wrong = [one for one in shown if one.state in {"bad", "warn"}]
     with box("tm-row"):
         for name in order:
             count = sum(one.state == name for one in lines)
             if count:
                 badge(f"{count} {name}", _TONES[name])
     if not wrong:
-        state("All is well.")
+        state("Nothing is wrong.")
+        return
     table(
         ("", "what", "why"),
         [(partial(badge, one.state, _TONES[one.state]), one.what, f"{one.why} {one.do}".strip()) for one in wrong[:12]],

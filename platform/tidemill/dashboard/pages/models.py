@@ -1,5 +1,6 @@
 """The page of all models."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -10,7 +11,7 @@ from tidemill.dashboard.pages.frame import App, Page, frame
 from tidemill.dashboard.pages.parts import Text, badge, box, link, panel, percent, state, table
 from tidemill.dashboard.queries.models import Headline, ModelRow
 
-__all__ = ["PHASES", "models_page", "traffic_bar"]
+__all__ = ["models_page", "phase_badge", "traffic_bar"]
 
 PHASES = {
     "Serving": "good",
@@ -46,7 +47,7 @@ def _draw(page: Page, rows: Sequence[ModelRow]) -> None:
 def _row(page: Page, row: ModelRow) -> list[object]:
     return [
         lambda: link(row.name, f"/models/{row.id}"),
-        lambda: badge("Paused" if row.paused else row.phase, "warn" if row.paused else PHASES.get(row.phase, "")),
+        lambda: phase_badge(row),
         lambda: _champion(page, row),
         lambda: traffic_bar(row),
         lambda: error_words(row.headline),
@@ -61,6 +62,12 @@ def _champion(page: Page, row: ModelRow) -> None:
     Text(row.champion or "none yet", classes="tm-mono")
     if row.champion_since:
         Text(page.times.ago(row.champion_since, page.now), classes="tm-sub")
+
+
+def phase_badge(row: ModelRow) -> None:
+    """The phase in words."""
+    words = "paused" if row.paused else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", row.phase).capitalize()
+    badge(words, "warn" if row.paused else PHASES.get(row.phase, ""))
 
 
 def traffic_bar(row: ModelRow) -> None:

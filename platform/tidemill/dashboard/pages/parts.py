@@ -6,7 +6,7 @@ Whatever is shown is set as text: none of it is ever taken for HTML.
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 from nicegui import ui
@@ -15,9 +15,11 @@ from nicegui.elements.mixins.text_element import TextElement
 from tidemill.core.clock import from_ms, to_ms
 from tidemill.dashboard.shared import Seen
 
-__all__ = ["Live", "Text", "Times", "badge", "box", "fact", "link", "panel", "percent", "state", "table"]
+__all__ = ["Live", "Text", "Times", "badge", "box", "button", "fact", "link", "panel", "percent", "state", "table"]
 
 T = TypeVar("T")
+_SHORT = 24
+"""Characters of a cell that is not broken into lines."""
 
 
 class Text(TextElement):
@@ -74,6 +76,11 @@ def badge(text: str, tone: str = "") -> Text:
     return Text(text, "span", f"tm-badge {tone}")
 
 
+def button(word: str, on_click: Callable[..., Any], look: Literal["main", "quiet", "harm"] = "quiet") -> ui.button:
+    """A button, in the colours of the page and not of the library."""
+    return ui.button(word, on_click=on_click, color=None).classes(f"tm-btn-{look}").props("unelevated no-caps")
+
+
 def fact(key: str, value: object) -> None:
     """A figure and what it is."""
     with box("tm-fact"):
@@ -106,7 +113,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequen
             for row in rows:
                 with box(tag="tr"):
                     for place, cell in enumerate(row):
-                        classes = "tm-num" if place in numbers else ""
+                        is_short = isinstance(cell, str) and len(cell) <= _SHORT
+                        classes = " ".join(["tm-num"] * (place in numbers) + ["tm-nowrap"] * is_short)
                         if callable(cell):
                             with box(classes, "td"):
                                 cell()

@@ -80,7 +80,7 @@ def _stand(page: Page, resource: ContinualModel, view: ModelView) -> None:
             fact("its time is over", page.times.full(rollout.deadline) or "not begun")
         fact("margin", f"{rollout.margin:.3g}")
         fact("evidence needed", f"{rollout.needed:g}")
-        fact("power ahead", rollout.power or "nothing is tested")
+    Text(rollout.power or "nothing is tested: there is one step alone", classes="tm-sub")
     if rollout.active:
         waits = rollout.phase == "awaiting-approval"
         which: list[Asking] = ["approve"] if waits else []

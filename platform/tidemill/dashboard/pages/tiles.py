@@ -59,5 +59,6 @@ def caption(thing: Thing) -> None:
         Text(f"{thing.answer}{sure}", "strong")
         with box("tm-row"):
             badge(_WORDS.get(thing.kind, thing.kind), _TONES[thing.kind])
-        Text(f"true: {thing.label}" if thing.label is not None else "no label yet")
+        if thing.label is not None:
+            Text(f"true: {thing.label}")
         Text(thing.entity, classes="tm-dim")

@@ -6,7 +6,7 @@ from nicegui import ui
 
 from tidemill.dashboard.desk import GRACE_S, Undone
 from tidemill.dashboard.pages.frame import Page
-from tidemill.dashboard.pages.parts import Text, box
+from tidemill.dashboard.pages.parts import Text, box, button
 
 __all__ = ["Undoing"]
 
@@ -35,8 +35,7 @@ class Undoing:
             for batch, labels in reversed(self._said):
                 words = "1 label" if labels == 1 else f"{labels:,} labels"
                 Text(f"{words}, sent {GRACE_S:.0f} s after they were said", "span")
-                undo = ui.button(f"Undo {words}", on_click=partial(self._undo, batch))
-                undo.classes("tm-btn2").props("unelevated no-caps")
+                button(f"Undo {words}", partial(self._undo, batch))
 
     async def _undo(self, batch: str) -> None:
         undone: Undone | None = await self._page.do(self._page.app.desk.undo, batch)

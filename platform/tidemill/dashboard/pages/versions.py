@@ -9,7 +9,7 @@ from starlette.requests import Request
 from tidemill.core.errors import TidemillError
 from tidemill.dashboard.pages.frame import App, Page, frame
 from tidemill.dashboard.pages.model import head, known
-from tidemill.dashboard.pages.parts import Text, badge, box, panel, state, table
+from tidemill.dashboard.pages.parts import Text, badge, box, button, panel, state, table
 from tidemill.dashboard.queries.versions import VersionRow, compare, runs_of
 from tidemill.dashboard.sources import ModelView
 
@@ -91,7 +91,7 @@ def _gates(one: VersionRow) -> None:
 
 
 def _more(page: Page, one: VersionRow) -> None:
-    made = ui.button("Card", on_click=lambda: _card(one)).classes("tm-btn2").props("unelevated no-caps dense")
+    made = button("Card", lambda: _card(one))
     made.props["aria-label"] = f"model card of {one.version}"
 
 
@@ -105,7 +105,7 @@ def _card(one: VersionRow) -> None:
                     Text(f"{gate.name}: {gate.reason}" if gate.reason else gate.name)
         card = Text(one.card or "This version has no model card.", classes="tm-card")
         card.props["tabindex"] = "0"
-        ui.button("Close", on_click=dialog.close).classes("tm-btn2").props("unelevated no-caps")
+        button("Close", dialog.close)
     dialog.on("hide", dialog.delete)
     dialog.open()
 

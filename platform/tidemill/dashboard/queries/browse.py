@@ -32,6 +32,7 @@ __all__ = [
     "browse",
     "said_of",
     "things_of",
+    "things_of_events",
 ]
 
 Kind = Literal["any", "wrong", "missed", "false alarm", "confused", "box", "right", "unlabelled", "disputed"]
@@ -149,6 +150,38 @@ def things_of(lake: str, resource: ContinualModel, ids: Sequence[str]) -> tuple[
     found = [_thing(row, resource) for row in _judged(_answered(rows, resource), lake, resource).iter_rows(named=True)]
     by_id = {one.prediction_id: one for one in _with_pictures(lake, resource, found)}
     return tuple(by_id[name] for name in ids if name in by_id)
+
+
+def things_of_events(lake: str, resource: ContinualModel, events: Sequence[tuple[str, str]]) -> tuple[Thing, ...]:
+    """The newest answer to each event (entity and id); of one that nobody asked about the event alone.
+
+    Raises `NotFound` before there are predictions, `Unavailable`.
+    """
+    table = LakeTable(table_uri(lake, resource.id, "predictions"))
+    wanted = pl.col("event_id").is_in([event for _, event in events])
+    rows = table.collect(table.scan().filter(wanted).select("prediction_id", "entity", "event_id", "predicted_at"))
+    newest = {(entity, event): name for name, entity, event, _ in rows.sort("predicted_at").iter_rows()}
+    known = things_of(lake, resource, [newest[one] for one in events if one in newest])
+    by_event = {(one.entity, one.event_id): one for one in known}
+    alone = _with_pictures(lake, resource, [_unasked(*one) for one in events if one not in newest])
+    return (*by_event.values(), *alone)
+
+
+def _unasked(entity: str, event_id: str) -> Thing:
+    return Thing(
+        prediction_id=f"{entity}/{event_id}",
+        version="",
+        entity=entity,
+        event_id=event_id,
+        at=0,
+        answer="nobody asked",
+        confidence=None,
+        box=None,
+        label=None,
+        label_box=None,
+        loss=None,
+        kind="unlabelled",
+    )
 
 
 def _predictions(lake: str, resource: ContinualModel, wanted: Wanted, now: datetime) -> pl.DataFrame:

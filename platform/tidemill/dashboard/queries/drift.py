@@ -55,6 +55,8 @@ class FeatureDrift:
     now: float | None
     finds: str
     """How soon a shift would be found."""
+    note: str = ""
+    """Why the two may not look alike though nothing moved."""
     trail: tuple[tuple[int, float], ...] = ()
     """Time and evidence of the last ticks."""
 
@@ -99,6 +101,7 @@ def _feature(
         before=one.mean,
         now=mean,
         finds=_finds(one),
+        note=_note(one, reference, events),
         trail=trail,
     )
 
@@ -141,6 +144,18 @@ def _now(
         known = [float(means.get(label, 0.0)) for label in one.labels]
         return (*known, max(0.0, 1.0 - sum(known))), None
     return None, None
+
+
+def _note(one: FeatureReference, reference: Reference, events: pl.DataFrame | None) -> str:
+    """Means of fewer rows spread wider."""
+    if events is None or one.name not in events.columns or not reference.rows_per_vote:
+        return ""
+    ticks = pl.col("event_time").dt.epoch("ms") // reference.tick_ms
+    votes = events.select(pl.struct("entity", ticks).n_unique()).item()
+    now = events.height / max(1, votes)
+    if 0.5 < now / reference.rows_per_vote < 2:
+        return ""
+    return f"a vote is of {now:.1f} events now, of {reference.rows_per_vote:.1f} then: means of fewer spread wider"
 
 
 def _finds(one: FeatureReference) -> str:
