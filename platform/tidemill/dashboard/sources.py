@@ -39,8 +39,8 @@ ModelView = tuple[ModelRow, LoopStatus | None, tuple[str, ...], tuple[Entry, ...
 
 FoundShown = tuple[Found, Mapping[str, Shown]]
 """A page of things, and their pictures by prediction."""
-Queue = tuple[Asked, tuple[Thing, ...], Mapping[str, Shown]]
-"""A round of the queue, its things, and their pictures by prediction."""
+Queue = tuple[Asked, tuple[Thing | None, ...], Mapping[str, Shown]]
+"""A round of the queue, the thing of each of its lines, and their pictures by prediction."""
 
 
 class Sources:
@@ -162,8 +162,12 @@ class Sources:
         drifted = {entity for one in status.drift.alarms for entity in one.entities} if status else set()
         lake, now = self.machine.settings.lake_uri, self.machine.clock.now()
         asked = next_round(lake, resource, now, limit=QUEUE, drifted=drifted)
-        things = things_of(lake, resource, [one.prediction_id for one in asked.lines if one.prediction_id])
-        return asked, things, self._shown(model, things)
+        named = things_of(lake, resource, [one.prediction_id for one in asked.lines if one.prediction_id])
+        events = [(one.entity or "", one.event_id) for one in asked.lines if not one.prediction_id and one.event_id]
+        of_events = things_of_events(lake, resource, events) if events else ()
+        known = {one.prediction_id: one for one in named} | {(one.entity, one.event_id): one for one in of_events}
+        found = [known.get(one.prediction_id or (one.entity or "", one.event_id)) for one in asked.lines]
+        return asked, tuple(found), self._shown(model, [one for one in found if one is not None])
 
 
 def _status(stored: StoredModel) -> LoopStatus | None:

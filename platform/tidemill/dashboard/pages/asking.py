@@ -8,7 +8,7 @@ from nicegui import ui
 
 from tidemill.dashboard.desk import Asking
 from tidemill.dashboard.pages.frame import Page
-from tidemill.dashboard.pages.parts import Text, box, button
+from tidemill.dashboard.pages.parts import Text, box, button, tell
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["buttons"]
@@ -50,7 +50,7 @@ def _open(page: Page, resource: ContinualModel, kind: Asking) -> None:
             send.enable()
             if decision is not None:
                 page.app.sources.model.of(resource.id).forget()
-                ui.notify(f"{decision.kind} {decision.subject}: {decision.reason}", type="positive", multi_line=True)
+                tell(f"{decision.kind} {decision.subject}: {decision.reason}", "positive")
                 dialog.close()
 
         with box("tm-row"):

@@ -74,7 +74,7 @@ class _Browser:
         entity = self._resource.spec.events.entity.name
         with box("tm-row"):
             self._select("entity", entity, [self._wanted.entity or _ANY])
-            self._select("kind", "kind of answer", list(KINDS))
+            self._select("kind", "kind", list(KINDS))
             self._select("answer", "answer", [_ANY])
             self._select("version", "version", [_ANY])
             times = ui.select(_TIMES, value=0, label="time", on_change=lambda e: self._want(minutes=e.value))

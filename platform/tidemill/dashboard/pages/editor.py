@@ -12,7 +12,7 @@ from nicegui import events, run, ui
 from tidemill.core.errors import TidemillError
 from tidemill.dashboard.desk import Change
 from tidemill.dashboard.pages.frame import Page
-from tidemill.dashboard.pages.parts import Text, box, button
+from tidemill.dashboard.pages.parts import Text, box, button, tell
 from tidemill.dashboard.pages.tiles import ANSWER, TRUE, boxes, shot
 from tidemill.dashboard.pages.undoing import Undoing
 from tidemill.dashboard.pictures import Shown
@@ -218,7 +218,7 @@ class Editor:
         try:
             value = value_of(self._resource, self._choice, self._box)
         except ValueError:
-            ui.notify(f"{self._choice!r} is no number", type="negative")
+            tell(f"{self._choice!r} is no number", "negative")
             return
         change = Change(thing.about, value, before_of(self._resource, thing))
         batch = await self._page.do(self._page.app.desk.say, self._resource, [change])

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from tidemill.core.errors import TidemillError
 from tidemill.dashboard.desk import Desk
-from tidemill.dashboard.pages.parts import Live, Text, Times, box, button, link
+from tidemill.dashboard.pages.parts import Live, Text, Times, box, button, link, tell
 from tidemill.dashboard.pictures import Pictures
 from tidemill.dashboard.sources import Sources
 from tidemill.dashboard.viewers import Viewer
@@ -21,6 +21,7 @@ __all__ = ["App", "Page", "frame"]
 
 _STYLE = (Path(__file__).parent / "style.css").read_text()
 _EVERY_S = 1.0
+_COLOUR = "#12857b"
 _TABS = (
     ("", "Overview"),
     ("rollout", "Rollout"),
@@ -73,7 +74,7 @@ class Page:
         try:
             return await run.io_bound(lambda: action(self.viewer, *arguments, **more))
         except TidemillError as error:
-            ui.notify(error.message + (f" ({error.hint})" if error.hint else ""), type="negative", multi_line=True)
+            tell(error.message + (f" ({error.hint})" if error.hint else ""), "negative")
             return None
 
     async def _learn(self) -> None:
@@ -100,6 +101,7 @@ def frame(app: App, request: Request, title: str, model: str = "", tab: str = ""
     client.on_delete(lambda: app.owners.pop(client.id, None))
     ui.page_title(f"{title} · Tidemill")
     ui.add_css(_STYLE)
+    ui.colors(primary=_COLOUR)
     dark = ui.dark_mode(None)
     with box("tm-top", "header"), box("tm-bar"):
         link("Tidemill", "/", "tm-mark")

@@ -1,17 +1,20 @@
 """The page of labels: what to label next and why, how far labellers agree, and which classes they mix up."""
 
+from collections.abc import Mapping
 from functools import partial
 
-from nicegui import run, ui
+from nicegui import run
 from starlette.requests import Request
 
 from tidemill.core.errors import TidemillError
 from tidemill.dashboard.pages.editor import Editor
 from tidemill.dashboard.pages.frame import App, Page, frame
 from tidemill.dashboard.pages.model import head, known
-from tidemill.dashboard.pages.parts import Text, badge, box, button, fact, panel, state, table
+from tidemill.dashboard.pages.parts import Text, badge, box, button, fact, panel, state, table, tell
 from tidemill.dashboard.pages.tiles import ANSWER, shot
 from tidemill.dashboard.pages.undoing import Undoing
+from tidemill.dashboard.pictures import Shown
+from tidemill.dashboard.queries.browse import Thing
 from tidemill.dashboard.sources import Queue
 from tidemill.labels.agreement import Agreement, MixedUp, PairAgreement, Place
 from tidemill.labels.waiting import Waiting
@@ -104,12 +107,12 @@ async def _look(page: Page, resource: ContinualModel, editor: Editor, place: Pla
     try:
         seen = await run.io_bound(page.app.sources.look_at, resource.id, place)
     except TidemillError as error:
-        ui.notify(error.message, type="negative")
+        tell(error.message, "negative")
         return
     if seen and seen[0]:
         editor.open(*seen)
     else:
-        ui.notify("its prediction is not in the lake any more", type="warning")
+        tell("its prediction is not in the lake any more", "warning")
 
 
 class _Queue:
@@ -141,32 +144,31 @@ class _Queue:
             self._draw(seen.value)
 
     def _draw(self, queue: Queue) -> None:
-        asked, things, shown = queue
+        asked, found, shown = queue
+        things = [one for one in found if one is not None]
         with box("tm-row"):
             Text(f"{asked.total:,} wait to be labelled", "strong")
             picked = f"{asked.picks.considered:,} new ones were considered, {len(asked.picks.reasons):,} picked"
             Text(picked, "span", "tm-dim")
             box().style("flex:1")
             if things:
-                button("Label from the top", lambda: self._editor.open(things, shown), "main")
+                button("Label from the top", partial(self._editor.open, things, shown), "main")
             button("Look again", self._show)
         if not asked.lines:
             state("Nothing waits to be labelled.")
             return
-        places = {one.prediction_id: number for number, one in enumerate(things)}
         with box("tm-tiles"):
-            for line in asked.lines:
-                self._tile(line, queue, places.get(line.prediction_id or ""))
+            for line, thing in zip(asked.lines, found, strict=True):
+                self._tile(line, thing, things, shown)
 
-    def _tile(self, line: Waiting, queue: Queue, place: int | None) -> None:
-        _, things, shown = queue
+    def _tile(self, line: Waiting, thing: Thing | None, things: list[Thing], shown: Mapping[str, Shown]) -> None:
         with box("tm-tile", "button") as tile:
-            if place is not None:
-                shot(shown.get(things[place].prediction_id), [(things[place].box, ANSWER, True)], f"{line.entity}")
+            if thing is not None:
+                shot(shown.get(thing.prediction_id), [(thing.box, ANSWER, True)], f"event of {thing.entity}")
             with box("t"):
-                sure = "" if line.confidence is None else f" {line.confidence:.2f}"
-                Text(f"{line.answer or '?'}{sure}", "strong")
+                answer = line.answer or (thing.answer if thing else "?")
+                Text(answer if line.confidence is None else f"{answer} {line.confidence:.2f}", "strong")
                 Text(", ".join(f"{name} {share:.2g}" for name, share in line.reasons.items()))
                 Text(line.entity, classes="tm-dim")
-        if place is not None:
-            tile.on("click", lambda: self._editor.open(things, shown, place))
+        if thing is not None:
+            tile.on("click", partial(self._editor.open, things, shown, things.index(thing)))

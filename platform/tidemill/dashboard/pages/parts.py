@@ -15,7 +15,21 @@ from nicegui.elements.mixins.text_element import TextElement
 from tidemill.core.clock import from_ms, to_ms
 from tidemill.dashboard.shared import Seen
 
-__all__ = ["Live", "Text", "Times", "badge", "box", "button", "fact", "link", "panel", "percent", "state", "table"]
+__all__ = [
+    "Live",
+    "Text",
+    "Times",
+    "badge",
+    "box",
+    "button",
+    "fact",
+    "link",
+    "panel",
+    "percent",
+    "state",
+    "table",
+    "tell",
+]
 
 T = TypeVar("T")
 _SHORT = 24
@@ -100,6 +114,11 @@ def state(text: str, tone: str = "") -> Text:
     made = Text(text, classes=f"tm-state {tone}")
     made.props["role"] = "status"
     return made
+
+
+def tell(words: str, tone: Literal["positive", "negative", "warning"]) -> None:
+    """Say what came of something, for some seconds at the top of the page."""
+    ui.notify(words, type=tone, multi_line=True, position="top")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> None:

@@ -2,11 +2,9 @@
 
 from functools import partial
 
-from nicegui import ui
-
 from tidemill.dashboard.desk import GRACE_S, Undone
 from tidemill.dashboard.pages.frame import Page
-from tidemill.dashboard.pages.parts import Text, box, button
+from tidemill.dashboard.pages.parts import Text, box, button, tell
 
 __all__ = ["Undoing"]
 
@@ -43,4 +41,4 @@ class Undoing:
         self._draw()
         if undone is not None:
             stay = f"; {undone.stay:,} had no label before and stay: say what is true" if undone.stay else ""
-            ui.notify(f"{undone.labels:,} as before{stay}", type="positive")
+            tell(f"{undone.labels:,} as before{stay}", "positive")

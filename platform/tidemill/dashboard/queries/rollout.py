@@ -173,7 +173,9 @@ def trail_of(
 ) -> tuple[tuple[TrailPoint, ...], bool]:
     """The way of the evidence so far, and whether there were more outcomes than are drawn. Raises `Unavailable`."""
     versions = [one.name for one in (plan.champion, plan.candidate) if one is not None]
-    begin = from_ms(plan.started_at)
+    # What came before the first share was seen counts nowhere, however long a person thought about it.
+    first = min((one.since for one in spans), default=plan.started_at) - plan.window_ms
+    begin = from_ms(max(plan.started_at, first))
     table = LakeTable(table_uri(lake, resource.id, "outcomes"))
     try:
         rows = table.scan().filter(
