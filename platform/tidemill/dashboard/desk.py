@@ -6,7 +6,7 @@ before cannot be unsaid then; it can be said anew.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,10 +70,14 @@ class Desk:
         machine: where control and the brokers are.
         audit: the record of what people did.
         clock: the time.
+        writer: what writes labels; a test has its own.
     """
 
-    def __init__(self, machine: Local, audit: Audit, clock: Clock) -> None:
+    def __init__(
+        self, machine: Local, audit: Audit, clock: Clock, *, writer: Callable[[], RecordWriter] | None = None
+    ) -> None:
         self._machine, self._audit, self._clock = machine, audit, clock
+        self._open = writer or self._kafka
         self._batches: dict[str, _Batch] = {}
         self._lock = threading.Lock()
         self._writer: RecordWriter | None = None
@@ -199,5 +203,8 @@ class Desk:
 
     def _writing(self) -> RecordWriter:
         if self._writer is None:
-            self._writer = RecordWriter(self._machine.settings.require_kafka(), client_id="tidemill-dashboard")
+            self._writer = self._open()
         return self._writer
+
+    def _kafka(self) -> RecordWriter:
+        return RecordWriter(self._machine.settings.require_kafka(), client_id="tidemill-dashboard")

@@ -1,13 +1,32 @@
 """Charts, as ECharts takes them. Their colours are readable on light and dark alike: a canvas knows no style sheet."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
+
+from nicegui import ui
 
 from tidemill.dashboard.queries.drift import FeatureDrift
 from tidemill.dashboard.queries.quality import QualityPoint
 from tidemill.dashboard.queries.rollout import RolloutView, TrailPoint
 
-__all__ = ["drift_bars", "quality_chart", "trail_chart"]
+__all__ = ["Chart", "drift_bars", "quality_chart", "trail_chart"]
+
+
+class Chart:
+    """A chart that can be brought up to date. `size`: `small` or `tall`."""
+
+    def __init__(self, options: dict[str, Any], size: str) -> None:
+        self._chart = ui.echart(options).classes(f"tm-chart {size}")
+
+    def show(self, options: dict[str, Any]) -> bool:
+        """Show something else; always can."""
+        if options != self._chart.options:
+            self._chart.options.clear()
+            self._chart.options.update(options)
+            self._chart.update()
+        return True
+
 
 _COLOURS = ("#12968a", "#4a7fe0", "#c77b1e", "#9a5bd0", "#cf4f6b", "#6b8f23")
 _TEXT, _LINE, _GREY = "#7a8596", "rgba(128,140,160,.22)", "rgba(128,140,160,.45)"
@@ -65,12 +84,19 @@ def quality_chart(points: Sequence[QualityPoint]) -> dict[str, Any]:
             _axis("time", gridIndex=1),
         ],
         yAxis=[
-            _axis("value", gridIndex=0, min=0, axisLabel=percent),
+            _axis("value", gridIndex=0, min=0, max=_reach(points), axisLabel=percent),
             _axis("value", gridIndex=1, min=0, max=100, interval=100, axisLabel=percent),
         ],
         axisPointer={"link": [{"xAxisIndex": "all"}]},
         series=series,
     )
+
+
+def _reach(points: Sequence[QualityPoint]) -> float:
+    """The end of the axis in percent: all errors are within, and not the whole of bands so wide that they say nothing."""
+    highs = sorted(one.high for one in points)
+    wide = highs[len(highs) * 3 // 4] if highs else 1.0
+    return min(100.0, math.ceil(110 * max(wide, *(one.error or 0 for one in points), 0.01)))
 
 
 def _banded(version: str, mine: Sequence[QualityPoint], colour: str) -> list[dict[str, Any]]:

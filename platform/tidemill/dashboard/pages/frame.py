@@ -56,7 +56,7 @@ class Page:
         """The time."""
         return self.app.sources.machine.clock.now()
 
-    def live(self, read: Callable[[], Awaitable[Any]], draw: Callable[[Any], None]) -> Live[Any]:
+    def live(self, read: Callable[[], Awaitable[Any]], draw: Callable[[Any], Any]) -> Live[Any]:
         """A part that is kept up to date while the page is open."""
         part = Live(read, draw)
         self._parts.append(part)

@@ -1,14 +1,15 @@
 """The page of one model: the loop, what happened and why, how right it is, what moved, and where it is worse."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from nicegui import ui
 from starlette.requests import Request
 
 from tidemill.core.errors import NotFound, TidemillError
 from tidemill.dashboard.pages import asking
-from tidemill.dashboard.pages.charts import drift_bars, quality_chart
+from tidemill.dashboard.pages.charts import Chart, drift_bars, quality_chart
 from tidemill.dashboard.pages.frame import App, Page, frame
 from tidemill.dashboard.pages.loop_picture import loop_picture
 from tidemill.dashboard.pages.models import phase_badge
@@ -119,12 +120,12 @@ def _headline(seen: Headline | None) -> None:
         Text("of the labelled answers alone (labels.control: 0): it may be far from that of all", classes="tm-sub")
 
 
-def _quality(found: tuple[int, tuple[QualityPoint, ...]]) -> None:
-    _, points = found
-    if not points:
+def _quality(found: tuple[int, tuple[QualityPoint, ...]]) -> Callable[[Any], bool] | None:
+    if not found[1]:
         state("No answer has come of age yet.")
-        return
-    ui.echart(quality_chart(points)).classes("tm-chart tall")
+        return None
+    chart = Chart(quality_chart(found[1]), "tall")
+    return lambda new: bool(new[1]) and chart.show(quality_chart(new[1]))
 
 
 def _timeline(page: Page, view: ModelView) -> None:
@@ -147,30 +148,48 @@ def _timeline(page: Page, view: ModelView) -> None:
                         Text(one.figures, classes="tm-sub tm-clamp").tooltip(one.figures)
 
 
-def _drift(found: Sequence[FeatureDrift]) -> None:
+def _drift(found: Sequence[FeatureDrift]) -> Callable[[Sequence[FeatureDrift]], bool] | None:
     if not found:
         state("Nothing is watched yet: there is no champion, or the resource declares no triggers.drift.")
-        return
+        return None
     with box("tm-features"):
-        for one in found:
-            with box(f"tm-feature {one.state}"):
-                _feature(one)
+        cards = [_Feature(one) for one in found]
+
+    def update(new: Sequence[FeatureDrift]) -> bool:
+        if [(one.name, one.state) for one in new] != [(one.name, one.state) for one in found]:
+            return False
+        shown = [card.show(one) for card, one in zip(cards, new, strict=True)]
+        return all(shown)
+
+    return update
 
 
-def _feature(one: FeatureDrift) -> None:
-    with box("tm-row"):
-        Text(one.name, "h3")
+class _Feature:
+    """The card of one quantity."""
+
+    def __init__(self, one: FeatureDrift) -> None:
         words = {"alarm": "moved", "ok": "as before"}
-        badge(words.get(one.state, "not watched"), {"alarm": "warn", "ok": "good"}.get(one.state, ""))
-    figures = [f"evidence {one.evidence:.2g} of 1"]
-    if one.before is not None:
-        figures.append(f"mean {one.before:.3g}" + ("" if one.now is None else f" → {one.now:.3g}"))
-    Text(", ".join(figures), classes="tm-sub")
-    if one.bars:
-        ui.echart(drift_bars(one)).classes("tm-chart small")
-    for told in (one.reason or one.finds, one.note):
-        if told:
-            Text(told, classes="tm-sub")
+        with box(f"tm-feature {one.state}"):
+            with box("tm-row"):
+                Text(one.name, "h3")
+                badge(words.get(one.state, "not watched"), {"alarm": "warn", "ok": "good"}.get(one.state, ""))
+            self._figures = Text("", classes="tm-sub")
+            self._chart = Chart(drift_bars(one), "small") if one.bars else None
+            self._told = [Text("", classes="tm-sub") for _ in range(2)]
+        self.show(one)
+
+    def show(self, one: FeatureDrift) -> bool:
+        """Bring it up to date; whether it could be."""
+        figures = [f"evidence {one.evidence:.2g} of 1"]
+        if one.before is not None:
+            figures.append(f"mean {one.before:.3g}" + ("" if one.now is None else f" → {one.now:.3g}"))
+        self._figures.set_text(", ".join(figures))
+        for place, text in zip(self._told, (one.reason or one.finds, one.note), strict=True):
+            place.set_text(text)
+            place.set_visibility(bool(text))
+        if self._chart is None:
+            return not one.bars
+        return bool(one.bars) and self._chart.show(drift_bars(one))
 
 
 def _slices(found: SliceReport | None) -> None:

@@ -151,12 +151,14 @@ class Live(Generic[T]):
 
     Args:
         read: what is known now.
-        draw: draws it into the part.
+        draw: draws it into the part. What it returns, if anything, brings what is drawn up to date with another value,
+            or says that it cannot: charts that are drawn anew every second would flicker.
     """
 
-    def __init__(self, read: Callable[[], Awaitable[Seen[T]]], draw: Callable[[T], None]) -> None:
+    def __init__(self, read: Callable[[], Awaitable[Seen[T]]], draw: Callable[[T], Callable[[T], bool] | None]) -> None:
         self._read, self._draw = read, draw
         self._shown: tuple[object, str] | None = None
+        self._update: Callable[[T], bool] | None = None
         self._box = box("tm-col")
         with self._box:
             box("tm-wait").props["aria-label"] = "loading"
@@ -168,14 +170,18 @@ class Live(Generic[T]):
         now = (seen.value, error)
         if now == self._shown or self._box.is_deleted:
             return
-        self._shown = now
+        was_wrong, self._shown = self._shown is not None and bool(self._shown[1]), now
+        value: T = seen.value  # type: ignore[assignment]  # None is a value where T allows it
+        if self._update is not None and not error and not was_wrong and self._update(value):
+            return
         self._box.clear()
+        self._update = None
         with self._box:
             if error:
                 state(f"This cannot be read now: {error}", "bad")
             if seen.value is not None or seen.error is None:
-                self._draw(seen.value)  # type: ignore[arg-type]  # None is a value where T allows it
+                self._update = self._draw(value)
 
     def forget(self) -> None:
         """Draw anew at the next look, whatever has changed."""
-        self._shown = None
+        self._shown = self._update = None

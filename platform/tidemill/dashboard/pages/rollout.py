@@ -1,13 +1,13 @@
 """The page of a rollout: its steps, what was asked and is seen, and the evidence on its way to a verdict."""
 
+from collections.abc import Callable
 from functools import partial
 
-from nicegui import ui
 from starlette.requests import Request
 
 from tidemill.dashboard.desk import Asking
 from tidemill.dashboard.pages import asking
-from tidemill.dashboard.pages.charts import trail_chart
+from tidemill.dashboard.pages.charts import Chart, trail_chart
 from tidemill.dashboard.pages.frame import App, Page, frame
 from tidemill.dashboard.pages.model import head, known
 from tidemill.dashboard.pages.parts import Text, badge, box, fact, panel, percent, state, table
@@ -18,6 +18,8 @@ from tidemill.spec.model import ContinualModel
 
 __all__ = ["rollout_page"]
 
+_FEW = 2
+"""Points that make no line."""
 _PHASES = {"awaiting-approval": "warn", "rolling-back": "bad"}
 _Trail = tuple[RolloutView | None, tuple[TrailPoint, ...], bool]
 
@@ -88,20 +90,33 @@ def _stand(page: Page, resource: ContinualModel, view: ModelView) -> None:
         asking.buttons(page, resource, which)
 
 
-def _trail(found: _Trail) -> None:
-    view, points, is_cut = found
+def _trail(found: _Trail) -> Callable[[_Trail], bool] | None:
+    view, points, _ = found
     if view is None or not view.active:
         state("There is no rollout whose evidence could be drawn.")
-        return
-    with box("tm-facts"):
-        fact("to promote", f"{view.e_promote:.3g} of {view.needed:g}")
-        fact("to roll back", f"{view.e_roll_back:.3g} of {view.needed:g}")
-        fact("no great harm, this step", f"{view.e_step:.3g} of {view.needed:g}")
-    if len(points) < 2:
+        return None
+    if len(points) < _FEW:
         state("No outcomes of both versions have come yet.")
-        return
-    ui.echart(trail_chart(points, view)).classes("tm-chart tall")
-    Text(f"{points[-1].blocks:,} matched blocks" + (", the first outcomes alone" if is_cut else ""), classes="tm-sub")
+        return None
+    words = Text(_evidence_words(found))
+    chart = Chart(trail_chart(points, view), "tall")
+
+    def update(new: _Trail) -> bool:
+        if new[0] is None or not new[0].active or len(new[1]) < _FEW:
+            return False
+        words.set_text(_evidence_words(new))
+        return chart.show(trail_chart(new[1], new[0]))
+
+    return update
+
+
+def _evidence_words(found: _Trail) -> str:
+    view, points, is_cut = found
+    if view is None:
+        return ""
+    told = f"to promote {view.e_promote:.3g}, to roll back {view.e_roll_back:.3g}, to go on from this step "
+    told += f"{view.e_step:.3g}; {view.needed:g} is needed. {points[-1].blocks:,} matched blocks"
+    return told + (", of the first outcomes alone" if is_cut else "")
 
 
 def _arms(view: ModelView) -> None:

@@ -80,7 +80,7 @@ def drift_of(lake: str, resource: ContinualModel, status: LoopStatus | None) -> 
         for one in reference.features
         if one.name not in hidden
     ]
-    return tuple(sorted(found, key=lambda one: (one.state != "alarm", one.state != "ok", -one.evidence)))
+    return tuple(sorted(found, key=lambda one: (one.state != "alarm", one.state != "ok")))
 
 
 def _feature(
