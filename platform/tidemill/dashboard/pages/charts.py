@@ -93,7 +93,7 @@ def quality_chart(points: Sequence[QualityPoint]) -> dict[str, Any]:
 
 
 def _reach(points: Sequence[QualityPoint]) -> float:
-    """The end of the axis in percent: all errors are within, and not the whole of bands so wide that they say nothing."""
+    """The end of the axis in percent: all errors are within it, and of very wide bands a part."""
     highs = sorted(one.high for one in points)
     wide = highs[len(highs) * 3 // 4] if highs else 1.0
     return min(100.0, math.ceil(110 * max(wide, *(one.error or 0 for one in points), 0.01)))
