@@ -26,6 +26,8 @@ from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.records import Decision, Outcome, Signal
 from tidemill.events.sources import Source
 from tidemill.ingest.tables import EVENT_COLUMNS
+from tidemill.outcomes.known import Cut
+from tidemill.outcomes.quality import quality_of
 from tidemill.outcomes.tables import LABELS, OUTCOMES, PREDICTIONS
 from tidemill.rollout.cells import Fold
 from tidemill.rollout.driver import RevisionSeen, RevisionWanted, TrafficSeen, TrafficWanted
@@ -166,8 +168,16 @@ def test_quality_over_time_is_of_windows_that_people_count_in(lake: str) -> None
     window, points = quality_over_time(lake, RESOURCE)
     assert window == 1000
     assert [(one.at - to_ms(NOON), one.error, one.labelled) for one in points][:2] == [(0, 0.0, 1), (1000, 0.0, 1)]
-    assert window_for(40 * 60_000) == 60_000
+    assert window_for(30 * 60_000) == 60_000
     assert window_for(10**12) == 168 * 3600 * 1000
+
+
+def test_the_error_of_a_window_is_the_one_that_the_command_line_tells(lake: str) -> None:
+    window, points = quality_over_time(lake, RESOURCE)
+    told = quality_of(lake, RESOURCE, Cut(window_ms=window))
+    assert [(one.error, (one.low, one.high), one.outcomes, one.labelled) for one in points] == [
+        (one.error.mean, tuple(one.error.interval), one.outcomes, one.labelled) for one in told
+    ]
 
 
 def version(name: str) -> Version:
