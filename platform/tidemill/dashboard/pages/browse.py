@@ -83,11 +83,18 @@ class _Browser:
                 list(_ORDERS), value="newest", label="order", on_change=lambda e: self._want(order=e.value)
             )
             order.props("outlined dense").classes("tm-field")
-            with box("tm-col").style("width:190px;gap:0"):
-                Text("confidence", classes="tm-sub")
-                reach = ui.range(min=0, max=1, step=0.01, value={"min": 0, "max": 1}).props("label dense")
-                reach.props["aria-label"] = "confidence"
-                reach.on("change", lambda e: self._want(least=e.args["min"], most=e.args["max"]))
+            for name, label in (("least", "confidence from"), ("most", "to")):
+                self._bound(name, label)
+
+    def _bound(self, name: str, label: str) -> None:
+        """One end of the confidence that is looked for."""
+
+        def typed(event: Any) -> None:
+            if isinstance(event.value, int | float):
+                self._want(**{name: float(event.value)})
+
+        made = ui.number(label, value=getattr(self._wanted, name), min=0, max=1, step=0.05, on_change=typed)
+        made.props("outlined dense debounce=400").classes("tm-field")
 
     def _select(self, name: str, label: str, options: list[str]) -> None:
         value = str(getattr(self._wanted, name)) or _ANY

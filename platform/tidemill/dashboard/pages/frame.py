@@ -113,7 +113,7 @@ def frame(app: App, request: Request, title: str, model: str = "", tab: str = ""
                     made.props["aria-current"] = "page"
         Text(f"{page.viewer.name} · {page.viewer.role}", classes="tm-who")
         button("Light / dark", lambda: _turn(dark))
-    with box("tm-page", "main"):
+    with box("tm-page"):
         yield page
         with box("tm-foot"):
             zone = Text("times in UTC")
