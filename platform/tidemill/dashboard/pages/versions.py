@@ -9,8 +9,8 @@ from starlette.requests import Request
 from tidemill.core.errors import TidemillError
 from tidemill.dashboard.pages.frame import App, Page, frame
 from tidemill.dashboard.pages.model import head, known
-from tidemill.dashboard.pages.parts import Text, badge, box, button, panel, state, table
-from tidemill.dashboard.queries.versions import VersionRow, compare, runs_of
+from tidemill.dashboard.pages.parts import Text, badge, box, button, fact, panel, state, table
+from tidemill.dashboard.queries.versions import VersionRow, compare, lineage_of, runs_of
 from tidemill.dashboard.sources import ModelView
 
 __all__ = ["versions_page"]
@@ -66,7 +66,7 @@ def _versions(page: Page, found: Sequence[VersionRow]) -> None:
             f"{one.cause}: {one.reason}",
             partial(_data, one),
             partial(_gates, one),
-            partial(_more, page, one),
+            partial(_more, one, found),
         )
         for one in found
     ]
@@ -90,14 +90,19 @@ def _gates(one: VersionRow) -> None:
             badge(gate.name, _VERDICTS.get(gate.verdict, "")).tooltip(f"{gate.verdict}: {gate.reason}")
 
 
-def _more(page: Page, one: VersionRow) -> None:
-    made = button("Card", lambda: _card(one))
+def _more(one: VersionRow, known: Sequence[VersionRow]) -> None:
+    made = button("Card", partial(_card, one, known))
     made.props["aria-label"] = f"model card of {one.version}"
 
 
-def _card(one: VersionRow) -> None:
+def _card(one: VersionRow, known: Sequence[VersionRow]) -> None:
     with ui.dialog() as dialog, box("tm-dialog tm-col").style("width:860px"):
         Text(f"Model card of {one.version}", "h2", "tm-title")
+        made_from, went_into = lineage_of(one.version, known)
+        with box("tm-facts"):
+            fact("learnt from the snapshot", one.snapshot[:12] or "—")
+            fact("started from the weights of", " ← ".join(made_from) or "none: from scratch")
+            fact("its weights went into", ", ".join(went_into) or "nothing yet")
         with box("tm-scroll"):
             for gate in one.gates:
                 with box("tm-row"):
