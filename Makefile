@@ -11,7 +11,7 @@ RESULTS := .tidemill/ci
 ONLY ?=
 SIZE ?= small
 
-.PHONY: help setup demo test check spark peers bench faults simulate lint types format unit lock clean
+.PHONY: help setup demo test check test-ui spark peers bench faults simulate lint types format unit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{split($$1, name, ":"); printf "  make %-8s %s\n", name[1], $$2}'
@@ -29,6 +29,10 @@ test: setup lint types unit ## lint, types, import contracts, unit and integrati
 check: setup ## what takes minutes rather than seconds
 	@mkdir -p $(RESULTS)
 	$(BIN)/python -m pytest -q -m slow --junitxml=$(RESULTS)/check.xml
+
+test-ui: setup ## the dashboard in a real browser against a live loop (part of check; ten minutes)
+	@mkdir -p $(RESULTS)
+	$(BIN)/python -m pytest -q -m slow tests/dashboard --junitxml=$(RESULTS)/ui.xml
 
 spark: setup ## the same history on Spark, row for row; installs pyspark (450 MB) into .venv, and needs a Java 17
 	.bootstrap/bin/uv pip install --quiet --python $(BIN)/python "pyspark==4.2.0"

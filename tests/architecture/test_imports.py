@@ -42,8 +42,8 @@ VENDORS = {
     "mlflow": {"registry.mlflow", "registry.mlflow_client"},
     "kfp": {"control.kfp_runner", "retrain.pipeline", "retrain.local", "retrain.components"},
     "kserve": {"serving.server", "serving.predictor"},
-    "uvicorn": {"serving.server", "labels.feedback"},
-    "fastapi": {"serving.server", "labels.api", "labels.feedback"},
+    "uvicorn": {"serving.server", "labels.feedback", "dashboard.server"},
+    "fastapi": {"serving.server", "labels.api", "labels.feedback", "dashboard.server"},
     "cronsim": {"control.schedule", "spec.triggers"},
     "cleanlab": {"labels.likely_errors"},
     "apprise": {"alerts.apprise_child"},
@@ -60,7 +60,21 @@ VENDORS = {
     },
     "kubernetes": {"cluster.kubernetes_api"},
     "kopf": set[str](),
-    "nicegui": set[str](),
+    "nicegui": {
+        "dashboard.server",
+        "dashboard.pages.asking",
+        "dashboard.pages.browse",
+        "dashboard.pages.charts",
+        "dashboard.pages.editor",
+        "dashboard.pages.frame",
+        "dashboard.pages.labels",
+        "dashboard.pages.model",
+        "dashboard.pages.models",
+        "dashboard.pages.parts",
+        "dashboard.pages.tiles",
+        "dashboard.pages.undoing",
+        "dashboard.pages.versions",
+    },
 }
 
 # What the process of a role must not load. A role's image carries its own vendors alone (the extras of pyproject).
@@ -73,6 +87,7 @@ ROLES = {
     "tidemill.labels.feedback": HEAVY,
     "tidemill.watch.worker": HEAVY,
     "tidemill.alerts.worker": HEAVY | {"apprise", "requests"},
+    "tidemill.dashboard.server": HEAVY,
     "tidemill.serving.server": HEAVY - {"kserve", "onnxruntime", "kubernetes"},
     "tidemill.control.service": HEAVY - {"mlflow"},
 }

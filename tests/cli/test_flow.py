@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import Counter, Gauge
 
-from tidemill.cli.flow import flow_of, flow_story, log_of, log_story, seen_flow, seen_log
+from tidemill.cli.flow import flow_story, log_story
 from tidemill.core.exposition import Metrics, serve_metrics
 from tidemill.core.settings import Settings
 from tidemill.core.telemetry import REGISTRY
 from tidemill.ingest.telemetry import EVENTS, LAG, QUARANTINED
+from tidemill.watch.flow import flow_of, log_of, seen_flow, seen_log
 
 M = "default.flows"
 

@@ -9,11 +9,12 @@ import pytest
 from tests.labels.lake import LabelLake
 
 from tidemill.cli import main
-from tidemill.cli.label_quality import labels_story, seen_labels
+from tidemill.cli.label_quality import labels_story
 from tidemill.control.store import LocalResourceStore
 from tidemill.core.clock import SystemClock
 from tidemill.events.kafka import RecordReader, ensure_topics
 from tidemill.events.records import Label
+from tidemill.labels.recent import recent_agreement
 from tidemill.testing.loop import example_resource
 from tidemill.wiring import local
 
@@ -72,13 +73,13 @@ def test_a_field_that_is_none_and_a_lake_that_is_empty_are_told(
 
 
 def test_describe_has_the_labels_of_the_week(lake: LabelLake) -> None:
-    found = seen_labels(local(), lake.resource)
+    found = recent_agreement(lake.uri, lake.resource, local().clock.now())
     assert found is not None
     assert [one.value for one in found.new_classes] == ["dent\x1b[2J"]
     lines = [getattr(one, "plain", "") for one in labels_story(found)]
     assert "labels of the last 7 days" in lines[0]
     assert any("mixed up: is this ok or scratch?" in line for line in lines)
-    assert seen_labels(local(), example_resource("empty")) is None
+    assert recent_agreement(local().settings.lake_uri, example_resource("empty"), local().clock.now()) is None
     assert labels_story(None) == []
 
 

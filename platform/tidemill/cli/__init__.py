@@ -24,6 +24,7 @@ COMMANDS = {
     "config": "machine",
     "doctor": "machine",
     "health": "health",
+    "dashboard": "dashboard",
     "validate": "models",
     "apply": "models",
     "get": "models",

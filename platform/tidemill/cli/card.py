@@ -6,8 +6,8 @@ import typer
 
 from tidemill.cli.output import Output, OutputOption, emit
 from tidemill.core.errors import NotFound
-from tidemill.registry import RegisteredVersion
-from tidemill.wiring import Local, local
+from tidemill.registry.card import card_of, find_version
+from tidemill.wiring import local
 
 __all__ = ["register"]
 
@@ -29,8 +29,8 @@ def card(
 
     machine = local()
     model = find(machine, name).resource.id
-    found = _version(machine, model, version or "champion")
-    text = _from_artifact(found) or found.description
+    found = find_version(machine.registry, model, version or "champion")
+    text = card_of(found)
     if not text:
         raise NotFound(
             f"version {found.version} of {model} has no model card", hint="it was made before there were any"
@@ -39,27 +39,3 @@ def card(
         emit({"model": model, "version": found.version, "card": text, "tags": found.tags}, output)
     else:
         typer.echo(text.rstrip())  # as it is: a program that renders Markdown may read it
-
-
-def _version(machine: Local, model: str, wanted: str) -> RegisteredVersion:
-    versions = machine.registry.versions(model)
-    aliases = {str(alias): name for alias, name in machine.registry.aliases(model).items()}
-    named = aliases.get(wanted, wanted)
-    found = next((one for one in versions if one.version == named), None)
-    if found is not None:
-        return found
-    known = ", ".join(one.version for one in versions[-5:])
-    raise NotFound(
-        f"{model} has no version {wanted}", hint=f"the newest are: {known}" if known else "none was made yet"
-    )
-
-
-def _from_artifact(found: RegisteredVersion) -> str:
-    """The whole card; empty where the artifact is gone, or made without one."""
-    from tidemill.artifacts import local_folder, read, verify
-
-    try:
-        folder = local_folder(found.artifact)
-        return read(folder, verify(folder), "card.md").decode()
-    except NotFound:
-        return ""

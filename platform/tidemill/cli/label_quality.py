@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tidemill.cli.output import Output, OutputOption, emit, say, table
-from tidemill.core.errors import NotFound, Unavailable
+from tidemill.core.errors import NotFound
 
 if TYPE_CHECKING:
     from tidemill.labels.agreement import Agreement, MixedUp, Place
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from tidemill.spec.model import ContinualModel
     from tidemill.wiring import Local
 
-__all__ = ["add_commands", "labels_story", "seen_labels"]
+__all__ = ["add_commands", "labels_story"]
 
 Name = Annotated[str, typer.Argument(help="The model.")]
 
 _SPAN = timedelta(days=30)
-_DESCRIBED = timedelta(days=7)
 _SHOWN = 10
 
 
@@ -45,13 +44,14 @@ def show_agreement(
     """How far labellers agree, whom to rely on, which labels are likely wrong, and which classes are mixed up."""
     from tidemill.labels.agreement import agreement
     from tidemill.labels.likely_errors import weigh
+    from tidemill.labels.recent import noun_of
     from tidemill.labels.words import judged_field, read_said
 
     machine, resource = _model(name)
     begin = machine.clock.now() - _SPAN if since is None else since.replace(tzinfo=since.tzinfo or UTC)
     said = _told(lambda: read_said(machine.settings.lake_uri, resource, judged_field(resource, field), since=begin))
     classes = resource.spec.prediction.classes
-    found = agreement(said, classes, resource.spec.labels.min_agreement, noun=_noun(resource))
+    found = agreement(said, classes, resource.spec.labels.min_agreement, noun=noun_of(resource))
     weighed = weigh(said, classes, most=errors)
     data = {"model": resource.id, "since": begin, "agreement": found, "weighed": weighed}
     emit(data, output, *_agreement_story(found, weighed))
@@ -70,55 +70,36 @@ def show_queue(
     Label from the top to the end: what is picked and left out makes estimates wrong.
     """
     from tidemill.cli.models import find, known_status
-    from tidemill.labels.queue import Picks, pick
-    from tidemill.labels.rounds import read_round, records_of
-    from tidemill.labels.waiting import waiting
-    from tidemill.labels.words import judged_field
+    from tidemill.labels.recent import next_round, noun_of
 
     machine, resource = _model(name)
-    lake, labels = machine.settings.lake_uri, resource.spec.labels
     status = known_status(find(machine, name))
     alarms = status.drift.alarms if status is not None else ()
-    found = _told(lambda: read_round(lake, resource, judged_field(resource), machine.clock.now()))
-    picks: Picks = pick(
-        found.things(),
-        control=labels.control,
-        classes=len(resource.spec.prediction.classes),
-        budget=limit if budget is None else budget,
-        drifted={entity for signal in alarms for entity in signal.entities},
+    asked = _told(
+        lambda: next_round(
+            machine.settings.lake_uri,
+            resource,
+            machine.clock.now(),
+            limit=limit,
+            budget=budget,
+            drifted={entity for signal in alarms for entity in signal.entities},
+        )
     )
-    recorded = 0
-    if labels.control < 1:  # else every label's probability is known to be 1
-        recorded = _record(machine, resource, list(records_of(picks.reasons, found)))
-    lines, total = waiting(lake, resource, found, picks.reasons, limit)
+    picks, lines, total = asked.picks, asked.lines, asked.total
+    recorded = _record(machine, resource, asked.records)
     round_ = {
         "considered": picks.considered,
         "picked": len(picks.reasons),
         "expected": picks.expected,
         "scale": picks.scale,
         "recorded": recorded,
-        "through": found.through,
+        "through": asked.through,
     }
     emit({"model": resource.id, "round": round_, "waiting": total, "queue": lines}, output, *_queue_story(lines, total))
     say(
-        f"considered {picks.considered:,} new {_noun(resource)}, picked {len(picks.reasons):,} "
+        f"considered {picks.considered:,} new {noun_of(resource)}, picked {len(picks.reasons):,} "
         f"(expected {picks.expected:.1f}); {recorded:,} picks recorded"
     )
-
-
-def seen_labels(machine: "Local", resource: "ContinualModel") -> "Agreement | None":
-    """What labellers said in the last week; None where there is nothing, or the lake does not answer."""
-    from tidemill.labels.agreement import agreement
-    from tidemill.labels.words import judged_field, read_said
-
-    since = machine.clock.now() - _DESCRIBED
-    try:
-        said = read_said(machine.settings.lake_uri, resource, judged_field(resource), since=since)
-    except (NotFound, Unavailable):
-        return None
-    labels = resource.spec.labels
-    found = agreement(said, resource.spec.prediction.classes, labels.min_agreement, noun=_noun(resource))
-    return found if said.read else None
 
 
 def labels_story(found: "Agreement | None") -> Sequence[RenderableType]:
@@ -235,10 +216,6 @@ def _model(name: str) -> "tuple[Local, ContinualModel]":
 
     machine = local()
     return machine, known_resource(find(machine, name))
-
-
-def _noun(resource: "ContinualModel") -> str:
-    return "pictures" if resource.image_field is not None else "events"
 
 
 def _figure(value: float | None, digits: int = 2) -> str | None:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -10,13 +10,12 @@ import yaml
 
 from tidemill.cli import asking, predicting
 from tidemill.cli.code import check_code
-from tidemill.cli.flow import flow_story, log_story, seen_flow, seen_log
-from tidemill.cli.label_quality import labels_story, seen_labels
+from tidemill.cli.flow import flow_story, log_story
+from tidemill.cli.label_quality import labels_story
 from tidemill.cli.output import Output, OutputOption, emit, say, table
 from tidemill.cli.telling import COLUMNS, described, summary
-from tidemill.control.known import known_resource
+from tidemill.control.known import known_resource, known_status
 from tidemill.control.protocols import StoredModel
-from tidemill.control.state import LoopStatus, decode_status
 from tidemill.control.triggers import why_not_now
 from tidemill.core.errors import InvalidInput, NotFound
 from tidemill.rollout.history import HistorySeen
@@ -24,7 +23,11 @@ from tidemill.rollout.power import Power, power_of
 from tidemill.spec.load import load
 from tidemill.spec.model import ContinualModel
 from tidemill.spec.quantities import format_duration
+from tidemill.watch.flow import seen_flow, seen_log
 from tidemill.wiring import Local, local
+
+if TYPE_CHECKING:
+    from tidemill.labels.agreement import Agreement
 
 __all__ = ["find", "known_status", "register"]
 
@@ -115,7 +118,7 @@ def describe(name: Annotated[str, typer.Argument(help="The model.")], output: Ou
     now = machine.clock.now()
     why_not = why_not_now(stored.resource, status, now)
     state, model = machine.settings.state, stored.resource.id
-    flow, log, said = seen_flow(state, model), seen_log(state, model), seen_labels(machine, known_resource(stored))
+    flow, log, said = seen_flow(state, model), seen_log(state, model), _labels(machine, stored)
     data = _document(stored) | {"why_not_retraining": why_not, "events": flow, "prediction_log": log, "labels": said}
     parts = (*flow_story(flow), *log_story(log), *labels_story(said))
     emit(data, output, *described(stored.resource, status, why_not, now), *parts)
@@ -139,11 +142,6 @@ def find(machine: Local, name: str) -> StoredModel:
         raise NotFound(f"there is no model {name}", hint=hint) from error
 
 
-def known_status(stored: StoredModel) -> LoopStatus | None:
-    """The model's status, or None before control has seen the model."""
-    return None if stored.status is None else decode_status(stored.status)
-
-
 def _stored(machine: Local, model: str) -> StoredModel | None:
     try:
         return machine.store.get(model)
@@ -162,6 +160,12 @@ def _power(file: Path, resource: ContinualModel, stored: StoredModel | None) -> 
             hint="raise it, the margin, or the last share before 100",
         )
     return power
+
+
+def _labels(machine: Local, stored: StoredModel) -> "Agreement | None":
+    from tidemill.labels.recent import recent_agreement
+
+    return recent_agreement(machine.settings.lake_uri, known_resource(stored), machine.clock.now())
 
 
 def _short(stored: StoredModel) -> str:

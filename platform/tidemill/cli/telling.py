@@ -1,9 +1,7 @@
 """A model's status in words and tables. Pure: from a resource, its status and the time to what is shown."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -11,32 +9,16 @@ from rich.text import Text
 from tidemill.cli.output import table
 from tidemill.control.hindrances import spent
 from tidemill.control.state import LoopStatus, Run, Version
+from tidemill.control.words import age, figures_text, shares
 from tidemill.core.clock import from_ms, to_ms
 from tidemill.events.records import Decision, Signal
-from tidemill.rollout.driver import TrafficSeen
 from tidemill.rollout.power import power_of
 from tidemill.spec.model import ContinualModel
 from tidemill.spec.quantities import format_duration
 
-__all__ = ["COLUMNS", "age", "answer", "described", "figures_text", "rollout_story", "summary"]
+__all__ = ["COLUMNS", "answer", "described", "rollout_story", "summary"]
 
 COLUMNS = ("name", "champion", "candidate", "traffic", "phase", "drift", "age")
-_LONGEST_FIGURE = 60
-_UNTOLD = frozenset(
-    {"token", "expires_at", "started_at", "ours", "reason", "champion_artifact", "gates", "bets", "offsets", "visible"}
-)
-"""Figures that are for programs, or said in words already; they are in the JSON."""
-
-
-def age(since_ms: int | None, now: datetime) -> str:
-    """How long ago, in the largest unit that is not zero: 40s, 3m, 2h, 4d."""
-    if since_ms is None:
-        return ""
-    seconds = max(0, round((to_ms(now) - since_ms) / 1000))
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
 
 
 def summary(model: str, status: LoopStatus | None, now: datetime) -> tuple[str | None, ...]:
@@ -47,13 +29,6 @@ def summary(model: str, status: LoopStatus | None, now: datetime) -> tuple[str |
     drift = ", ".join(signal.feature for signal in status.drift.alarms) or "none"
     traffic = shares(status.seen.traffic, status)
     return (model, champion, candidate, traffic, status.phase, drift, age(status.created_at, now))
-
-
-def shares(traffic: TrafficSeen, status: LoopStatus) -> str | None:
-    """The shares that are seen: `100 %`, or champion's and candidate's, `75 % / 25 %`."""
-    order = [found.version for found in (status.champion, status.candidate) if found]
-    seen = sorted(traffic.revisions, key=lambda one: order.index(one.version) if one.version in order else 2)
-    return " / ".join(f"{one.share} %" for one in seen) or None
 
 
 def described(
@@ -96,22 +71,6 @@ def rollout_story(status: LoopStatus) -> list[RenderableType]:
 def answer(decision: Decision) -> list[RenderableType]:
     """What control said to a request."""
     return [Text(f"{decision.kind} {decision.subject}: {decision.reason}")]
-
-
-def figures_text(figures: Mapping[str, Any]) -> str:
-    """Figures as `name=value`, the short ones only."""
-    pairs = (
-        (name, _figure(value)) for name, value in figures.items() if name not in _UNTOLD and value not in (None, "")
-    )
-    return "  ".join(f"{name}={text}" for name, text in pairs if len(text) <= _LONGEST_FIGURE)
-
-
-def _figure(value: Any) -> str:
-    if isinstance(value, bool | str):
-        return str(value).lower() if isinstance(value, bool) else value
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return json.dumps(value, separators=(",", ":"))
 
 
 def _name(version: Version | None) -> str | None:

@@ -84,6 +84,18 @@ class Settings(BaseModel):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | Literal["off"] = 0
     """Port on the loopback interface at which each role tells its metrics; 0: a free one is chosen (`tidemill status`
     shows it); `off`: none. Roles that share a machine need 0."""
+    dashboard_host: str = "127.0.0.1"
+    """Interface that the dashboard listens on. Beyond this machine it needs `dashboard_identity_header`."""
+    dashboard_port: int = Field(default=8642, ge=0, le=65535)
+    """Its port; 0: a free one is chosen."""
+    dashboard_identity_header: str | None = None
+    """Header in which a reverse proxy says who is there, such as `X-Forwarded-User`. Without it, whoever reaches the
+    dashboard on this machine may do all."""
+    dashboard_proxies: str = "127.0.0.1,::1"
+    """Addresses and networks, with commas between, from which that header is believed; others are refused."""
+    dashboard_roles: str = ""
+    """Who may do what: `name=role`, with commas between; a role is `viewer`, `labeller` or `approver`, and `*` stands
+    for everyone else that the proxy lets in. Who is not named is a viewer."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is logged."""
     log_format: Literal["text", "json"] = "text"

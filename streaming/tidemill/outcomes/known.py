@@ -148,7 +148,8 @@ class Bracketed:
 
     def estimate(self, lost: int) -> Estimate:
         """Both together; the mean is in the middle."""
-        good, bad = self._good.estimate(lost), self._bad.estimate(lost)
+        good = self._good.estimate(lost)
+        bad = self._bad.estimate(lost) if self.waiting else good  # without such labels both saw the same
         mean = None if good.mean is None or bad.mean is None else (good.mean + bad.mean) / 2
         interval = Interval(good.interval.low, bad.interval.high)
         labelled = good.labelled - self.waiting

@@ -1,0 +1,210 @@
+"""What people change: requests to control, and labels. Each is checked, recorded, and only then done.
+
+Labels are held for a few seconds before they are sent, in which they can be taken back without a trace in the log.
+Later, taking back is one more label: the same labeller says again what was true before. A label that nothing came
+before cannot be unsaid then; it can be said anew.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tidemill.core.clock import Clock, to_ms
+from tidemill.core.errors import Conflict, InvalidInput, NotFound
+from tidemill.core.ids import new_id
+from tidemill.dashboard.audit import Audit
+from tidemill.dashboard.viewers import Forbidden, Viewer
+from tidemill.events.kafka import RecordWriter
+from tidemill.events.records import Decision, Record, Request
+from tidemill.labels.check import LabelCheck
+from tidemill.spec.model import ContinualModel
+from tidemill.wiring import Local
+
+__all__ = ["GRACE_S", "Asking", "Change", "Desk", "Undone"]
+
+GRACE_S = 6.0
+"""How long labels wait before they are sent."""
+MOST_AT_ONCE = 500
+_KEPT = 200
+"""Batches that can still be taken back."""
+
+Asking = Literal["approve", "pause", "resume", "abort", "promote", "revert", "retrain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One label."""
+
+    about: Mapping[str, str]
+    """What it is of: prediction_id, or entity and event_id."""
+    value: Mapping[str, Any]
+    before: Mapping[str, Any] | None = None
+    """What counted as true before; None: nothing did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What became of taking back a batch."""
+
+    labels: int
+    """That are as they were before."""
+    stay: int
+    """That nothing came before, and were sent already."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    viewer: Viewer
+    resource: ContinualModel
+    changes: Sequence[Change]
+    records: Sequence[tuple[bytes, str]]
+    due: float
+    sent: bool = False
+
+
+class Desk:
+    """The one place from which the dashboard changes anything. Thread-safe.
+
+    Args:
+        machine: where control and the brokers are.
+        audit: the record of what people did.
+        clock: the time.
+        writer: what writes labels; a test has its own.
+    """
+
+    def __init__(
+        self, machine: Local, audit: Audit, clock: Clock, *, writer: Callable[[], RecordWriter] | None = None
+    ) -> None:
+        self._machine, self._audit, self._clock = machine, audit, clock
+        self._open = writer or self._kafka
+        self._batches: dict[str, _Batch] = {}
+        self._lock = threading.Lock()
+        self._writer: RecordWriter | None = None
+
+    def ask(self, viewer: Viewer, resource: ContinualModel, kind: Asking, reason: str, **more: str | bool) -> Decision:
+        """Ask control, and wait for its decision.
+
+        Raises `Forbidden`, `InvalidInput` without a reason, `Conflict` where control refuses, `DeadlineExceeded`,
+        `Unavailable`.
+        """
+        self._check(viewer, kind, resource)
+        reason = reason.strip()
+        if not reason:
+            raise InvalidInput("say why: it stands in the decision")
+        now = self._clock.now()
+        request = Request(
+            request_id=new_id(now),
+            kind=kind,
+            model=resource.id,
+            time=to_ms(now),
+            by=viewer.name,
+            arguments={"reason": reason[:1000], **more},
+        )
+        self._audit.note(viewer, kind, resource.id, "asked", request=request.request_id, reason=reason)
+        decision = self._machine.ask(resource, request, deadline_s=20.0)
+        result = "refused" if decision.kind == "refuse" else "done"
+        self._audit.note(viewer, kind, resource.id, result, request=request.request_id, decision=decision.decision_id)
+        if decision.kind == "refuse":
+            raise Conflict(f"control refused: {decision.reason}")
+        return decision
+
+    def say(self, viewer: Viewer, resource: ContinualModel, changes: Sequence[Change]) -> str:
+        """Take labels in; they are sent after `GRACE_S`. Returns the batch, by which they can be taken back.
+
+        All are checked first: one that is refused refuses them all. Raises `Forbidden`, `InvalidInput`.
+        """
+        self._check(viewer, "label", resource)
+        if not 0 < len(changes) <= MOST_AT_ONCE:
+            raise InvalidInput(f"{len(changes):,} labels at once; there may be 1 to {MOST_AT_ONCE}")
+        batch = _Batch(
+            viewer,
+            resource,
+            tuple(changes),
+            self._records(viewer, resource, changes),
+            self._clock.monotonic() + GRACE_S,
+        )
+        name = new_id(self._clock.now())
+        with self._lock:
+            while len(self._batches) >= _KEPT:
+                oldest = next(iter(self._batches))
+                self._send(self._batches.pop(oldest))
+            self._batches[name] = batch
+        self._audit.note(viewer, "label", resource.id, "taken", batch=name, labels=len(changes))
+        return name
+
+    def undo(self, viewer: Viewer, name: str) -> Undone:
+        """Take a batch of the same viewer back. Raises `Forbidden`, `NotFound`, `Unavailable`."""
+        with self._lock:
+            batch = self._batches.get(name)
+            if batch is None:
+                raise NotFound("these labels cannot be taken back any more", hint="say what is true instead")
+            if batch.viewer.name != viewer.name:
+                raise Forbidden(f"these are the labels of {batch.viewer.name}")
+            del self._batches[name]
+        self._check(viewer, "label", batch.resource)
+        back = [
+            Change(one.about, one.before, one.value) for one in batch.changes if batch.sent and one.before is not None
+        ]
+        if batch.sent and back:
+            self._write(batch.resource, self._records(viewer, batch.resource, back))
+        undone = Undone(len(back), len(batch.changes) - len(back)) if batch.sent else Undone(len(batch.changes), 0)
+        self._audit.note(viewer, "label", batch.resource.id, "undone", batch=name, labels=undone.labels)
+        return undone
+
+    def send_due(self, *, all_of_them: bool = False) -> None:
+        """Send what has waited long enough; at the end, all of it. Raises `Unavailable`; what is not sent waits on."""
+        now = self._clock.monotonic()
+        with self._lock:
+            for batch in self._batches.values():
+                if not batch.sent and (all_of_them or batch.due <= now):
+                    self._send(batch)
+
+    def note_picks(self, viewer: Viewer, resource: ContinualModel, records: Sequence[Record]) -> None:
+        """Record a round of the queue, before it is shown. Raises `Forbidden`, `Unavailable`."""
+        self._check(viewer, "label", resource)
+        if records:
+            writer = self._writing()
+            for record in records:
+                writer.send(resource.labels_topic, record, key=getattr(record, "entity", None) or "")
+            writer.flush()
+
+    def close(self) -> None:
+        """Send what waits, and end."""
+        try:
+            self.send_due(all_of_them=True)
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+
+    def _check(self, viewer: Viewer, action: Any, resource: ContinualModel) -> None:
+        try:
+            viewer.check(action)
+        except Forbidden as error:
+            self._audit.note(viewer, action, resource.id, f"refused: {error.message}")
+            raise
+
+    def _records(self, viewer: Viewer, resource: ContinualModel, changes: Sequence[Change]) -> list[tuple[bytes, str]]:
+        check, now = LabelCheck(resource, clock=self._clock), to_ms(self._clock.now())
+        said = ({**one.about, "labeller": viewer.name, "time": now, "value": dict(one.value)} for one in changes)
+        return [(found.data, found.key) for found in map(check, said)]
+
+    def _send(self, batch: _Batch) -> None:
+        if not batch.sent:
+            self._write(batch.resource, batch.records)
+            batch.sent = True
+            self._audit.note(batch.viewer, "label", batch.resource.id, "done", labels=len(batch.changes))
+
+    def _write(self, resource: ContinualModel, records: Sequence[tuple[bytes, str]]) -> None:
+        writer = self._writing()
+        for data, key in records:
+            writer.send(resource.labels_topic, data, key=key)
+        writer.flush()
+
+    def _writing(self) -> RecordWriter:
+        if self._writer is None:
+            self._writer = self._open()
+        return self._writer
+
+    def _kafka(self) -> RecordWriter:
+        return RecordWriter(self._machine.settings.require_kafka(), client_id="tidemill-dashboard")
