@@ -242,7 +242,7 @@ class Local:
         from tidemill.control.retention import Rule
 
         rule = Rule(timedelta(days=days), self.settings.versions_keep)
-        return Clearing(places_of(resource, self.settings), self.registry, rule, self.clock)
+        return Clearing(lambda: places_of(resource, self.settings), self.registry, rule, self.clock)
 
     def control(self, stop: threading.Event) -> None:
         """Run the loops of all models until `stop`."""
