@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from tidemill.alerts.notifier import Notifier
     from tidemill.control.protocols import PipelineRunner, StoredModel
-    from tidemill.control.state import LoopStatus
     from tidemill.control.store import LocalResourceStore
     from tidemill.control.tick import Loop
     from tidemill.events.records import Decision, Request
@@ -225,18 +224,18 @@ class Local:
 
         parts = Parts(
             log=log,
+            clearing=self.clearing(stored.resource),
             runner=self.runner(stored),
             driver=driver,
             registry=self.registry,
             labelled=LabelledCount(self.settings.lake_uri, model, self.clock),
             new_classes=NewClassCount(self.settings.lake_uri, lambda: self.store.get(model).resource, self.clock),
-            clearing=self.clearing(stored.resource),
             close=close,
         )
         return Loop(model, self.store, parts, self.clock)
 
-    def clearing(self, resource: ContinualModel) -> Callable[[LoopStatus], None]:
-        """Who clears away what a model's runs have left and nothing needs; nobody where all of it is kept."""
+    def clearing(self, resource: ContinualModel) -> Callable[..., None]:
+        """Who clears away, by the loop's status, what runs have left and nothing needs; nobody where all is kept."""
         days = self.settings.versions_retention_days
         if days is None:
             return lambda status: None
@@ -244,7 +243,7 @@ class Local:
         from tidemill.control.retention import Rule
 
         rule = Rule(timedelta(days=days), self.settings.versions_keep)
-        return Clearing(places_of(resource, self.settings), self.registry, rule, self.clock)
+        return Clearing(lambda: places_of(resource, self.settings), self.registry, rule, self.clock)
 
     def control(self, stop: threading.Event) -> None:
         """Run the loops of all models until `stop`."""

@@ -10,15 +10,17 @@ import pytest
 from tests.cli.test_dataset import trained
 
 from tidemill.artifacts import version_folders
-from tidemill.control.clearing import Clearing, Places, clear, look, sweep
+from tidemill.control.clearing import Clearing, Places, clear, look, places_of, sweep
 from tidemill.control.protocols import RunSeen
 from tidemill.control.retention import Going, Rule, may_go
 from tidemill.control.runs import write_run
 from tidemill.control.state import LoopStatus, Version
 from tidemill.core.clock import to_ms
 from tidemill.core.errors import Unavailable
+from tidemill.core.settings import Settings
 from tidemill.registry import CLEARED_TAG
 from tidemill.testing.clock import ManualClock
+from tidemill.testing.loop import LoopBench
 from tidemill.testing.registry import MemoryRegistry
 from tidemill.testing.training import START, TAKEN_AT, snapshot_of, snapshot_rows, tiny_resource
 from tidemill.training.frozen import freeze, frozen_folder
@@ -156,7 +158,7 @@ def test_a_disk_that_refuses_is_told_and_nothing_more_goes(
 
 def test_it_is_done_each_hour_and_not_while_a_run_is_in_flight(places: Places, registry: MemoryRegistry) -> None:
     clock = ManualClock(NOW)
-    clearing = Clearing(places, registry, RULE, clock)
+    clearing = Clearing(lambda: places, registry, RULE, clock)
     clearing(STATUS)
     assert len(version_folders(places.versions)) == 3, "control has just started"
     clock.advance(61)
@@ -175,3 +177,14 @@ def test_an_unread_manifest_keeps_every_snapshot(places: Places) -> None:
     (places.versions / "r1" / "manifest.json").write_text("{")
     found = goes(places)
     assert (found.versions, found.snapshots) == (("r2",), ())
+
+
+def test_versions_in_a_store_elsewhere_are_told_of_and_stop_nothing_else(registry: MemoryRegistry) -> None:
+    bench, settings = LoopBench(), Settings(artifacts="s3://models")
+    bench.clearing = Clearing(lambda: places_of(bench.resource, settings), registry, RULE, bench.clock)
+    bench.bootstrap()
+    bench.clock.advance(61)
+    bench.tick(2, every_s=3)
+    assert bench.status.phase == "Serving"
+    (trouble,) = bench.status.seen.troubles
+    assert trouble.startswith("retention: s3://models")

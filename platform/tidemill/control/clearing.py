@@ -9,6 +9,7 @@ whole, and removed; what a crash leaves of it, and of a folder that never became
 """
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -98,32 +99,30 @@ class Clearing:
     """Clears away each hour, in the loop's own turn: nothing comes to serve meanwhile.
 
     Args:
-        places: of the model.
+        places: of the model; asked for each time, because a store may hold versions that nothing is cleared from.
         registry: has a mark of each version that goes.
         rule: what is kept although nothing needs it.
         clock: the time.
     """
 
-    def __init__(self, places: Places, registry: Registry, rule: Rule, clock: Clock) -> None:
+    def __init__(self, places: Callable[[], Places], registry: Registry, rule: Rule, clock: Clock) -> None:
         self._places, self._registry, self._rule, self._clock = places, registry, rule, clock
         self._due = clock.monotonic() + _SOON_S  # control that has just started has better things to do
 
     def __call__(self, status: LoopStatus) -> None:
-        """Clear away what may go by this status, if it is time. Raises `Unavailable`."""
+        """Clear away what may go by this status, if it is time. Raises `Unavailable`, and what `places` does."""
         if self._clock.monotonic() < self._due or status.run is not None:
             return
         self._due = self._clock.monotonic() + _EVERY_S
-        now = self._clock.now()
-        before = to_ms(now - self._rule.older_than)
-        sweep(self._places, before)
-        aliases = self._registry.aliases(self._places.model)
-        going = may_go(look(self._places), status, aliases, self._rule, now)
+        places, now = self._places(), self._clock.now()
+        sweep(places, to_ms(now - self._rule.older_than))
+        going = may_go(look(places), status, self._registry.aliases(places.model), self._rule, now)
         if len(going.versions) > _MOST:
             going, self._due = Going(going.versions[:_MOST]), self._clock.monotonic() + _SOON_S
-        clear(self._places, going, self._registry, now)
+        clear(places, going, self._registry, now)
         if going:
             gone = {"versions": going.versions, "snapshots": len(going.snapshots), "runs": len(going.runs)}
-            _log.info("what nothing needed was cleared away", model=self._places.model, **gone)
+            _log.info("what nothing needed was cleared away", model=places.model, **gone)
 
 
 def sweep(places: Places, before: int) -> None:

@@ -5,7 +5,6 @@ from typing import TypeVar
 
 import msgspec
 
-from tidemill.core.clock import to_ms
 from tidemill.events.records import Outcome
 from tidemill.spec.model import ContinualModel
 
@@ -40,7 +39,7 @@ class ChampionHistory:
     def __init__(self, resource: ContinualModel, version: str) -> None:
         self.version = version
         self._field = next((field.name for field in resource.spec.labels.fields if field.type == "class"), None)
-        self._horizon_ms = to_ms(resource.spec.labels.maturity.horizon)
+        self._horizon_ms = round(resource.spec.labels.maturity.horizon.total_seconds() * 1000)
         self._known: dict[str, None] = {}
         self._outcomes = 0
         self._judged = 0
