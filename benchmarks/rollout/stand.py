@@ -46,7 +46,7 @@ __all__ = ["FIRST_SHARE", "Stand", "open_stand", "the_rollout"]
 ROOT = Path(__file__).parents[2]
 FIRST_SHARE = 20
 """Percent of the requests that a candidate gets in its first step."""
-READY_WITHIN_S = 30
+READY_WITHIN_S = 90
 """Of a candidate; five minutes in the product."""
 _CODEC = "benchmarks.rollout.codec:"
 
