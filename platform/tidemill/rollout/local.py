@@ -51,7 +51,7 @@ class LocalTrafficDriver:
         command: what starts a server; it is given `--resource --version --artifact --port`.
     """
 
-    sticky = False
+    sticky = True
     mirrors = False
 
     def __init__(
@@ -114,7 +114,7 @@ class LocalTrafficDriver:
             for kept in routed.revisions
             if kept.version not in names
         ]
-        return msgspec.structs.replace(routed, revisions=(*revisions, *leaving))
+        return msgspec.structs.replace(routed, revisions=(*revisions, *leaving), sticky=wanted.sticky)
 
     def _kept(self, one: RevisionWanted, known: Kept | None, processes: Mapping[str, ProcessSeen]) -> Kept:
         port = known.port if known else None

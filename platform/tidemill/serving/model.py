@@ -57,7 +57,10 @@ class Requests:
             return _rows_of_v2(payload, self.reader) if is_v2 else _rows_of_v1(payload, self.reader)
 
         def work(rows: list[RequestRow] | None) -> list[Answered]:
-            return self._predictor.answer(read() if rows is None else rows, request_id=request_id, now=now)
+            cohort = self._predictor.cohort_of(headers)
+            return self._predictor.answer(
+                read() if rows is None else rows, request_id=request_id, now=now, cohort=cohort
+            )
 
         try:
             rows = await asyncio.to_thread(read) if self.reader.fetches else None  # others are not to wait for it
