@@ -52,7 +52,6 @@ class LocalTrafficDriver:
     """
 
     sticky = True
-    mirrors = False
 
     def __init__(
         self,

@@ -15,7 +15,6 @@ class MemoryTrafficDriver:
     """
 
     sticky = True
-    mirrors = False
 
     def __init__(self, *, ready_at_once: bool = False, slow: bool = False) -> None:
         self.applied: list[TrafficWanted] = []
