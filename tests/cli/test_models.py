@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import polars as pl
 import pytest
 import yaml
 
@@ -298,6 +299,43 @@ def test_a_rollouts_status_has_its_figures(run: Run, canary: LoopBench) -> None:
     data = run("rollout", "status", "phone-inspection", "-o", "json").data
     assert data["progress"]["candidate_outcomes"] > 0
     assert data["rollout"]["plan"]["margin"] == 0.1
+
+
+def test_a_report_says_how_much_the_versions_differ(run: Run, canary: LoopBench, folder: Path) -> None:
+    plan = canary.status.rollout.plan if canary.status.rollout else None
+    assert plan is not None
+    assert plan.champion is not None
+    rows = [
+        {
+            "prediction_id": f"p{number}",
+            "revision": 0,
+            "version": plan.candidate.name if number % 2 else plan.champion.name,
+            "entity": "AB"[number // 2 % 2],
+            "request_id": f"r{number}",
+            "predicted_at": canary.clock.now(),
+            "available_at": canary.clock.now(),
+            "event_date": canary.clock.now().date(),
+            "loss": float(number % 2 and number % 5 == 0),
+        }
+        for number in range(400)
+    ]
+    pl.DataFrame(rows).write_delta(str(folder / ".tidemill" / "lake" / f"{MODEL}.outcomes"))
+    said = run("rollout", "report", "phone-inspection", "--by", "entity")
+    assert said.status == 0, said.err
+    assert "+0.2000" in said.out
+    found = run("rollout", "report", "phone-inspection", "-o", "json").data
+    (line,) = found["lifts"]
+    assert line["lift"] == pytest.approx(0.2)
+    assert line["interval"][0] < 0.2 < line["interval"][1]
+
+
+def test_a_report_of_nothing_says_so(run: Run, folder: Path) -> None:
+    bench = LoopBench()
+    bench.bootstrap()
+    keep(folder, bench.status)
+    said = run("rollout", "report", "phone-inspection")
+    assert said.status != 0
+    assert "no rollout of phone-inspection is known that compared two versions" in said.err
 
 
 def test_without_a_rollout_the_last_one_is_told(run: Run, folder: Path) -> None:

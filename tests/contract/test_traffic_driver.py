@@ -13,7 +13,7 @@ import pytest
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import Unavailable
 from tidemill.core.settings import Settings
-from tidemill.rollout.driver import RevisionSeen, RevisionWanted, TrafficDriver, TrafficSeen, TrafficWanted
+from tidemill.rollout.driver import RevisionSeen, RevisionWanted, Sticky, TrafficDriver, TrafficSeen, TrafficWanted
 from tidemill.rollout.local import LocalTrafficDriver
 from tidemill.spec.model import ContinualModel
 from tidemill.spec.paths import predict_path, served_name
@@ -84,9 +84,14 @@ class Case:
         """Requests to the version that has all traffic."""
         raise NotImplementedError
 
-    def until(self, shares: dict[str, int], condition: Callable[[TrafficSeen], Any] | None = None) -> TrafficSeen:
+    def until(
+        self,
+        shares: dict[str, int],
+        condition: Callable[[TrafficSeen], Any] | None = None,
+        sticky: Sticky | None = None,
+    ) -> TrafficSeen:
         """Ask for these shares again and again, as control does, until the condition (default: the shares) is seen."""
-        wanted = wanted_shares(shares)
+        wanted = wanted_shares(shares, sticky)
         told = condition or (lambda seen: {one.version: one.share for one in seen.revisions} == shares)
 
         def observed() -> TrafficSeen | None:
@@ -150,6 +155,12 @@ class RealCase(Case):
         for _ in range(count):
             self.predict({"fail": failing})
 
+    def keys_of(self, version: str, count: int) -> set[int]:
+        """Which of so many users are answered by the version."""
+        path = predict_path(self.resource)
+        answers = (self.http.post(path, json={}, headers={"x-user": str(user)}).json() for user in range(count))
+        return {user for user, answer in enumerate(answers) if answer["version"] == version}
+
     def predict(self, body: dict[str, Any], path: str | None = None) -> httpx.Response:
         return self.http.post(path or predict_path(self.resource), json=body)
 
@@ -190,11 +201,12 @@ def case(request: pytest.FixtureRequest) -> Case:
     return found
 
 
-def wanted_shares(shares: dict[str, int]) -> TrafficWanted:
+def wanted_shares(shares: dict[str, int], sticky: Sticky | None = None) -> TrafficWanted:
     return TrafficWanted(
         tuple(
             RevisionWanted(version=name, artifact=f"/artifacts/{name}", share=share) for name, share in shares.items()
-        )
+        ),
+        sticky,
     )
 
 
@@ -307,10 +319,6 @@ def test_requests_and_errors_are_counted_by_version(case: Case) -> None:
     assert seen_of(seen, "v1").errors == 0
 
 
-def test_no_driver_is_sticky_yet(case: Case) -> None:
-    assert case.driver.sticky is False
-
-
 def test_a_driver_that_cannot_see_says_so(tmp_path: Path) -> None:
     double = MemoryTrafficDriver()
     double.unavailable = True
@@ -337,6 +345,34 @@ def test_requests_are_split_as_the_weights_say(real: RealCase) -> None:
     answers = [real.predict({}).json()["version"] for _ in range(400)]
     # 5 standard deviations of a binomial with 400 and 0.25 are 43
     assert 57 <= answers.count("v2") <= 143
+
+
+@pytest.mark.envoy
+def test_raising_a_share_moves_no_key_back(real: RealCase) -> None:
+    with_both_ready(real)
+    sticky = Sticky(header="x-user", salt="v2-1", first="v2")
+    moved = set[int]()
+    for share in (5, 25, 50):
+        real.until({"v1": 100 - share, "v2": share}, sticky=sticky)
+        before, moved = moved, real.keys_of("v2", 400)
+        assert before <= moved, "a key went back"
+        # 5 standard deviations of a binomial with 400 keys
+        assert abs(len(moved) - 4 * share) <= 5 * (4 * share * (100 - share) / 100) ** 0.5
+    assert real.keys_of("v2", 400) == moved, "a key does not keep its version"
+
+
+@pytest.mark.envoy
+def test_another_rollout_assigns_keys_anew_and_requests_without_a_key_go_by_chance(real: RealCase) -> None:
+    with_both_ready(real)
+    found = []
+    for salt in ("v2-1", "v3-2"):
+        real.until({"v1": 100, "v2": 0})
+        real.until({"v1": 50, "v2": 50}, sticky=Sticky(header="x-user", salt=salt, first="v2"))
+        found.append(real.keys_of("v2", 200))
+    # Independent halves of 200 have 50 in common; 5 standard deviations are 30.
+    assert 20 <= len(found[0] & found[1]) <= 80
+    answers = [real.predict({}).json()["version"] for _ in range(100)]
+    assert 25 <= answers.count("v2") <= 75
 
 
 @pytest.mark.envoy

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from tidemill.events.records import Outcome
+from tidemill.rollout.driver import Sticky
 from tidemill.testing.loop import LoopBench, example_resource
 
 
@@ -443,3 +444,31 @@ def test_without_a_watch_a_promotion_stays(serving: LoopBench) -> None:
     new = candidate(serving)
     serving.judged_until(lambda status: status.phase == "Serving", {old: 0.4, new: 0.05})
     assert serving.status.watching is None
+
+
+KEYED = {"analysis": {"margin": 0.1, "minOutcomes": 20}, "cohorts": {"key": "x-user"}}
+
+
+def test_keys_are_refused_where_the_traffic_driver_keeps_none(serving: LoopBench) -> None:
+    serving.declare(example_resource(rollout=KEYED))
+    serving.driver.sticky = False
+    serving.ask("retrain", reason="a drill")
+    run = serving.started()
+    answer = serving.propose(serving.claim(run))
+    assert answer.kind == "refuse"
+    assert answer.reason == (
+        "rollout.cohorts.key is x-user, but the traffic driver keeps no key on its version: set it to request"
+    )
+    assert serving.status.rollout is None
+
+
+def test_buckets_are_asked_for_with_a_salt_of_the_rollout(serving: LoopBench) -> None:
+    serving.declare(example_resource(rollout=KEYED))
+    serving.ask("retrain", reason="a drill")
+    new = candidate(serving)
+    rollout = serving.status.rollout
+    assert rollout is not None
+    assert serving.status.traffic.sticky == Sticky(header="x-user", salt=rollout.plan.rollout, first=new)
+    serving.ask("abort")
+    serving.until(lambda status: status.rollout is None)
+    assert serving.status.traffic.sticky is None

@@ -227,3 +227,39 @@ def test_what_may_be_lost_is_what_the_newest_outcome_says() -> None:
             fold.add(0, outcome)
         found = fold.evidence(ALL)
         assert (found.lost, found.maybe_lost) == ((3, 40) if after not in order else (9, 0))
+
+
+def of_key(key: str | None, outcome: Outcome) -> Outcome:
+    return msgspec.structs.replace(outcome, cohort=key)
+
+
+def test_a_sticky_key_counts_once_by_the_first_cell_in_which_it_was_seen() -> None:
+    plan = example_plan(cohort="x-user")
+    seen = [
+        *(of_key("ada", at(0.1, "v2", loss, f"a{number}")) for number, loss in enumerate((1.0, 0.0))),
+        *(of_key("bob", at(0.2 + second, "v1", 0.0, f"b{second}")) for second in range(4)),
+        of_key("ada", at(2.1, "v2", 1.0, "again")),
+    ]
+    found = folded(plan, seen)
+    assert (found.candidate.judged, found.candidate.loss) == (1, 0.5)
+    assert (found.champion.judged, found.blocks) == (1, 1)
+    assert folded(example_plan(), seen).champion.judged == 4, "without a key each request counts"
+
+
+def test_a_key_that_moved_to_the_candidate_does_not_count_again() -> None:
+    plan = example_plan(cohort="x-user")
+    found = folded(plan, [of_key("ada", at(0.1, "v1", 0.0, "a")), of_key("ada", at(5.1, "v2", 0.0, "b"))])
+    assert (found.champion.requests, found.candidate.requests) == (1, 0)
+
+
+def test_a_request_without_a_key_counts_by_itself() -> None:
+    plan = example_plan(cohort="x-user")
+    found = folded(plan, [of_key(None, at(0.1 * number, "v1", 0.0, f"{number}")) for number in range(5)])
+    assert found.champion.requests == 5
+
+
+def test_a_key_seen_outside_the_spans_counts_when_it_is_seen_inside() -> None:
+    spans = (Span(step=0, weight=5, since=EPOCH_MS + 2000),)
+    seen = [of_key("ada", at(0.5, "v2", 1.0, "a")), of_key("ada", at(2.5, "v2", 0.0, "b"))]
+    found = folded(example_plan(cohort="x-user"), seen, spans)
+    assert (found.candidate.judged, found.candidate.loss) == (1, 0.0)

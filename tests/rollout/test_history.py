@@ -79,3 +79,11 @@ def test_the_rate_is_that_of_requests_not_of_rows() -> None:
 def test_without_outcomes_there_is_neither_a_share_nor_a_rate() -> None:
     seen = history([]).seen()
     assert (seen.visible, seen.per_second, seen.outcomes) == ({}, None, 0)
+
+
+def test_keys_are_counted_where_a_rollout_is_to_assign_them() -> None:
+    keyed = ChampionHistory(example_resource(rollout={"cohorts": {"key": "x-user"}}), "v1")
+    for number, outcome in enumerate(some(10, 0.0, "a")):
+        keyed.add(msgspec.structs.replace(outcome, cohort=f"user-{number % 3}" if number else None))
+    assert keyed.seen().keys == 3
+    assert history(some(10, 0.0, "a")).seen().keys is None

@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from tidemill.rollout.history import HistorySeen
-from tidemill.rollout.power import power_of
+from tidemill.rollout.power import power_of, too_few_keys
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.loop import example_resource
 from tidemill.testing.rollout import example_plan, run_rollout
@@ -62,3 +62,30 @@ def test_what_is_told_is_what_rollouts_take() -> None:
     promoted = [requests / 2 for verdict, requests in took if verdict.kind == "promote"]
     assert len(promoted) >= 36
     assert 0.6 < statistics.median(promoted) / told.outcomes < 1.4
+
+
+KEYED = {"analysis": {"margin": 0.1, "risk": 0.05}, "cohorts": {"key": "x-user"}}
+
+
+def test_too_few_keys_are_told_with_the_number_that_is_needed() -> None:
+    resource = example_resource(rollout=KEYED)
+    assert too_few_keys(resource, HistorySeen(per_second=10, outcomes=20_000, error=0.1, keys=300)) is None
+    assert too_few_keys(resource, HistorySeen(per_second=10, outcomes=20_000, error=0.1, keys=40)) == (
+        "40 keys of x-user were seen in 20,000 outcomes, and about 216 are needed: each counts once, and 108 must be "
+        "the candidate's at 50 %"
+    )
+
+
+def test_keys_that_are_still_coming_are_not_too_few() -> None:
+    resource = example_resource(rollout=KEYED)
+    assert too_few_keys(resource, HistorySeen(per_second=10, outcomes=100, error=0.1, keys=40)) is None
+    assert too_few_keys(resource, HistorySeen(keys=0)) is None, "nothing has been seen yet"
+
+
+def test_a_header_that_no_request_carries_is_no_key() -> None:
+    found = too_few_keys(example_resource(rollout=KEYED), HistorySeen(per_second=10, outcomes=100, error=0.1, keys=0))
+    assert found == "no request of the champion carried the header x-user, whose keys are to be counted"
+
+
+def test_where_requests_are_assigned_no_keys_are_needed() -> None:
+    assert too_few_keys(example_resource(), HistorySeen(per_second=10, outcomes=100, error=0.1)) is None

@@ -7,9 +7,9 @@ import typer
 
 from tidemill.cli.dataset import digest_of
 from tidemill.cli.output import Output, OutputOption, emit
-from tidemill.cli.telling import answer, rollout_story
+from tidemill.cli.telling import answer, lift_story, rollout_story
 from tidemill.core.clock import to_ms
-from tidemill.core.errors import Conflict
+from tidemill.core.errors import Conflict, NotFound
 from tidemill.core.ids import new_id
 from tidemill.events.records import Decision, Request
 from tidemill.wiring import Local, local
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(retrain)
     rollout = typer.Typer(no_args_is_help=True, help="See a rollout, or take it into your own hands.")
-    for command in (status, approve, pause, resume, abort, promote, revert):
+    for command in (status, report, approve, pause, resume, abort, promote, revert):
         rollout.command()(command)
     app.add_typer(rollout, name="rollout")
 
@@ -65,6 +65,28 @@ def status(name: Name, output: OutputOption = Output.TABLE) -> None:
         return
     data = {"rollout": found.rollout, "progress": found.seen.rollout, "traffic": found.seen.traffic}
     emit(data, output, *rollout_story(found))
+
+
+def report(
+    name: Name,
+    by: Annotated[str | None, typer.Option(help="Slices: `entity`, or a feature.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """The A/B report of the rollout under way, or of the last one: how much the versions differ, by slice."""
+    from tidemill.cli.models import find, known_status
+    from tidemill.control.known import known_resource
+    from tidemill.control.rebuild import last_rollout
+    from tidemill.rollout.report import rollout_report
+
+    machine = local()
+    stored = find(machine, name)
+    found = known_status(stored)
+    state, _ = last_rollout(found.decisions) if found else (None, [])
+    judged = found and (found.rollout or found.watching or state)
+    if not judged or judged.plan.champion is None:
+        raise NotFound(f"no rollout of {name} is known that compared two versions", hint="see `tidemill describe`")
+    lines = rollout_report(machine.settings.lake_uri, known_resource(stored), judged.plan, judged.spans, by=by)
+    emit({"model": stored.resource.id, "rollout": judged.plan.rollout, "lifts": lines}, output, *lift_story(lines, by))
 
 
 def approve(name: Name, reason: Reason = "", output: OutputOption = Output.TABLE) -> None:

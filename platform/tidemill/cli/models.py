@@ -19,7 +19,7 @@ from tidemill.control.protocols import StoredModel
 from tidemill.control.triggers import why_not_now
 from tidemill.core.errors import InvalidInput, NotFound
 from tidemill.rollout.history import HistorySeen
-from tidemill.rollout.power import Power, power_of
+from tidemill.rollout.power import Power, power_of, too_few_keys
 from tidemill.spec.load import load
 from tidemill.spec.model import ContinualModel
 from tidemill.spec.quantities import format_duration
@@ -152,7 +152,11 @@ def _stored(machine: Local, model: str) -> StoredModel | None:
 def _power(file: Path, resource: ContinualModel, stored: StoredModel | None) -> Power | None:
     """What a rollout would need, by what is known of the champion; refused where its timeout cannot be met."""
     known = known_status(stored) if stored else None
-    power = power_of(resource, known.seen.history if known else HistorySeen())
+    history = known.seen.history if known else HistorySeen()
+    if few := too_few_keys(resource, history):
+        hint = "raise the margin, or leave out rollout.cohorts: requests are assigned by chance then"
+        raise InvalidInput(f"{file}: spec.rollout.cohorts.key: {few}", hint=hint)
+    power = power_of(resource, history)
     if power is not None and power.fits is False:
         timeout = format_duration(resource.spec.rollout.analysis.timeout)
         raise InvalidInput(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -16,7 +17,10 @@ from tidemill.rollout.power import power_of
 from tidemill.spec.model import ContinualModel
 from tidemill.spec.quantities import format_duration
 
-__all__ = ["COLUMNS", "answer", "described", "rollout_story", "summary"]
+if TYPE_CHECKING:
+    from tidemill.rollout.report import Lift
+
+__all__ = ["COLUMNS", "answer", "described", "lift_story", "rollout_story", "summary"]
 
 COLUMNS = ("name", "champion", "candidate", "traffic", "phase", "drift", "age")
 
@@ -49,6 +53,27 @@ def described(
     parts += _section("what could not be seen or done", status.seen.troubles)
     parts += _section("last decisions", [line for one in status.decisions for line in _decision(one)])
     return parts
+
+
+def lift_story(lines: Sequence["Lift"], by: str | None) -> list[RenderableType]:
+    """The A/B report, for people."""
+    if not lines:
+        return ["no outcome of this rollout has come of age yet"]
+    head = [*([by] if by else []), "version", "outcomes", "labelled", "error", "lift", "95 % interval"]
+    rows = []
+    for line in lines:
+        place = [line.slice or "(all)"] if by else []
+        for arm in (line.champion, line.candidate):
+            error = "" if arm.error is None else f"{arm.error:.4f}"
+            cells = [*place, arm.version, f"{arm.outcomes:,}", f"{arm.labelled:,}", error]
+            rows.append([*cells, *(_lift(line) if arm is line.candidate else ["", ""])])
+    note = "lift: error of the candidate less that of the champion, over the same mixture of moments; for one look"
+    return [table(head, rows), f"\n{note}: verdicts have their own evidence"]
+
+
+def _lift(line: "Lift") -> list[str]:
+    interval = f"{line.interval.low:+.4f} to {line.interval.high:+.4f}" if line.interval else "too few"
+    return ["" if line.lift is None else f"{line.lift:+.4f}", interval]
 
 
 def rollout_story(status: LoopStatus) -> list[RenderableType]:

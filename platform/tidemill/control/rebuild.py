@@ -25,7 +25,7 @@ from tidemill.rollout.machine import RolloutPlan, RolloutState
 from tidemill.rollout.plan import Span
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["Traces", "rebuild"]
+__all__ = ["Traces", "last_rollout", "rebuild"]
 
 _RUN_ENDS = frozenset({"run-failed", "run-finished", "start-rollout"})
 _ROLLOUT_ENDS = frozenset({"promote", "rolled-back"})
@@ -191,21 +191,24 @@ def _candidate(said: Sequence[Decision], rollout: RolloutState | None) -> Versio
 
 def _rollout(said: Sequence[Decision]) -> RolloutState | None:
     """The rollout that was started and has not ended, where its moves have brought it."""
-    state, moves = _last_rollout(said)
+    state, moves = last_rollout(said)
     return None if any(one.kind in _ROLLOUT_ENDS for one in moves) else state
 
 
 def _watching(said: Sequence[Decision]) -> RolloutWatch | None:
     """The watch of the last rollout, if it has begun and not ended."""
-    state, moves = _last_rollout(said)
+    state, moves = last_rollout(said)
     began = next((one for one in moves if one.kind == "watch-began"), None)
     if state is None or began is None or any(one.kind == "watch-ended" for one in moves):
         return None
     return RolloutWatch(plan=state.plan, spans=state.spans, **began.figures)
 
 
-def _last_rollout(said: Sequence[Decision]) -> tuple[RolloutState | None, list[Decision]]:
-    """The last rollout that was started, where its moves have brought it; and what was said of it."""
+def last_rollout(said: Sequence[Decision]) -> tuple[RolloutState | None, list[Decision]]:
+    """The last rollout that was started, where its moves have brought it; and what was said of it.
+
+    None where its start is not among the decisions, oldest first.
+    """
     at = next((index for index, one in reversed(list(enumerate(said))) if one.kind == "start-rollout"), None)
     if at is None:
         return None, []

@@ -18,6 +18,8 @@ from tidemill.events.sources import Source
 from tidemill.rollout import machine
 from tidemill.rollout.late import LateEvidence, RolloutWatch, watch_of
 from tidemill.rollout.machine import Move, Observation, RolloutState
+from tidemill.rollout.plan import REQUEST
+from tidemill.rollout.power import too_few_keys
 from tidemill.spec.quantities import format_duration
 
 __all__ = ["ask_rollout", "move_traffic", "propose", "revert", "watch_promotion"]
@@ -31,6 +33,8 @@ def propose(turn: Turn, request: Request) -> Turn:
     if run is None or run.grant is None or not artifact:
         return turn.say("refuse", request.request_id, "the proposal names no artifact", answers=request)
     champion = turn.status.champion
+    if champion is not None and (refusal := _cannot_be_keyed(turn)):
+        return turn.say("refuse", request.request_id, refusal, answers=request)
     version = Version(
         version=str(request.arguments.get("version") or run.run),
         artifact=artifact,
@@ -44,6 +48,14 @@ def propose(turn: Turn, request: Request) -> Turn:
     turn = _end_watch(turn, f"{version.version} is the next candidate")
     turn = end_run(turn).change(candidate=version, outcomes=turn.observed.outcomes_read)
     return _moved(turn, state, (first, *others), answers=request)
+
+
+def _cannot_be_keyed(turn: Turn) -> str | None:
+    """Why keys cannot be assigned and counted as `rollout.cohorts` says; None where they can, or are not to be."""
+    key = turn.resource.spec.rollout.cohorts.key
+    if key == REQUEST or turn.observed.sticky:
+        return too_few_keys(turn.resource, turn.observed.history)
+    return f"rollout.cohorts.key is {key}, but the traffic driver keeps no key on its version: set it to {REQUEST}"
 
 
 def ask_rollout(turn: Turn, request: Request) -> Turn:

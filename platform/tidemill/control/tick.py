@@ -187,6 +187,7 @@ class Loop:
             signals_read=signals.read,
             runs=runs,
             traffic=_look("traffic", self.parts.driver.observe, troubles),
+            sticky=self.parts.driver.sticky,
             labelled=_look("labels", lambda: self._labelled(resource, status), troubles),
             new_classes=_look("new classes", lambda: self._new_classes(resource, status), troubles),
             agreement=outcomes.agreement,

@@ -34,6 +34,8 @@ class Observed:
     signals_read: Offsets = field(default_factory=dict)
     runs: tuple[RunSeen, ...] | None = None
     traffic: TrafficSeen | None = None
+    sticky: bool = True
+    """Whether the traffic driver keeps a key on its version."""
     labelled: int | None = None
     """Labelled events that count to the next run (`tidemill.control.labelled`)."""
     new_classes: Mapping[str, int] | None = None

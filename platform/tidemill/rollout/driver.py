@@ -42,9 +42,6 @@ class TrafficWanted(msgspec.Struct, frozen=True):
     revisions: tuple[RevisionWanted, ...] = ()
     sticky: Sticky | None = None
     """None: each request goes by chance. Asked only of drivers that say `sticky`."""
-    mirror: str | None = None
-    """The version, one with share 0, that gets a copy of each request; its answers reach no user. Asked only of
-    drivers that say `mirrors`."""
 
 
 class RevisionSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,8 +67,6 @@ class TrafficSeen(msgspec.Struct, frozen=True):
     revisions: tuple[RevisionSeen, ...] = ()
     endpoint: str | None = None
     """Base URL that takes predict requests, e.g. `http://127.0.0.1:8080`."""
-    mirror: str | None = None
-    """The version that gets copies of the requests now."""
 
     def revision(self, version: str) -> RevisionSeen | None:
         """The named version, or None where it is not there."""
@@ -83,8 +78,6 @@ class TrafficDriver(Protocol):
 
     sticky: bool
     """Whether a key keeps its version while weights rise (`Sticky`)."""
-    mirrors: bool
-    """Whether it can send copies of requests to a version (`TrafficWanted.mirror`)."""
 
     def observe(self) -> TrafficSeen:
         """What is seen now. Never cached, never inferred from what was applied."""

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from tidemill.core.files import write_atomically
+from tidemill.rollout.driver import Sticky
 from tidemill.stack.envoy import CLUSTERS_FILE, ROUTE_NAME, ROUTES_FILE, no_routes, resources
 from tidemill.stack.ports import HOST
 
@@ -46,6 +47,7 @@ class Routed(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     revisions: tuple[Kept, ...] = ()
     weights: dict[str, int] = {}
+    sticky: Sticky | None = None
 
 
 def cluster_name(model: str, version: str) -> str:
@@ -89,16 +91,32 @@ def _model_routes(routed: Routed) -> list[dict[str, Any]]:
         body = {"error": f"{routed.name} is not ready: no version of it can answer yet", "hint": "tidemill status"}
         return [_answer(503, body, match) for match in matches]
     clusters = [
-        {"name": cluster_name(routed.model, version), "weight": weight}
-        for version, weight in sorted(routed.weights.items())
+        {"name": cluster_name(routed.model, version), "weight": weight} for version, weight in _in_order(routed)
     ]
     action = {
-        "weighted_clusters": {"clusters": clusters},
+        **_split(clusters, routed.sticky),
         "timeout": _TIMEOUT,
         # Only what has not reached a server is sent again.
         "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 1},
     }
     return [{"name": routed.model, "match": match, "route": action} for match in matches]
+
+
+def _in_order(routed: Routed) -> list[tuple[str, int]]:
+    """Versions and their weights: Envoy gives the lowest buckets to the first."""
+    first = routed.sticky.first if routed.sticky else None
+    return sorted(routed.weights.items(), key=lambda one: (one[0] != first, one[0]))
+
+
+def _split(clusters: list[dict[str, Any]], sticky: Sticky | None) -> dict[str, Any]:
+    """By chance; or by the hash of a header, modulo the weights' sum of 100. Without the header it is chance again."""
+    if sticky is None:
+        return {"weighted_clusters": {"clusters": clusters}}
+    salted = {"pattern": {"regex": "^(.*)$"}, "substitution": f"{sticky.salt}:\\1"}
+    return {
+        "weighted_clusters": {"clusters": clusters, "use_hash_policy": True},
+        "hash_policy": [{"header": {"header_name": sticky.header, "regex_rewrite": salted}}],
+    }
 
 
 def _answer(status: int, body: dict[str, Any], match: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from tidemill.events.records import Outcome
+from tidemill.rollout.plan import REQUEST
 from tidemill.spec.model import ContinualModel
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ class HistorySeen(msgspec.Struct, frozen=True, kw_only=True):
     per_second: float | None = None
     outcomes: int = 0
     error: float | None = None
+    keys: int | None = None
+    """Different keys that requests carried (`rollout.cohorts`), up to 100,000; None where requests are assigned."""
 
 
 class ChampionHistory:
@@ -40,6 +43,7 @@ class ChampionHistory:
         self.version = version
         self._field = next((field.name for field in resource.spec.labels.fields if field.type == "class"), None)
         self._horizon_ms = round(resource.spec.labels.maturity.horizon.total_seconds() * 1000)
+        self._keys: set[str] | None = None if resource.spec.rollout.cohorts.key == REQUEST else set()
         self._known: dict[str, None] = {}
         self._outcomes = 0
         self._judged = 0
@@ -73,12 +77,15 @@ class ChampionHistory:
             if early + late >= _ENOUGH:
                 visible[name] = early / (early + late + waiting)
         error = self._loss / self._judged if self._judged >= _ENOUGH else None
-        return HistorySeen(visible=visible, per_second=self._rate(), outcomes=self._outcomes, error=error)
+        keys = None if self._keys is None else len(self._keys)
+        return HistorySeen(visible=visible, per_second=self._rate(), outcomes=self._outcomes, error=error, keys=keys)
 
     def _first(self, outcome: Outcome) -> None:
         if outcome.prediction_id in self._known:
             return
         self._outcomes += 1
+        if self._keys is not None and outcome.cohort and len(self._keys) < _REMEMBERED:
+            self._keys.add(outcome.cohort)
         if outcome.loss is not None:
             self._judged += 1
             self._loss += outcome.loss

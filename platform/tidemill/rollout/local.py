@@ -51,8 +51,7 @@ class LocalTrafficDriver:
         command: what starts a server; it is given `--resource --version --artifact --port`.
     """
 
-    sticky = False
-    mirrors = False
+    sticky = True
 
     def __init__(
         self,
@@ -114,7 +113,7 @@ class LocalTrafficDriver:
             for kept in routed.revisions
             if kept.version not in names
         ]
-        return msgspec.structs.replace(routed, revisions=(*revisions, *leaving))
+        return msgspec.structs.replace(routed, revisions=(*revisions, *leaving), sticky=wanted.sticky)
 
     def _kept(self, one: RevisionWanted, known: Kept | None, processes: Mapping[str, ProcessSeen]) -> Kept:
         port = known.port if known else None

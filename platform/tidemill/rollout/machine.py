@@ -80,6 +80,7 @@ def plan_for(
         candidate=candidate,
         champion=champion,
         weights=weights,
+        cohort=rollout.cohorts.key,
         metric=analysis.metric,
         margin=analysis.margin,
         risk=analysis.risk,

@@ -11,10 +11,13 @@ import math
 import msgspec
 
 from tidemill.rollout.history import HistorySeen
+from tidemill.rollout.plan import REQUEST
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["ASSUMED_ERROR", "Power", "power_of"]
+__all__ = ["ASSUMED_ERROR", "Power", "power_of", "too_few_keys"]
 
+_SEEN_OFTEN = 10
+"""Requests a key from which on the history has met nearly all keys that there are."""
 ASSUMED_ERROR = 0.1
 """Where no champion has been judged yet."""
 
@@ -60,3 +63,22 @@ def power_of(resource: ContinualModel, history: HistorySeen) -> Power | None:
     seconds = outcomes / (share * history.per_second)
     fits = seconds <= analysis.timeout.total_seconds()
     return Power(weight=weights[-1], outcomes=outcomes, error=error, hours=seconds / 3600, fits=fits)
+
+
+def too_few_keys(resource: ContinualModel, history: HistorySeen) -> str | None:
+    """Why a rollout by `rollout.cohorts.key` can come to no verdict, with the number of keys needed; None: it may.
+
+    A key counts once. Where the history has met each key many times, few more are to come.
+    """
+    header, power = resource.spec.rollout.cohorts.key, power_of(resource, history)
+    if header == REQUEST or power is None or not history.outcomes:
+        return None
+    if not history.keys:
+        return f"no request of the champion carried the header {header}, whose keys are to be counted"
+    needed = math.ceil(power.outcomes / (power.weight / 100))
+    if history.keys >= needed or history.outcomes < _SEEN_OFTEN * history.keys:
+        return None
+    return (
+        f"{history.keys:,} keys of {header} were seen in {history.outcomes:,} outcomes, and about {needed:,} are "
+        f"needed: each counts once, and {power.outcomes:,} must be the candidate's at {power.weight} %"
+    )

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from tidemill.rollout.cells import Evidence
-from tidemill.rollout.driver import RevisionSeen, RevisionWanted, TrafficSeen, TrafficWanted
+from tidemill.rollout.driver import RevisionSeen, RevisionWanted, Sticky, TrafficSeen, TrafficWanted
 from tidemill.rollout.plan import RolloutPlan, Span, Version
 
 __all__ = ["Counters", "Move", "Observation", "Phase", "RolloutState", "wanted"]
@@ -111,7 +111,8 @@ def wanted(state: RolloutState) -> TrafficWanted:
     if state.phase == "done":
         return TrafficWanted((_revision(plan.candidate if state.result == "promoted" else champion, 100),))
     weight = {"canary": plan.weights[state.step], "promoting": 100}.get(state.phase, 0)
-    return TrafficWanted((_revision(champion, 100 - weight), _revision(plan.candidate, weight)))
+    sticky = Sticky(header=plan.cohort, salt=plan.rollout, first=plan.candidate.name) if plan.keyed else None
+    return TrafficWanted((_revision(champion, 100 - weight), _revision(plan.candidate, weight)), sticky)
 
 
 def _revision(version: Version, share: int) -> RevisionWanted:

@@ -59,7 +59,7 @@ class Front:
         try:
             self._check(scope["method"], v1 or v2 or "", version)
             async with self._intake.body(scope, receive) as body:
-                reply = await self._answer(_payload(scope, body, is_v2=v1 is None))
+                reply = await self._answer(self._payload(scope, body, is_v2=v1 is None))
         except Refusal as refusal:
             self._requests.count("failed" if refusal.status == 500 else "refused")
             await self._refuse(send, refusal)
@@ -67,6 +67,14 @@ class Front:
         self._requests.count("answered")
         headers = [] if reply.json_length is None else [(HEADER_LENGTH.encode(), str(reply.json_length).encode())]
         await _send(send, 200, reply.body, headers, "application/octet-stream" if headers else "application/json")
+
+    def _payload(self, scope: Message, body: bytes, *, is_v2: bool) -> Payload:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        request_id, cohort = headers.get("x-request-id") or None, self._requests.cohort_of(headers)
+        for name, value in (("x-request-id", request_id), ("the cohort's key", cohort)):
+            if value is not None and len(value) > MAX_ID:
+                raise Refusal(400, f"{name} has {len(value)} characters; at most {MAX_ID} are taken")
+        return Payload(is_v2, body, request_id, headers.get(HEADER_LENGTH) if is_v2 else None, cohort)
 
     async def _answer(self, payload: Payload) -> Reply:
         try:
@@ -92,14 +100,6 @@ class Front:
         if refusal.status not in {400, 500}:
             headers.append((b"connection", b"close"))
         await _send(send, refusal.status, msgspec.json.encode({"error": refusal.message}), headers)
-
-
-def _payload(scope: Message, body: bytes, *, is_v2: bool) -> Payload:
-    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-    request_id = headers.get(b"x-request-id") or None
-    if request_id is not None and len(request_id) > MAX_ID:
-        raise Refusal(400, f"x-request-id has {len(request_id)} characters; at most {MAX_ID} are taken")
-    return Payload(is_v2, body, request_id, headers.get(HEADER_LENGTH.encode()) if is_v2 else None)
 
 
 async def _send(

@@ -49,6 +49,8 @@ class Payload(NamedTuple):
     """Of the header `x-request-id`."""
     json_length: str | None = None
     """Of the header `v2.HEADER_LENGTH`."""
+    cohort: str | None = None
+    """The key that rollouts assign (`rollout.cohorts`), where it came with the request."""
 
 
 class Reply(NamedTuple):
@@ -99,6 +101,10 @@ class Requests:
             _tell(error, payload.request_id)
             raise Refusal(500, "the model could not answer; its log says why") from error
 
+    def cohort_of(self, headers: Mapping[str, str]) -> str | None:
+        """The key that rollouts assign, by the headers in lower case; None where there is none."""
+        return self._predictor.cohort_of(headers)
+
     def count(self, result: str) -> None:
         """Count a request: `answered`, `refused` or `failed`."""
         self._counted[result].inc()
@@ -127,7 +133,7 @@ class Requests:
         if rows is None:
             asked, rows = self._read(payload)
         request_id = (asked.id if asked else None) or payload.request_id or new_id(now)
-        answered = self._predictor.answer(rows, request_id=request_id, now=now)
+        answered = self._predictor.answer(rows, request_id=request_id, now=now, cohort=payload.cohort)
         if asked is None:
             return Reply(msgspec.json.encode({"predictions": [_flat(one) for one in answered]}))
         head = {"model_name": self.name, "model_version": self.version, "id": request_id}

@@ -19,6 +19,9 @@ from tidemill.spec.model import ContinualModel
 
 __all__ = ["Answered", "Answers", "Predictor"]
 
+_REQUEST = "request"
+"""The cohort key of a model whose requests are assigned by chance."""
+
 _PREDICTIONS = Counter("tidemill_predictions_total", "Rows answered.", ["version"], registry=REGISTRY)
 _SECONDS = Histogram(
     "tidemill_predict_seconds",
@@ -72,12 +75,16 @@ class Predictor:
         self._kind = resource.spec.prediction.type
         self._model, self._features, self._log, self._service = model, features, log, service
         self._pictures = PictureStatistics(resource)
+        self._cohort = resource.spec.rollout.cohorts.key
         self._redacted = list(resource.spec.serving.log.redact)
 
-    def answer(self, rows: Sequence[RequestRow], *, request_id: str, now: datetime) -> list[Answered]:
+    def answer(
+        self, rows: Sequence[RequestRow], *, request_id: str, now: datetime, cohort: str | None = None
+    ) -> list[Answered]:
         """One answer per row, in order; nothing is logged of a request that fails.
 
-        `now` is when the request arrived: all rows of a request carry it, and the rollout counts them by it.
+        `cohort` is the key that the request carried. `now` is when the request arrived: all rows of a request carry
+        it, and the rollout counts them by it.
         Raises `InvalidInput`, `UserCodeError`.
         """
         with self._seconds.time():
@@ -90,9 +97,14 @@ class Predictor:
                 for answer in answers
             ]
             records = zip(rows, used, found, answered, strict=True)
-            self._log.put([self._record(*one, request_id=request_id, now=now) for one in records])
+            told = {"request_id": request_id, "cohort": cohort}
+            self._log.put([self._record(*one, told, now=now) for one in records])
         self._answered.inc(len(answered))
         return answered
+
+    def cohort_of(self, headers: Mapping[str, str] | None) -> str | None:
+        """The key that rollouts assign (`rollout.cohorts`); None where requests are assigned, or this one has none."""
+        return None if self._cohort == _REQUEST else (headers or {}).get(self._cohort) or None
 
     def _features_of(self, rows: Sequence[RequestRow], now_ms: int) -> list[FeatureRow]:
         features = self._features.of([row.entity for row in rows], now_ms)
@@ -122,8 +134,8 @@ class Predictor:
         used: dict[str, Value],
         found: FeatureRow,
         answered: Answered,
+        told: Mapping[str, str | None],
         *,
-        request_id: str,
         now: datetime,
     ) -> Prediction:
         return Prediction(
@@ -133,7 +145,8 @@ class Predictor:
             time=to_ms(now),
             output=self._kept(answered.output),
             event_id=row.event_id,
-            request_id=request_id,
+            request_id=told["request_id"],
+            cohort=told["cohort"],
             features=self._kept(used),
             feature_status=found.status,
             feature_statuses=found.statuses,

@@ -5,11 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tidemill.spec.part import Identifier, ImageName, ImportPath, Part
+from tidemill.spec.part import Identifier, ImageName, ImportPath, Name, Part
 from tidemill.spec.quantities import Duration
 
 __all__ = [
     "Analysis",
+    "Cohorts",
     "Guards",
     "ModelCode",
     "PredictionLogging",
@@ -82,6 +83,14 @@ class Guards(Part):
     """Largest 99th percentile of the candidate's answers, over several looks."""
 
 
+class Cohorts(Part):
+    """Who is assigned to a version, and counted."""
+
+    key: Name = "request"
+    """`request`: each request, by chance. Else the request header that carries a key, such as `x-user`: a key keeps
+    its version while shares rise, and counts once."""
+
+
 class RolloutWatch(Part):
     """The time after a promotion in which labels that come late may still bring back the version before."""
 
@@ -105,6 +114,8 @@ class Rollout(Part):
     """What it is judged on."""
     guards: Guards = Guards()
     """What ends it at once."""
+    cohorts: Cohorts = Cohorts()
+    """Whether a user keeps a version."""
     watch: RolloutWatch | None = RolloutWatch()
     """After the promotion; null: what was promoted stays."""
 

@@ -4,7 +4,6 @@ __all__ = ["FIELDS"]
 
 FIELDS = {
     "spec.model.resources": "cluster",
-    "spec.rollout.cohorts": "rollout",
     "spec.rollout.shadow": "rollout",
     "spec.rollout.watch.holdback": "rollout",
     "spec.serving.replicas": "serving",

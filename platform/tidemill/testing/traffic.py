@@ -14,8 +14,7 @@ class MemoryTrafficDriver:
     `applied` keeps every different wish, so that a test can look back at the shares that were asked for.
     """
 
-    sticky = False
-    mirrors = False
+    sticky = True
 
     def __init__(self, *, ready_at_once: bool = False, slow: bool = False) -> None:
         self.applied: list[TrafficWanted] = []

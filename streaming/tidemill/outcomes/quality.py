@@ -22,7 +22,7 @@ from tidemill.outcomes.tables import OUTCOMES
 from tidemill.spec.model import ContinualModel
 from tidemill.stats.sampling import Estimate
 
-__all__ = ["ENTITY", "MOST_CELLS", "CellQuality", "Cut", "quality_of"]
+__all__ = ["ENTITY", "MOST_CELLS", "CellQuality", "Cut", "Slices", "quality_of"]
 
 ENTITY = "entity"
 """Slices by the entity; other names are features."""
@@ -73,7 +73,7 @@ def quality_of(lake: str, resource: ContinualModel, cut: Cut, *, risk: float = 0
     """
     outcomes = LakeTable(table_uri(lake, resource.id, "outcomes"))
     rows = with_missing(outcomes.scan(), OUTCOMES)
-    slices = _Slices(lake, resource, cut.by)
+    slices = Slices(lake, resource, cut.by)
     known = Known.of(lake, resource, outcomes, rows)
     report = _Report(resource, known, risk)
     for day in days(outcomes, cut):
@@ -135,7 +135,7 @@ class _Report:
             )
 
 
-class _Slices:
+class Slices:
     """Which slice an outcome is in."""
 
     def __init__(self, lake: str, resource: ContinualModel, by: str | None) -> None:
