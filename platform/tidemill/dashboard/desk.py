@@ -21,10 +21,8 @@ from tidemill.labels.check import LabelCheck
 from tidemill.spec.model import ContinualModel
 from tidemill.wiring import Local
 
-__all__ = ["GRACE_S", "Asking", "Change", "Desk", "Undone"]
+__all__ = ["Asking", "Change", "Desk", "Undone"]
 
-GRACE_S = 6.0
-"""How long labels wait before they are sent."""
 MOST_AT_ONCE = 500
 _KEPT = 200
 """Batches that can still be taken back."""
@@ -78,6 +76,8 @@ class Desk:
     ) -> None:
         self._machine, self._audit, self._clock = machine, audit, clock
         self._open = writer or self._kafka
+        self.grace_s = machine.settings.dashboard_undo_seconds
+        """How long labels wait before they are sent."""
         self._batches: dict[str, _Batch] = {}
         self._lock = threading.Lock()
         self._writer: RecordWriter | None = None
@@ -110,7 +110,7 @@ class Desk:
         return decision
 
     def say(self, viewer: Viewer, resource: ContinualModel, changes: Sequence[Change]) -> str:
-        """Take labels in; they are sent after `GRACE_S`. Returns the batch, by which they can be taken back.
+        """Take labels in; they are sent after `grace_s`. Returns the batch, by which they can be taken back.
 
         All are checked first: one that is refused refuses them all. Raises `Forbidden`, `InvalidInput`.
         """
@@ -122,7 +122,7 @@ class Desk:
             resource,
             tuple(changes),
             self._records(viewer, resource, changes),
-            self._clock.monotonic() + GRACE_S,
+            self._clock.monotonic() + self.grace_s,
         )
         name = new_id(self._clock.now())
         with self._lock:
