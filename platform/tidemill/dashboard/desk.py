@@ -141,13 +141,16 @@ class Desk:
                 raise NotFound("these labels cannot be taken back any more", hint="say what is true instead")
             if batch.viewer.name != viewer.name:
                 raise Forbidden(f"these are the labels of {batch.viewer.name}")
-            del self._batches[name]
-        self._check(viewer, "label", batch.resource)
+            self._check(viewer, "label", batch.resource)
+            if not batch.sent:
+                del self._batches[name]
         back = [
             Change(one.about, one.before, one.value) for one in batch.changes if batch.sent and one.before is not None
         ]
         if batch.sent and back:
             self._write(batch.resource, self._records(viewer, batch.resource, back))
+        with self._lock:  # only now: what could not be written can be tried again
+            self._batches.pop(name, None)
         undone = Undone(len(back), len(batch.changes) - len(back)) if batch.sent else Undone(len(batch.changes), 0)
         self._audit.note(viewer, "label", batch.resource.id, "undone", batch=name, labels=undone.labels)
         return undone
