@@ -128,7 +128,8 @@ class Desk:
         with self._lock:
             while len(self._batches) >= _KEPT:
                 oldest = next(iter(self._batches))
-                self._send(self._batches.pop(oldest))
+                self._send(self._batches[oldest])
+                del self._batches[oldest]
             self._batches[name] = batch
         self._audit.note(viewer, "label", resource.id, "taken", batch=name, labels=len(changes))
         return name
