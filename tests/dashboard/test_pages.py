@@ -155,6 +155,7 @@ def test_drift_appears_without_a_reload(look: Look, request: pytest.FixtureReque
     expect(page.locator(".tm-feature.alarm").first).to_be_visible()
 
 
+@pytest.mark.usefixtures("other_light")
 def test_approving_moves_a_rollout_that_waits(look: Look, site: Site) -> None:
     eventually(lambda: site.status().get("phase") == "AwaitingApproval", 600, every_s=1)
     assert look(f"{OF}/rollout", role="labeller").get_by_role("button", name="Approve").is_disabled()
