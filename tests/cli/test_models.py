@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from tidemill.cli import main
-from tidemill.cli.telling import age, figures_text
 from tidemill.control.state import LoopStatus, encode_status
 from tidemill.control.store import LocalResourceStore, resource_yaml
+from tidemill.control.words import age, figures_text
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import DeadlineExceeded
 from tidemill.events.records import Decision, Request

@@ -7,13 +7,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 from tests.dashboard.site import Site, live_site
 
 _ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
+
+_PATIENCE_MS = 120_000
+"""A busy machine is no fault of a page."""
 
 
 @dataclass
@@ -50,6 +53,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def browser() -> Iterator[Browser]:
     """Chromium, without a window."""
     with sync_playwright() as playwright:
+        expect.set_options(timeout=_PATIENCE_MS)
         made = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(_ARGUMENTS))
         yield made
         made.close()
@@ -73,9 +77,11 @@ def look(site: Site, browser: Browser, wrong: Wrong) -> Iterator[Callable[..., P
             context = browser.new_context(viewport={"width": 1440, "height": 900}, **options)
             stack.callback(context.close)
             page = context.new_page()
+            page.set_default_timeout(_PATIENCE_MS)
             wrong.watch(page)
             page.goto((site.signed_in[role] if role else site.url) + path)
-            page.wait_for_function("document.querySelectorAll('.tm-wait').length == 0", timeout=90_000)
+            page.wait_for_selector(".tm-panel")
+            page.wait_for_function("document.querySelectorAll('.tm-wait').length == 0")
             return page
 
         yield open_page

@@ -35,7 +35,7 @@ class Site:
 
     folder: Path
     url: str
-    """Of the dashboard, for whom this machine is enough."""
+    """Of the dashboard on this machine alone, which holds labels for ten minutes before they are sent."""
     signed_in: dict[str, str]
     """Of one behind a proxy, by role."""
 
@@ -94,7 +94,7 @@ def live_site(folder: Path) -> Iterator[Site]:
         children.append(started(folder, "line.py", "run", "--seconds", "1800", "--rate", "12"))
         ports = free_ports(5)
         roles = dict(zip(("viewer", "labeller", "approver"), ports[2:], strict=True))
-        children.append(dashboard(folder, ports[0]))
+        children.append(dashboard(folder, ports[0], TIDEMILL_DASHBOARD_UNDO_SECONDS="600"))
         said = ",".join(f"a-{role}={role}" for role in roles)
         children.append(
             dashboard(folder, ports[1], TIDEMILL_DASHBOARD_IDENTITY_HEADER=HEADER, TIDEMILL_DASHBOARD_ROLES=said)

@@ -10,7 +10,7 @@ import pytest
 from tidemill.core.errors import Conflict, InvalidInput, NotFound
 from tidemill.core.settings import Settings
 from tidemill.dashboard.audit import Audit
-from tidemill.dashboard.desk import GRACE_S, Change, Desk, Undone
+from tidemill.dashboard.desk import Change, Desk, Undone
 from tidemill.dashboard.viewers import Forbidden, Viewer
 from tidemill.events.records import Decision, Request
 from tidemill.testing.clock import ManualClock
@@ -73,7 +73,7 @@ def test_labels_are_sent_after_a_moment_under_the_name_of_who_said_them(office: 
     office.desk.say(BEN, RESOURCE, [of("1"), of("2", OK)])
     office.desk.send_due()
     assert office.writer.sent == []
-    office.clock.advance(GRACE_S)
+    office.clock.advance(office.desk.grace_s)
     office.desk.send_due()
     assert [(one["event_id"], one["labeller"], one["value"]["defect"]) for one in office.writer.sent] == [
         ("1", "ben", "scratch"),
@@ -85,7 +85,7 @@ def test_labels_are_sent_after_a_moment_under_the_name_of_who_said_them(office: 
 def test_labels_taken_back_in_time_leave_no_trace_in_the_log(office: Office) -> None:
     batch = office.desk.say(BEN, RESOURCE, [of("1"), of("2")])
     assert office.desk.undo(BEN, batch) == Undone(2, 0)
-    office.clock.advance(GRACE_S)
+    office.clock.advance(office.desk.grace_s)
     office.desk.send_due()
     assert office.writer.sent == []
     assert office.told() == ["ben label taken", "ben label undone"]
@@ -93,7 +93,7 @@ def test_labels_taken_back_in_time_leave_no_trace_in_the_log(office: Office) -> 
 
 def test_labels_taken_back_later_say_again_what_was_true_before(office: Office) -> None:
     batch = office.desk.say(BEN, RESOURCE, [of("1", SCRATCH, OK), of("2")])
-    office.clock.advance(GRACE_S)
+    office.clock.advance(office.desk.grace_s)
     office.desk.send_due()
     assert office.desk.undo(BEN, batch) == Undone(1, 1)
     assert [(one["event_id"], one["value"]) for one in office.writer.sent[2:]] == [("1", OK)]

@@ -13,6 +13,7 @@ import pytest
 from tidemill.control.protocols import StoredModel
 from tidemill.control.state import Drift, LoopStatus, Seen, Version, encode_status
 from tidemill.core.clock import to_ms
+from tidemill.core.errors import InvalidInput
 from tidemill.dashboard.audit import Done
 from tidemill.dashboard.pages.loop_picture import loop_picture
 from tidemill.dashboard.pictures import Pictures, media_type
@@ -23,6 +24,7 @@ from tidemill.dashboard.queries.rollout import rollout_view, trail_of
 from tidemill.dashboard.queries.timeline import timeline
 from tidemill.dashboard.queries.versions import VersionRow, compare, lineage_of, runs_of, versions_of
 from tidemill.events.lake import LakeTable, table_uri
+from tidemill.events.pictures import PictureStore
 from tidemill.events.records import Decision, Outcome, Signal
 from tidemill.events.sources import Source
 from tidemill.ingest.tables import EVENT_COLUMNS
@@ -160,6 +162,10 @@ def test_each_labellers_last_word_is_shown(lake: str) -> None:
 def test_a_picture_is_handed_out_as_what_it_is_and_nothing_else(lake: str) -> None:
     pictures = Pictures(lake)
     assert pictures.show(RESOURCE.id, Picture(NOON.date(), None, b"<svg onload=alert(1)>")) is None
+    store = PictureStore(table_uri(lake, RESOURCE.id, "pictures"))
+    for digest, told in (("../../etc/passwd", "no digest"), (store.put(HARM.encode(), NOON.date()), "neither a JPEG")):
+        with pytest.raises(InvalidInput, match=told):
+            pictures.get(RESOURCE.id, NOON.date().isoformat(), digest)
     assert media_type(JPEG) == "image/jpeg"
     assert media_type(b"GIF89a") is None
 

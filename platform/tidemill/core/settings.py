@@ -96,6 +96,8 @@ class Settings(BaseModel):
     dashboard_roles: str = ""
     """Who may do what: `name=role`, with commas between; a role is `viewer`, `labeller` or `approver`, and `*` stands
     for everyone else that the proxy lets in. Who is not named is a viewer."""
+    dashboard_undo_seconds: float = Field(default=6.0, ge=0, le=3600)
+    """How long labels that are said there wait before they are sent: until then they are taken back without trace."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is logged."""
     log_format: Literal["text", "json"] = "text"

@@ -21,10 +21,8 @@ from tidemill.labels.check import LabelCheck
 from tidemill.spec.model import ContinualModel
 from tidemill.wiring import Local
 
-__all__ = ["GRACE_S", "Asking", "Change", "Desk", "Undone"]
+__all__ = ["Asking", "Change", "Desk", "Undone"]
 
-GRACE_S = 6.0
-"""How long labels wait before they are sent."""
 MOST_AT_ONCE = 500
 _KEPT = 200
 """Batches that can still be taken back."""
@@ -78,6 +76,8 @@ class Desk:
     ) -> None:
         self._machine, self._audit, self._clock = machine, audit, clock
         self._open = writer or self._kafka
+        self.grace_s = machine.settings.dashboard_undo_seconds
+        """How long labels wait before they are sent."""
         self._batches: dict[str, _Batch] = {}
         self._lock = threading.Lock()
         self._writer: RecordWriter | None = None
@@ -110,7 +110,7 @@ class Desk:
         return decision
 
     def say(self, viewer: Viewer, resource: ContinualModel, changes: Sequence[Change]) -> str:
-        """Take labels in; they are sent after `GRACE_S`. Returns the batch, by which they can be taken back.
+        """Take labels in; they are sent after `grace_s`. Returns the batch, by which they can be taken back.
 
         All are checked first: one that is refused refuses them all. Raises `Forbidden`, `InvalidInput`.
         """
@@ -122,13 +122,14 @@ class Desk:
             resource,
             tuple(changes),
             self._records(viewer, resource, changes),
-            self._clock.monotonic() + GRACE_S,
+            self._clock.monotonic() + self.grace_s,
         )
         name = new_id(self._clock.now())
         with self._lock:
             while len(self._batches) >= _KEPT:
                 oldest = next(iter(self._batches))
-                self._send(self._batches.pop(oldest))
+                self._send(self._batches[oldest])
+                del self._batches[oldest]
             self._batches[name] = batch
         self._audit.note(viewer, "label", resource.id, "taken", batch=name, labels=len(changes))
         return name
@@ -141,13 +142,16 @@ class Desk:
                 raise NotFound("these labels cannot be taken back any more", hint="say what is true instead")
             if batch.viewer.name != viewer.name:
                 raise Forbidden(f"these are the labels of {batch.viewer.name}")
-            del self._batches[name]
-        self._check(viewer, "label", batch.resource)
+            self._check(viewer, "label", batch.resource)
+            if not batch.sent:
+                del self._batches[name]
         back = [
             Change(one.about, one.before, one.value) for one in batch.changes if batch.sent and one.before is not None
         ]
         if batch.sent and back:
             self._write(batch.resource, self._records(viewer, batch.resource, back))
+        with self._lock:  # only now: what could not be written can be tried again
+            self._batches.pop(name, None)
         undone = Undone(len(back), len(batch.changes) - len(back)) if batch.sent else Undone(len(batch.changes), 0)
         self._audit.note(viewer, "label", batch.resource.id, "undone", batch=name, labels=undone.labels)
         return undone

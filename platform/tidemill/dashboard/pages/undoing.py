@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from tidemill.dashboard.desk import GRACE_S, Undone
+from tidemill.dashboard.desk import Undone
 from tidemill.dashboard.pages.frame import Page
 from tidemill.dashboard.pages.parts import Text, box, button, tell
 
@@ -32,7 +32,7 @@ class Undoing:
         with self._bar:
             for batch, labels in reversed(self._said):
                 words = "1 label" if labels == 1 else f"{labels:,} labels"
-                Text(f"{words}, sent {GRACE_S:.0f} s after they were said", "span")
+                Text(f"{words}, sent {self._page.app.desk.grace_s:.0f} s after they were said", "span")
                 button(f"Undo {words}", partial(self._undo, batch))
 
     async def _undo(self, batch: str) -> None:
