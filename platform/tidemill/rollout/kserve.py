@@ -23,6 +23,7 @@ __all__ = [
     "failure",
     "find_mine",
     "inference_service",
+    "labels_of",
     "name_of",
     "resource_config",
     "says",
@@ -74,6 +75,7 @@ def inference_service(
     name: str,
     mode: str,
     owner: Mapping[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None,
     predictor: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """The InferenceService of one version; raises `Unsupported` where KServe cannot fetch its artifact.
@@ -84,13 +86,13 @@ def inference_service(
         name: of the object.
         mode: how KServe is to deploy it, by the name that every version from 0.15 on knows.
         owner: `ownerReferences` entry of the ContinualModel.
+        labels: further labels.
         predictor: further fields of the predictor.
     """
     meta: dict[str, Any] = {
         "name": name,
         "namespace": resource.metadata.namespace,
-        # Cluster-local: the way in is the model's route, and KServe makes none for each version.
-        "labels": labels_of(resource, wanted.version) | {"networking.kserve.io/visibility": "cluster-local"},
+        "labels": labels_of(resource, wanted.version) | dict(labels or {}),
         "annotations": {"serving.kserve.io/deploymentMode": mode},
     }
     if owner is not None:
