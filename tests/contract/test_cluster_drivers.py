@@ -141,14 +141,15 @@ def _after(world: World, steps: Sequence[dict[str, int]]) -> End:
 
 
 @pytest.mark.parametrize("steps", [PROMOTED, (*ROLLED_BACK, {})], ids=["promoted", "withdrawn"])
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_driver_that_dies_after_any_call_ends_where_it_would_have_ended(
-    kind: str, steps: Sequence[dict[str, int]]
+    kind: str, steps: Sequence[dict[str, int]], every: int
 ) -> None:
     without = World(kind)
     end = _after(without, steps)
     assert end.shares == steps[-1]
     calls = -without.fuse[0]
-    for number in range(1, calls + 1):
+    for number in range(1, calls + 1, every):
         world = World(kind)
         world.fuse[0] = number
         assert _after(world, steps) == end, f"it died after call {number}"
