@@ -52,6 +52,11 @@ class TrafficSeen(msgspec.Struct, frozen=True):
     revisions: tuple[RevisionSeen, ...] = ()
     endpoint: str | None = None
     """Base URL that takes predict requests, e.g. `http://127.0.0.1:8080`."""
+    foreign: str | None = None
+    """What somebody else has changed of the split, and who. It stands until it is taken back, or until what is wanted
+    changes: a newer decision is made with the edit known."""
+    unguarded: str | None = None
+    """Why requests, errors and latency are not told, where they are not: guards then see none."""
 
     def revision(self, version: str) -> RevisionSeen | None:
         """The named version, or None where it is not there."""
