@@ -7,17 +7,13 @@ __all__ = [
     "DEPLOYMENT",
     "KAFKA_TOPIC",
     "MODEL",
-    "PROMETHEUS_RULE",
+    "POD_MONITOR",
     "SCALED_OBJECT",
-    "SERVICE",
-    "SERVICE_MONITOR",
 ]
 
 MODEL = Kind("tidemill.dev/v1alpha1", "ContinualModel", "continualmodels")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
-SERVICE = Kind("v1", "Service", "services")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 KAFKA_TOPIC = Kind("kafka.strimzi.io/v1beta2", "KafkaTopic", "kafkatopics")
 SCALED_OBJECT = Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects")
-SERVICE_MONITOR = Kind("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors")
-PROMETHEUS_RULE = Kind("monitoring.coreos.com/v1", "PrometheusRule", "prometheusrules")
+POD_MONITOR = Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors")
