@@ -77,10 +77,20 @@ class Settings(BaseModel):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | Literal["off"] = 0
     """Port on the loopback interface at which each role tells its metrics; 0: a free one is chosen (`tidemill status`
     shows it); `off`: none. Roles that share a machine need 0."""
+    metrics_host: str = "127.0.0.1"
+    """Interface of that port; in a pod, 0.0.0.0."""
+    image: str = "tidemill-{role}:latest"
+    """Image of the workers on a cluster; `{role}` stands for ingest, outcomes, watch or alerts."""
+    strimzi_cluster: str | None = None
+    """Strimzi's Kafka whose KafkaTopics a cluster's topics are; without it they are made through the brokers."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is logged."""
     log_format: Literal["text", "json"] = "text"
     """Logs for people or for programs."""
+
+    def image_of(self, role: str) -> str:
+        """The image of a role on a cluster."""
+        return self.image.replace("{role}", role)
 
     @property
     def lake_uri(self) -> str:
