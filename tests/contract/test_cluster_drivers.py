@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tidemill.cluster import Cluster, Kind, Manifest
 from tidemill.core.errors import Conflict, InvalidInput, Unavailable, Unsupported
+from tidemill.rollout.auto import KNATIVE_SERVICE
 from tidemill.rollout.driver import RevisionWanted, TrafficDriver, TrafficSeen, TrafficWanted
 from tidemill.rollout.gateway import GatewayTrafficDriver
 from tidemill.rollout.http_route import HTTP_ROUTE, Gateway
@@ -16,7 +17,7 @@ from tidemill.rollout.knative import CONFIG_MAP, REVISION, KnativeTrafficDriver
 from tidemill.rollout.kserve import INFERENCE_SERVICE, name_of, version_of
 from tidemill.testing.clock import ManualClock
 from tidemill.testing.cluster import InMemoryCluster
-from tidemill.testing.knative import KNATIVE_SERVICE, PlayedKnative, PlayedKServeOnKnative
+from tidemill.testing.knative import PlayedKnative, PlayedKServeOnKnative
 from tidemill.testing.kserve import PlayedGateway, PlayedKServe, Servers
 from tidemill.testing.loop import Crash, Crashing, example_resource
 

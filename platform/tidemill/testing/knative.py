@@ -7,14 +7,14 @@ server the real one plays it, and only Knative's controllers are left to be play
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tidemill.cluster import Cluster, Kind, Manifest
+from tidemill.cluster import Cluster, Manifest
+from tidemill.rollout.auto import KNATIVE_SERVICE
 from tidemill.rollout.knative import REVISION
 from tidemill.rollout.kserve import INFERENCE_SERVICE, condition, stated, version_of
 from tidemill.testing.kserve import Servers, state, tell, told
 
-__all__ = ["KNATIVE_SERVICE", "PlayedKServeOnKnative", "PlayedKnative"]
+__all__ = ["PlayedKServeOnKnative", "PlayedKnative"]
 
-KNATIVE_SERVICE = Kind("serving.knative.dev/v1", "Service", "services")
 _OF = "serving.knative.dev/service"
 
 
