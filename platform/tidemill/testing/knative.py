@@ -4,18 +4,22 @@ KServe's part follows `ksvc_reconciler.go` and `PropagateStatus` of 0.20.0, its 
 server the real one plays it, and only Knative's controllers are left to be played.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tidemill.cluster import Cluster, Manifest
 from tidemill.rollout.auto import KNATIVE_SERVICE
 from tidemill.rollout.knative import REVISION
-from tidemill.rollout.kserve import INFERENCE_SERVICE, condition, stated, version_of
+from tidemill.rollout.kserve import INFERENCE_SERVICE, condition, version_of
 from tidemill.testing.kserve import Servers, state, tell, told
 
 __all__ = ["PlayedKServeOnKnative", "PlayedKnative"]
 
 _OF = "serving.knative.dev/service"
+_TEMPLATE = "tidemill.dev/template"
+"""SHA-256 of the template that a revision was made from."""
 
 
 class PlayedKnative:
@@ -40,16 +44,16 @@ class PlayedKnative:
     def _revisions(self, service: Manifest) -> list[Manifest]:
         name, template = service["metadata"]["name"], service["spec"]["template"]
         found = list(self._cluster.list(REVISION, self._namespace, labels={_OF: name}))
-        newest = found[-1] if found else None
-        labels = template.get("metadata", {}).get("labels", {})
-        is_new = (
-            newest is None or newest["spec"] != template["spec"] or not stated(newest["metadata"]["labels"], labels)
-        )
-        created = service.get("status", {}).get("latestCreatedRevisionName", f"{name}-00000")
-        if not is_new:
+        digest = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
+        if found and found[-1]["metadata"]["annotations"][_TEMPLATE] == digest:
             return found
-        number = int(created.rpartition("-")[2]) + 1
-        meta = {"name": f"{name}-{number:05d}", "namespace": self._namespace, "labels": labels | {_OF: name}}
+        created = service.get("status", {}).get("latestCreatedRevisionName", f"{name}-00000")
+        meta = {
+            "name": f"{name}-{int(created.rpartition('-')[2]) + 1:05d}",
+            "namespace": self._namespace,
+            "labels": template["metadata"]["labels"] | {_OF: name},
+            "annotations": {_TEMPLATE: digest},
+        }
         manifest = {"apiVersion": REVISION.api_version, "kind": REVISION.kind, "metadata": meta}
         return [*found, self._cluster.apply(manifest | {"spec": template["spec"]}, REVISION)]
 
