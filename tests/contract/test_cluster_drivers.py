@@ -241,15 +241,45 @@ def test_after_a_rollback_the_stored_spec_names_the_good_model_again() -> None:
     assert "canaryTrafficPercent" not in found["spec"]["predictor"]
 
 
-def test_the_good_model_is_named_again_without_a_request_to_the_bad_one() -> None:
+@pytest.mark.parametrize("rounds", [0, 5])
+def test_the_good_model_is_named_again_without_a_request_to_the_bad_one(rounds: int) -> None:
+    """Its new revision takes a while, KServe is slow to tell of it, and the bad one is the newest that is ready."""
     world = World("knative")
     _after(world, [{"v1": 100}, {"v1": 75, "v2": 25}])
     world.ask({"v1": 100, "v2": 0})
-    for _ in range(12):
-        world.apply({"v1": 100})
+    world.servers.become_unready("v1")
+    for number in range(20):
+        if number == rounds:
+            world.servers.become_ready("v1")
+        for _ in range(3):
+            world.apply({"v1": 100})
         for player in world.players:
             player.play()
             assert world.shares().get("v2", 0) == 0
+    assert world.shares() == {"v1": 100}
+
+
+def test_a_share_is_not_even_sent_before_the_revision_of_its_version_is_ready() -> None:
+    world = World("knative")
+    _after(world, [{"v1": 100}])
+    world.servers.become_unready("v2")
+    for _ in range(4):
+        world.apply({"v1": 75, "v2": 25})
+        world.play()
+        (found,) = world.cluster.list(INFERENCE_SERVICE)
+        assert found["spec"]["predictor"]["canaryTrafficPercent"] == 0
+        world.apply({"v1": 75, "v2": 25})
+    world.servers.become_ready("v2")
+    world.ask({"v1": 75, "v2": 25})
+    assert world.shares() == {"v1": 75, "v2": 25}
+
+
+def test_the_old_version_is_not_ended_while_the_new_one_is_not_ready() -> None:
+    world = World("gateway")
+    _after(world, [{"v1": 100}])
+    world.servers.become_unready("v2")
+    world.ask({"v2": 100}, times=12)
+    assert world.shares() == {"v1": 100, "v2": 0}
 
 
 @pytest.mark.parametrize("kind_of", [INFERENCE_SERVICE, HTTP_ROUTE])
