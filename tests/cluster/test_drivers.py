@@ -9,7 +9,6 @@ import pytest
 
 from tidemill.cluster import Cluster, Kind, Manifest
 from tidemill.cluster.kubernetes_api import KubernetesCluster
-from tidemill.core.clock import SystemClock
 from tidemill.rollout.driver import RevisionWanted, TrafficDriver, TrafficSeen, TrafficWanted
 from tidemill.rollout.gateway import GatewayTrafficDriver
 from tidemill.rollout.http_route import HTTP_ROUTE, Gateway, route_name
@@ -17,6 +16,7 @@ from tidemill.rollout.knative import CONFIG_MAP, REVISION, KnativeTrafficDriver
 from tidemill.rollout.kserve import INFERENCE_SERVICE, VERSION
 from tidemill.spec.model import ContinualModel
 from tidemill.testing import eventually
+from tidemill.testing.clock import ManualClock
 from tidemill.testing.control_plane import ControlPlane
 from tidemill.testing.knative import PlayedKnative
 from tidemill.testing.kserve import PlayedGateway, Servers
@@ -36,7 +36,7 @@ class Site:
 
     def __init__(self, plane: ControlPlane, cluster: KubernetesCluster, namespace: str, kind: str) -> None:
         self.plane, self.cluster, self.namespace, self.kind = plane, cluster, namespace, kind
-        self.servers, self.fuse = Servers(), [0]
+        self.servers, self.fuse, self.clock = Servers(), [0], ManualClock()
         self.resource = _resource(namespace)
         others = KubernetesCluster(cluster._api, manager="played")
         self.player = (
@@ -49,7 +49,7 @@ class Site:
         cluster: Cluster = Crashing(self.cluster, self.fuse, ("apply", "delete"))
         self.driver: TrafficDriver = (
             GatewayTrafficDriver(
-                cluster, resource=self.resource, gateway=Gateway("gateways", "public"), clock=SystemClock()
+                cluster, resource=self.resource, gateway=Gateway("gateways", "public"), clock=self.clock
             )
             if self.kind == "gateway"
             else KnativeTrafficDriver(cluster, resource=self.resource)
@@ -64,6 +64,7 @@ class Site:
         except Crash:
             self.restart()
         self.player.play()
+        self.clock.advance(4)
         return self.driver.observe()
 
     def until(self, shares: dict[str, int], told: Callable[[TrafficSeen], Any] | None = None) -> TrafficSeen:
