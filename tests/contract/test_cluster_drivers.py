@@ -142,7 +142,7 @@ def _after(world: World, steps: Sequence[dict[str, int]]) -> End:
 
 
 @pytest.mark.parametrize("steps", [PROMOTED, (*ROLLED_BACK, {})], ids=["promoted", "withdrawn"])
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_driver_that_dies_after_any_call_ends_where_it_would_have_ended(
     kind: str, steps: Sequence[dict[str, int]], every: int
 ) -> None:
@@ -371,7 +371,7 @@ EVENTS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.sampled_from(["gateway", "knative"]), st.lists(EVENTS, max_size=30))
 def test_in_any_order_traffic_ends_where_the_last_decision_wants_it(kind: str, events: list[tuple[Any, ...]]) -> None:
     """Whatever came before; and a version that was never wanted with a share has had none, but by an edit."""
