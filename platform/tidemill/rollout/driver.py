@@ -103,6 +103,10 @@ class TrafficDriver(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Drop connections; what is served goes on."""
+        ...
+
 
 def in_one_line(wanted: TrafficWanted) -> str:
     """The split as it is told and compared: `v1 95 %, v2 5 %`, and whom it is sticky for or mirrored to."""

@@ -45,6 +45,9 @@ class MemoryTrafficDriver:
         if not self._slow:
             self.settle()
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def settle(self) -> None:
         """Let the weights follow what is wanted, and the versions that are no longer wanted end."""
         serving = [one for one in self._wanted.values() if one.share and self._seen[one.version].ready]
