@@ -17,6 +17,7 @@ from tidemill.events.sources import Source
 from tidemill.rollout import machine
 from tidemill.rollout.late import watch_of
 from tidemill.rollout.machine import Move, Observation, RolloutState
+from tidemill.rollout.state import decided
 from tidemill.spec.quantities import format_duration
 
 __all__ = ["ask_rollout", "move_traffic", "propose", "revert", "watch_promotion"]
@@ -113,7 +114,7 @@ def _moved(turn: Turn, state: RolloutState, moves: tuple[Move, ...], *, answers:
         name = (state.plan.rollout, move.number)
         turn = turn.say(move.kind, candidate, move.reason, move.figures, answers=answers, name=name)
         answers = None
-    turn = turn.change(rollout=state, traffic=machine.wanted(state))
+    turn = turn.change(rollout=state, traffic=decided(state))
     return _ended(turn, state) if state.phase == "done" else turn
 
 

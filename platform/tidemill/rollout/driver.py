@@ -45,6 +45,8 @@ class TrafficWanted(msgspec.Struct, frozen=True):
     mirror: str | None = None
     """The version, one with share 0, that gets a copy of each request; its answers reach no user. Asked only of
     drivers that say `mirrors`."""
+    decision: str = ""
+    """What it follows from: an abort may want the shares that were wanted before, and yet be another decision."""
 
 
 class RevisionSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,9 +111,9 @@ class TrafficDriver(Protocol):
 
 
 def in_one_line(wanted: TrafficWanted) -> str:
-    """The split as it is told and compared: `v1 95 %, v2 5 %`, and whom it is sticky for or mirrored to."""
+    """What is wanted, to be compared: decision, split, whom it is sticky for or mirrored to."""
     revisions = sorted(wanted.revisions, key=lambda one: one.version)
-    parts = [f"{one.version} {one.share} %" for one in revisions]
+    parts = [*([wanted.decision] if wanted.decision else []), *(f"{one.version} {one.share} %" for one in revisions)]
     if wanted.sticky is not None:
         parts.append(f"sticky by {wanted.sticky.header} and {wanted.sticky.salt}, {wanted.sticky.first} first")
     return ", ".join(parts + ([f"mirrored to {wanted.mirror}"] if wanted.mirror is not None else []))

@@ -74,7 +74,7 @@ def next_statement(wanted: Mapping[str, int], standing: Standing | None) -> Stat
     (other,) = (version for version in wanted if version != stated)
     if wanted[other] or other not in standing.known:
         return Statement(other, 0)
-    return standing.stated
+    return Statement(stated, None if standing.stated.percent is None else wanted[stated])
 
 
 def _once_ready(standing: Standing, percent: int | None) -> int | None:

@@ -36,8 +36,9 @@ class MemoryTrafficDriver:
     def apply(self, wanted: TrafficWanted) -> None:
         """State what is wanted."""
         self._answer()
-        if not self.applied or self.applied[-1] != wanted:
-            self.applied.append(wanted)
+        wish = msgspec.structs.replace(wanted, decision="")
+        if not self.applied or self.applied[-1] != wish:
+            self.applied.append(wish)
         self._wanted = {one.version: one for one in wanted.revisions}
         for name in self._wanted:
             if name not in self._seen:
