@@ -241,6 +241,7 @@ def _moved(state: RolloutState, move: Decision) -> RolloutState:
 
 
 def _traffic(champion: Version | None, rollout: RolloutState | None) -> TrafficWanted:
+    """What is wanted; where no rollout is under way, as a decision of its own: which one it was is not known."""
     if rollout is not None:
         return decided(rollout)
     if champion is None:
