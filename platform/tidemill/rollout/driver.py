@@ -75,8 +75,8 @@ class TrafficSeen(msgspec.Struct, frozen=True):
     mirror: str | None = None
     """The version that gets copies of the requests now."""
     foreign: str | None = None
-    """What somebody else has changed of the split, and who. It stands until it is taken back, or until what is wanted
-    changes: a newer decision is made with the edit known."""
+    """What somebody else has changed of the split, and who. It stands until it is taken back, or until the next
+    decision (`TrafficWanted.decision`), which is made with the edit known."""
     unguarded: str | None = None
     """Why requests, errors and latency are not told, where they are not: guards then see none."""
 

@@ -2,7 +2,7 @@
 
 It remembers nothing that it could not find again: versions are told by labels, shares by the route as it is stored
 and as its gateway has taken it on. A route that somebody else has edited is reported and left as it is until the
-edit is taken back, or until what is wanted changes: whoever decides anew (a person who aborts, a verdict that rolls
+edit is taken back, or until the next decision: whoever decides anew (a person who aborts, a verdict that rolls
 back) does so with the edit known, and must be obeyed. An InferenceService that somebody else has edited is reported
 and left alone.
 """
