@@ -77,7 +77,7 @@ def essence(status: LoopStatus) -> dict[str, object]:
         "previous": status.previous and status.previous.version,
         "run": run,
         "rollout": rollout,
-        "traffic": status.traffic,
+        "traffic": msgspec.structs.replace(status.traffic, decision=""),
         "quiet_from": status.quiet_from,
         "starts": status.starts,
         "schedule": status.schedule,

@@ -472,3 +472,13 @@ def test_buckets_are_asked_for_with_a_salt_of_the_rollout(serving: LoopBench) ->
     serving.ask("abort")
     serving.until(lambda status: status.rollout is None)
     assert serving.status.traffic.sticky is None
+
+
+def test_somebody_elses_edit_of_the_split_is_told_while_it_stands() -> None:
+    bench = LoopBench()
+    bench.bootstrap()
+    bench.driver.foreign = "HTTPRoute phone-inspection-tidemill was edited by kubectl-edit"
+    (told,) = bench.tick(12).seen.troubles
+    assert told.startswith("traffic: HTTPRoute phone-inspection-tidemill was edited by kubectl-edit. It stands until")
+    bench.driver.foreign = None
+    assert bench.tick(12).seen.troubles == ()

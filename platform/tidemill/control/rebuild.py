@@ -23,6 +23,7 @@ from tidemill.rollout.driver import RevisionWanted, TrafficSeen, TrafficWanted
 from tidemill.rollout.late import RolloutWatch
 from tidemill.rollout.machine import RolloutPlan, RolloutState
 from tidemill.rollout.plan import Span
+from tidemill.rollout.state import decided
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["Traces", "last_rollout", "rebuild"]
@@ -249,8 +250,9 @@ def _moved(state: RolloutState, move: Decision) -> RolloutState:
 
 
 def _traffic(champion: Version | None, rollout: RolloutState | None) -> TrafficWanted:
+    """What is wanted; where no rollout is under way, as a decision of its own: which one it was is not known."""
     if rollout is not None:
-        return machine.wanted(rollout)
+        return decided(rollout)
     if champion is None:
         return TrafficWanted()
     return TrafficWanted((RevisionWanted(version=champion.version, artifact=champion.artifact, share=100),))

@@ -20,6 +20,7 @@ from tidemill.rollout.late import LateEvidence, RolloutWatch, watch_of
 from tidemill.rollout.machine import Move, Observation, RolloutState
 from tidemill.rollout.plan import REQUEST
 from tidemill.rollout.power import too_few_keys
+from tidemill.rollout.state import decided
 from tidemill.spec.quantities import format_duration
 
 __all__ = ["ask_rollout", "move_traffic", "propose", "revert", "watch_promotion"]
@@ -144,7 +145,7 @@ def _moved(turn: Turn, state: RolloutState, moves: tuple[Move, ...], *, answers:
         name = (state.plan.rollout, move.number)
         turn = turn.say(move.kind, candidate, move.reason, move.figures, answers=answers, name=name)
         answers = None
-    turn = turn.change(rollout=state, traffic=machine.wanted(state))
+    turn = turn.change(rollout=state, traffic=decided(state))
     return _ended(turn, state) if state.phase == "done" else turn
 
 

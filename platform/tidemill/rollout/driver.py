@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["RevisionSeen", "RevisionWanted", "Sticky", "TrafficDriver", "TrafficSeen", "TrafficWanted"]
+__all__ = ["RevisionSeen", "RevisionWanted", "Sticky", "TrafficDriver", "TrafficSeen", "TrafficWanted", "in_one_line"]
 
 
 class RevisionWanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +42,11 @@ class TrafficWanted(msgspec.Struct, frozen=True):
     revisions: tuple[RevisionWanted, ...] = ()
     sticky: Sticky | None = None
     """None: each request goes by chance. Asked only of drivers that say `sticky`."""
+    mirror: str | None = None
+    """The version, one with share 0, that gets a copy of each request; its answers reach no user. Asked only of
+    drivers that say `mirrors`."""
+    decision: str = ""
+    """What it follows from: an abort may want the shares that were wanted before, and yet be another decision."""
 
 
 class RevisionSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +72,13 @@ class TrafficSeen(msgspec.Struct, frozen=True):
     revisions: tuple[RevisionSeen, ...] = ()
     endpoint: str | None = None
     """Base URL that takes predict requests, e.g. `http://127.0.0.1:8080`."""
+    mirror: str | None = None
+    """The version that gets copies of the requests now."""
+    foreign: str | None = None
+    """What somebody else has changed of the split, and who. It stands until it is taken back, or until the next
+    decision (`TrafficWanted.decision`), which is made with the edit known."""
+    unguarded: str | None = None
+    """Why requests, errors and latency are not told, where they are not: guards then see none."""
 
     def revision(self, version: str) -> RevisionSeen | None:
         """The named version, or None where it is not there."""
@@ -90,3 +102,16 @@ class TrafficDriver(Protocol):
         Versions that are no longer wanted are drained, then ended.
         """
         ...
+
+    def close(self) -> None:
+        """Drop connections; what is served goes on."""
+        ...
+
+
+def in_one_line(wanted: TrafficWanted) -> str:
+    """What is wanted, to be compared: decision, split, whom it is sticky for or mirrored to."""
+    revisions = sorted(wanted.revisions, key=lambda one: one.version)
+    parts = [*([wanted.decision] if wanted.decision else []), *(f"{one.version} {one.share} %" for one in revisions)]
+    if wanted.sticky is not None:
+        parts.append(f"sticky by {wanted.sticky.header} and {wanted.sticky.salt}, {wanted.sticky.first} first")
+    return ", ".join(parts + ([f"mirrored to {wanted.mirror}"] if wanted.mirror is not None else []))

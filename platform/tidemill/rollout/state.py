@@ -8,7 +8,7 @@ from tidemill.rollout.cells import Evidence
 from tidemill.rollout.driver import RevisionSeen, RevisionWanted, Sticky, TrafficSeen, TrafficWanted
 from tidemill.rollout.plan import RolloutPlan, Span, Version
 
-__all__ = ["Counters", "Move", "Observation", "Phase", "RolloutState", "wanted"]
+__all__ = ["Counters", "Move", "Observation", "Phase", "RolloutState", "decided", "wanted"]
 
 Phase = Literal["starting", "awaiting-approval", "canary", "promoting", "rolling-back", "done"]
 
@@ -117,3 +117,8 @@ def wanted(state: RolloutState) -> TrafficWanted:
 
 def _revision(version: Version, share: int) -> RevisionWanted:
     return RevisionWanted(version=version.name, artifact=version.artifact, share=share)
+
+
+def decided(state: RolloutState) -> TrafficWanted:
+    """The same with the decision that it follows from: the phase, and the step in it."""
+    return msgspec.structs.replace(wanted(state), decision=f"{state.plan.rollout} {state.phase} {state.step}")

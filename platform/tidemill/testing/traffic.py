@@ -19,6 +19,8 @@ class MemoryTrafficDriver:
     def __init__(self, *, ready_at_once: bool = False, slow: bool = False) -> None:
         self.applied: list[TrafficWanted] = []
         self.unavailable = False
+        self.foreign: str | None = None
+        """Somebody else's edit, as the driver would tell it."""
         self._ready_at_once = ready_at_once
         self._slow = slow
         self._wanted: dict[str, RevisionWanted] = {}
@@ -27,19 +29,24 @@ class MemoryTrafficDriver:
     def observe(self) -> TrafficSeen:
         """What is seen now; raises `Unavailable` where the test asked for it."""
         self._answer()
-        return TrafficSeen(tuple(self._seen[name] for name in sorted(self._seen)), "http://127.0.0.1:0")
+        seen = tuple(self._seen[name] for name in sorted(self._seen))
+        return TrafficSeen(seen, "http://127.0.0.1:0", foreign=self.foreign)
 
     def apply(self, wanted: TrafficWanted) -> None:
         """State what is wanted."""
         self._answer()
-        if not self.applied or self.applied[-1] != wanted:
-            self.applied.append(wanted)
+        wish = msgspec.structs.replace(wanted, decision="")
+        if not self.applied or self.applied[-1] != wish:
+            self.applied.append(wish)
         self._wanted = {one.version: one for one in wanted.revisions}
         for name in self._wanted:
             if name not in self._seen:
                 self._seen[name] = RevisionSeen(version=name, share=0, ready=self._ready_at_once)
         if not self._slow:
             self.settle()
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def settle(self) -> None:
         """Let the weights follow what is wanted, and the versions that are no longer wanted end."""
