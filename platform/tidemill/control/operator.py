@@ -85,6 +85,7 @@ class Operator:
             self.clock,
             namespace=self.namespace,
             conditions=lambda model: told[0].conditions(model) if told else (),
+            refuses=True,
         )
         provisioner = ClusterProvisioner(
             cluster, self.settings, ensure_topics=self.ensure_topics, leaving=store.leaving
@@ -128,6 +129,7 @@ class Operator:
         manifest = cluster.get(MODEL, meta.namespace, meta.name)
         if manifest is None:
             return
+        store.retell(stored.resource.id)
         for decision in status.outbox:
             self._event(decision, manifest)
         known = dict(manifest.get("status", {}).get("requests", {}))
