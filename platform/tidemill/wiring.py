@@ -84,9 +84,13 @@ class Local:
         return LocalRunner(self.supervisor, state=self.settings.state, model=stored.resource.id, code=stored.code)
 
     def driver(self, stored: StoredModel) -> LocalTrafficDriver:
-        """Who moves the traffic of a model."""
+        """Who moves the traffic of a model: here Envoy, whatever driver the resource names for a cluster."""
+        from tidemill.core.telemetry import get_logger
+        from tidemill.rollout.auto import choose
         from tidemill.rollout.local import LocalTrafficDriver
 
+        if (asked := stored.resource.spec.serving.driver) not in {"auto", "local"}:
+            get_logger(__name__).info(choose(asked, None).reason, model=stored.resource.id)
         return LocalTrafficDriver(
             self.supervisor,
             self.settings,

@@ -107,7 +107,7 @@ class KubernetesCluster:
                 method,
                 query_params=list((query or {}).items()),
                 header_params={"Accept": "application/json", "Content-Type": content},
-                body=None if body is None else json.dumps(body),
+                body=body,  # the client makes JSON of it, for every type of content that is sent here
                 auth_settings=["BearerToken"],
                 _return_http_data_only=True,
                 _preload_content=False,

@@ -53,6 +53,12 @@ class Settings(BaseModel):
     """URL of the API of Kubeflow Pipelines, where runs are started then; without it they run on this machine."""
     endpoint: str | None = None
     """Base URL of predict requests."""
+    gateway: str | None = None
+    """Gateway (Gateway API) of predict requests on a cluster, `<namespace>/<name>`; the driver `gateway` needs it."""
+    gateway_host: str | None = None
+    """Host name that it answers predict requests for; none: every one."""
+    prometheus: str | None = None
+    """URL of a Prometheus that scrapes the versions' servers on a cluster. Without it `rollout.guards` see nothing."""
     envoy_admin: str | None = None
     """Base URL of Envoy's admin interface (one machine)."""
     envoy_port: int = 0

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["RevisionSeen", "RevisionWanted", "TrafficDriver", "TrafficSeen", "TrafficWanted"]
+__all__ = ["RevisionSeen", "RevisionWanted", "TrafficDriver", "TrafficSeen", "TrafficWanted", "in_one_line"]
 
 
 class RevisionWanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,3 +80,9 @@ class TrafficDriver(Protocol):
         Versions that are no longer wanted are drained, then ended.
         """
         ...
+
+
+def in_one_line(wanted: TrafficWanted) -> str:
+    """The split as it is told and compared: `v1 95 %, v2 5 %`."""
+    revisions = sorted(wanted.revisions, key=lambda one: one.version)
+    return ", ".join(f"{one.version} {one.share} %" for one in revisions)

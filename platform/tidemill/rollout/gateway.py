@@ -13,7 +13,7 @@ from typing import Any
 from tidemill.cluster import Cluster, Manifest
 from tidemill.core.clock import Clock, to_ms
 from tidemill.core.errors import TidemillError, Unavailable
-from tidemill.rollout.driver import RevisionSeen, RevisionWanted, TrafficSeen, TrafficWanted
+from tidemill.rollout.driver import RevisionSeen, RevisionWanted, TrafficSeen, TrafficWanted, in_one_line
 from tidemill.rollout.http_route import (
     HTTP_ROUTE,
     Gateway,
@@ -35,7 +35,7 @@ from tidemill.rollout.kserve import (
     stated,
     version_of,
 )
-from tidemill.rollout.prometheus import Counted, RevisionMetrics
+from tidemill.rollout.prometheus import Counted, RevisionMetrics, counts_of
 from tidemill.rollout.shares import shares_now
 from tidemill.spec.model import ContinualModel
 
@@ -85,7 +85,8 @@ class GatewayTrafficDriver:
         services, route = self._services(), self._route()
         taken = route is not None and is_taken_on(route, self._gateway)
         weights = weights_of(route) if route is not None and taken else {}
-        counted, unguarded = self._counted(services)
+        pods = {version: f"{_service(found)}-.+" for version, found in services.items()}
+        counted, unguarded = counts_of(self._metrics, self._namespace, pods)
         seen = tuple(
             _seen(version, found, weights.get(_service(found), 0), counted.get(version, Counted()))
             for version, found in sorted(services.items())
@@ -130,7 +131,13 @@ class GatewayTrafficDriver:
         name = found["metadata"]["name"] if found else name_of(self._model, one.version)
         mode = found["metadata"].get("annotations", {}).get("serving.kserve.io/deploymentMode") if found else None
         manifest = inference_service(
-            self._resource, one, name=name, mode=mode if mode in _MODES else _MODE, owner=self._owner
+            self._resource,
+            one,
+            name=name,
+            mode=mode if mode in _MODES else _MODE,
+            owner=self._owner,
+            # The way in is the model's route: KServe makes none for each version.
+            labels={"networking.kserve.io/visibility": "cluster-local"},
         )
         if found is None:
             find_mine(self._cluster, INFERENCE_SERVICE, self._resource, name)
@@ -142,7 +149,7 @@ class GatewayTrafficDriver:
             if route is not None:
                 self._cluster.delete(HTTP_ROUTE, self._namespace, route["metadata"]["name"])
             return
-        decision = _in_one_line(wanted)
+        decision = in_one_line(wanted)
         manifest = http_route(self._resource, self._gateway, weights, wanted=decision, owner=self._owner)
         if route is not None:
             if edit_of(route) is not None and wanted_of(route) == decision:
@@ -170,19 +177,6 @@ class GatewayTrafficDriver:
 
     def _route(self) -> Manifest | None:
         return find_mine(self._cluster, HTTP_ROUTE, self._resource, route_name(self._resource))
-
-    def _counted(self, services: Mapping[str, Manifest]) -> tuple[dict[str, Counted], str | None]:
-        if self._metrics is None:
-            return {}, "no Prometheus is known (setting prometheus): errors and latency are not observed"
-        try:
-            names = {version: found["metadata"]["name"] for version, found in services.items()}
-            return self._metrics.counted(self._namespace, names), None
-        except Unavailable as error:
-            return {}, f"errors and latency are not observed: {error.message}"
-
-
-def _in_one_line(wanted: TrafficWanted) -> str:
-    return ", ".join(f"{one.version} {one.share} %" for one in sorted(wanted.revisions, key=lambda one: one.version))
 
 
 def _service(found: Manifest) -> str:

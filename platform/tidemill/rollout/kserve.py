@@ -23,6 +23,7 @@ __all__ = [
     "failure",
     "find_mine",
     "inference_service",
+    "labels_of",
     "name_of",
     "resource_config",
     "says",
@@ -74,6 +75,7 @@ def inference_service(
     name: str,
     mode: str,
     owner: Mapping[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None,
     predictor: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """The InferenceService of one version; raises `Unsupported` where KServe cannot fetch its artifact.
@@ -84,13 +86,13 @@ def inference_service(
         name: of the object.
         mode: how KServe is to deploy it, by the name that every version from 0.15 on knows.
         owner: `ownerReferences` entry of the ContinualModel.
+        labels: further labels.
         predictor: further fields of the predictor.
     """
     meta: dict[str, Any] = {
         "name": name,
         "namespace": resource.metadata.namespace,
-        # Cluster-local: the way in is the model's route, and KServe makes none for each version.
-        "labels": labels_of(resource, wanted.version) | {"networking.kserve.io/visibility": "cluster-local"},
+        "labels": labels_of(resource, wanted.version) | dict(labels or {}),
         "annotations": {"serving.kserve.io/deploymentMode": mode},
     }
     if owner is not None:
@@ -116,6 +118,7 @@ def _model(resource: ContinualModel, wanted: RevisionWanted) -> dict[str, Any]:
         "runtime": RUNTIME,
         "protocolVersion": "v2",
         "storageUri": wanted.artifact,
+        "resources": _resources(resource),
         # KServe adds these to the runtime's own, which name everything that is the same for all versions.
         "args": ["--version", wanted.version],
         "envFrom": [{kind: {"name": SETTINGS, "optional": True}} for kind in ("configMapRef", "secretRef")],
@@ -131,7 +134,27 @@ def _volume(resource: ContinualModel) -> dict[str, Any]:
 
 
 def _pod(resource: ContinualModel) -> dict[str, Any]:
-    return {"minReplicas": 1, "maxReplicas": 1}
+    serving = resource.spec.serving
+    # As many as are declared: a version that scales with its share is not the one that was judged.
+    replicas = {"minReplicas": serving.replicas, "maxReplicas": serving.replicas}
+    return replicas | {"serviceAccountName": serving.service_account_name}
+
+
+def _resources(resource: ContinualModel) -> dict[str, Any]:
+    declared = resource.spec.model.resources
+    cores = declared.cpu
+    cpu = f"{cores:g}" if cores == int(cores) else f"{round(cores * 1000)}m"
+    memory = _memory(declared.memory)
+    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory}}
+
+
+def _memory(text: str) -> str:
+    """The amount as KServe stores it, in the largest unit that gives a whole number."""
+    units = ("Mi", "Gi", "Ti")
+    number, unit = int(text[:-2]), units.index(text[-2:])
+    while number % 1024 == 0 and unit < len(units) - 1:
+        number, unit = number // 1024, unit + 1
+    return f"{number}{units[unit]}"
 
 
 def find_mine(cluster: Cluster, kind: Kind, resource: ContinualModel, name: str) -> Manifest | None:

@@ -13,7 +13,7 @@ import msgspec
 
 from tidemill.core.errors import Unavailable
 
-__all__ = ["Counted", "RevisionMetrics"]
+__all__ = ["Counted", "RevisionMetrics", "counts_of"]
 
 _WINDOW = "1m"
 """Of the latency; at least two scrapes lie in it."""
@@ -34,19 +34,18 @@ class RevisionMetrics:
         self._url = url
         self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout_s)
 
-    def counted(self, namespace: str, services: Mapping[str, str]) -> dict[str, Counted]:
-        """What is counted, by version; `services` are the InferenceServices whose pods serve them.
+    def counted(self, namespace: str, pods: Mapping[str, str]) -> dict[str, Counted]:
+        """What is counted, by version; `pods` is a pattern (RE2) of the names of those that serve it.
 
         Raises `Unavailable` where Prometheus does not answer.
         """
-        return {version: self._counted(namespace, service) for version, service in services.items()}
+        return {version: self._counted(f'namespace="{namespace}",pod=~"{name}"') for version, name in pods.items()}
 
     def close(self) -> None:
         """Drop the connections."""
         self._http.close()
 
-    def _counted(self, namespace: str, service: str) -> Counted:
-        pods = f'namespace="{namespace}",pod=~"{service}-predictor-.+"'
+    def _counted(self, pods: str) -> Counted:
         # Of a pod that has ended nothing is counted: a sum that falls is a new start to whoever reads it.
         results = self._ask(f"sum by (result) (tidemill_predict_requests_total{{{pods}}})")
         by_result = {one["metric"].get("result", ""): round(float(one["value"][1])) for one in results}
@@ -66,3 +65,15 @@ class RevisionMetrics:
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise Unavailable(f"Prometheus does not answer at {self._url}: {error}") from error
         return found
+
+
+def counts_of(
+    metrics: RevisionMetrics | None, namespace: str, pods: Mapping[str, str]
+) -> tuple[dict[str, Counted], str | None]:
+    """What is counted by version, and why it is not, where it is not: traffic can be moved without."""
+    if metrics is None:
+        return {}, "no Prometheus is known (setting prometheus): errors and latency are not observed"
+    try:
+        return metrics.counted(namespace, pods), None
+    except Unavailable as error:
+        return {}, f"errors and latency are not observed: {error.message}"

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tidemill.spec.part import QUANTITY, Identifier, ImageName, ImportPath, Name, Part
 from tidemill.spec.quantities import Duration
@@ -148,7 +148,20 @@ class Serving(Part):
 
     replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """Servers of each version; on a cluster alone."""
+    driver: Literal["auto", "gateway", "knative", "local"] = "auto"
+    """Who shares out the requests. `gateway`: an HTTPRoute over a KServe service per version. `knative`: KServe's
+    `canaryTrafficPercent`. `local`: Envoy on one machine, which takes no other. `auto`: what is installed, with a
+    reason."""
     service_account_name: Name = "default"
     """The service account of workers and servers, for the object store for instance; on a cluster alone."""
     log: PredictionLogging = PredictionLogging()
     """The prediction log."""
+
+    @field_validator("driver", mode="before")
+    @classmethod
+    def _not_by_kserves_canary(cls, driver: object) -> object:
+        if driver == "canary":
+            raise ValueError(
+                "KServe's spec.canary moves no request up to its 0.20.0, whatever percentage it is given: use gateway"
+            )
+        return driver

@@ -6,7 +6,6 @@ FIELDS = {
     "spec.rollout.cohorts": "rollout",
     "spec.rollout.shadow": "rollout",
     "spec.rollout.watch.holdback": "rollout",
-    "spec.serving.driver": "serving",
 }
 """Path of each such field, and the stage it belongs to."""
 

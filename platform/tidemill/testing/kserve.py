@@ -11,7 +11,7 @@ from tidemill.cluster import Cluster, Kind, Manifest
 from tidemill.rollout.http_route import HTTP_ROUTE
 from tidemill.rollout.kserve import INFERENCE_SERVICE, stated, version_of
 
-__all__ = ["SERVICE", "PlayedGateway", "PlayedKServe", "Servers"]
+__all__ = ["SERVICE", "PlayedGateway", "PlayedKServe", "Servers", "state", "tell", "told"]
 
 SERVICE = Kind("v1", "Service", "services")
 _THEN = "2026-01-02T03:04:05Z"
@@ -48,12 +48,12 @@ class PlayedKServe:
     def play(self) -> None:
         """Reconcile every InferenceService once."""
         for found in self._cluster.list(INFERENCE_SERVICE, self._namespace):
-            _state(self._cluster, SERVICE, _service(found))
-            _tell(self._cluster, INFERENCE_SERVICE, found, self._status(version_of(found)))
+            state(self._cluster, SERVICE, _service(found))
+            tell(self._cluster, INFERENCE_SERVICE, found, self._status(version_of(found)))
 
     def _status(self, version: str) -> dict[str, Any]:
         ready = version in self._servers.ready
-        conditions = [condition(kind, ready) for kind in ("PredictorReady", "Ready")]
+        conditions = [told(kind, ready) for kind in ("PredictorReady", "Ready")]
         model: dict[str, Any] = {"transitionStatus": "UpToDate" if ready else "InProgress"}
         if why := self._servers.failed.get(version):
             model = {
@@ -79,15 +79,15 @@ class PlayedGateway:
             names = {one["name"] for rule in route["spec"]["rules"] for one in rule.get("backendRefs") or []}
             found = all(self._cluster.get(SERVICE, self._namespace, name) for name in names)
             generation = route["metadata"]["generation"]
-            told = [condition(kind, yes, generation) for kind, yes in (("Accepted", True), ("ResolvedRefs", found))]
+            conditions = [told(kind, yes, generation) for kind, yes in (("Accepted", True), ("ResolvedRefs", found))]
             parents = [
-                {"parentRef": ref, "controllerName": "example.net/played", "conditions": told}
+                {"parentRef": ref, "controllerName": "example.net/played", "conditions": conditions}
                 for ref in route["spec"]["parentRefs"]
             ]
-            _tell(self._cluster, HTTP_ROUTE, route, {"parents": parents})
+            tell(self._cluster, HTTP_ROUTE, route, {"parents": parents})
 
 
-def condition(kind: str, yes: bool | None, generation: int | None = None) -> dict[str, Any]:
+def told(kind: str, yes: bool | None, generation: int | None = None) -> dict[str, Any]:
     """A condition; None: it is not known yet. With a generation, that of the object it is about."""
     status = "Unknown" if yes is None else str(yes)
     found = {"type": kind, "status": status, "reason": "Played", "message": "", "lastTransitionTime": _THEN}
@@ -111,14 +111,16 @@ def _service(found: Manifest) -> Manifest:
     }
 
 
-def _state(cluster: Cluster, kind: Kind, manifest: Manifest) -> None:
+def state(cluster: Cluster, kind: Kind, manifest: Manifest) -> None:
+    """State an object, unless it is so already."""
     meta = manifest["metadata"]
     found = cluster.get(kind, meta["namespace"], meta["name"])
     if found is None or not stated(found, manifest):
         cluster.apply(manifest, kind, force=True)
 
 
-def _tell(cluster: Cluster, kind: Kind, found: Manifest, status: Mapping[str, Any]) -> None:
+def tell(cluster: Cluster, kind: Kind, found: Manifest, status: Mapping[str, Any]) -> None:
+    """Write an object's status, unless it says so already."""
     if stated(found.get("status"), status):
         return
     meta = {"name": found["metadata"]["name"], "namespace": found["metadata"]["namespace"]}

@@ -19,6 +19,8 @@ class MemoryTrafficDriver:
     def __init__(self, *, ready_at_once: bool = False, slow: bool = False) -> None:
         self.applied: list[TrafficWanted] = []
         self.unavailable = False
+        self.foreign: str | None = None
+        """Somebody else's edit, as the driver would tell it."""
         self._ready_at_once = ready_at_once
         self._slow = slow
         self._wanted: dict[str, RevisionWanted] = {}
@@ -27,7 +29,8 @@ class MemoryTrafficDriver:
     def observe(self) -> TrafficSeen:
         """What is seen now; raises `Unavailable` where the test asked for it."""
         self._answer()
-        return TrafficSeen(tuple(self._seen[name] for name in sorted(self._seen)), "http://127.0.0.1:0")
+        seen = tuple(self._seen[name] for name in sorted(self._seen))
+        return TrafficSeen(seen, "http://127.0.0.1:0", self.foreign)
 
     def apply(self, wanted: TrafficWanted) -> None:
         """State what is wanted."""
