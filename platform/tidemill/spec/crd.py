@@ -1,12 +1,13 @@
-"""The CustomResourceDefinition of ContinualModel, made from the Pydantic models: `python -m tidemill.spec.crd`.
+"""The CustomResourceDefinition of ContinualModel, made from its Pydantic classes.
 
-Pydantic's JSON schema becomes a structural one: no references, no unions, defaults as people write them. What holds
-between fields is said twice, in the models and here as CEL rules, so that `kubectl apply` refuses at once what the
-operator would refuse later; where CEL cannot say it (sums of durations, names that must be known), the operator's word
-in the status stays the only one.
+    python -m tidemill.spec.crd > helm/tidemill/files/crd.yaml
+
+A structural schema knows no references, no `null` beside a type, and no unknown formats, so what Pydantic says is
+written out. A field that may be None by default is simply optional: the API server drops a `null` there, or puts the
+default in its place. Only where `null` says something else than the default is it kept (`nullable`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,239 +15,188 @@ import yaml
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
-from tidemill.spec.cel import RULES, Rule
 from tidemill.spec.model import ContinualModel
-from tidemill.spec.quantities import Rate, format_duration
+from tidemill.spec.quantities import format_duration
+from tidemill.spec.rules import KEYS, RULES, SETS
+from tidemill.spec.status import Status
 
-__all__ = ["GROUP", "PLURAL", "VERSION", "crd", "crd_yaml"]
+__all__ = ["GROUP", "NAME", "VERSION", "definition", "text"]
 
-GROUP, VERSION, PLURAL = "tidemill.dev", "v1alpha1", "continualmodels"
+GROUP = "tidemill.dev"
+VERSION = "v1alpha1"
+NAME = f"continualmodels.{GROUP}"
+
+_LONGEST_TEXT = 1024
+_LONGEST_LIST = 100
+"""Where a text or list names no length itself: the API server reckons the cost of a rule from them."""
+_TAKEN_OVER = (
+    *("type", "enum", "format", "pattern", "minLength", "maxLength", "minItems", "maxItems", "required"),
+    *("minimum", "maximum", "multipleOf"),
+)
+_COLUMNS = (
+    ("Champion", "string", ".status.champion", "The version that serves"),
+    ("Candidate", "string", ".status.candidate", "The version that wants to"),
+    ("Traffic", "string", ".status.traffic", "Shares of requests, as seen"),
+    ("Phase", "string", ".status.phase", "Where the loop is"),
+    ("Drift", "string", ".status.drift", "What has drifted"),
+    ("Age", "date", ".metadata.creationTimestamp", "Since it was made"),
+)
 
 Schema = dict[str, Any]
 
-_KEPT = ("type", "description", "default", "enum", "pattern", "minLength", "maxLength", "minItems", "maxItems")
 
-_KEYED = {
-    "spec.events.fields": "name",
-    "spec.features.windows": "name",
-    "spec.labels.fields": "name",
-    "spec.alerts.routes": "name",
-}
-"""Lists whose items have a name that none of them shares: server-side apply then merges them by it."""
-_SETS = {"spec.prediction.classes", "spec.features.image", "spec.serving.log.redact", "spec.triggers.drift.slices"}
-
-_COLUMNS = (
-    ("Champion", "string", ".status.champion", "Version that serves"),
-    ("Candidate", "string", ".status.candidate", "Version that wants to"),
-    ("Traffic", "string", ".status.traffic", "Versions and their shares as seen, in percent"),
-    ("Phase", "string", ".status.phase", "Where the loop is"),
-    ("Drift", "string", ".status.drift", "What the watch says of the champion"),
-    ("Age", "date", ".metadata.creationTimestamp", ""),
-)
-
-
-_EITHER: Schema = {}
-"""Stands for an item that is text or a whole number."""
-
-
-class _Generator(GenerateJsonSchema):
-    """Pydantic's generator, with defaults as a person would write them."""
-
-    def encode_default(self, dft: Any) -> Any:
-        """A default as JSON; a part that has only its own defaults is written `{}`."""
-        if isinstance(dft, timedelta):
-            return format_duration(dft)
-        if isinstance(dft, Rate):
-            return str(dft)
-        if isinstance(dft, BaseModel):
-            return dft.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        if isinstance(dft, tuple):
-            return [self.encode_default(one) for one in dft]
-        return super().encode_default(dft)
-
-
-def crd() -> dict[str, Any]:
-    """The definition, ready to be applied."""
-    names = {
-        "plural": PLURAL,
-        "singular": "continualmodel",
-        "kind": "ContinualModel",
-        "listKind": "ContinualModelList",
-        "shortNames": ["ctm"],
-        "categories": ["ml"],
-    }
-    version = {
-        "name": VERSION,
-        "served": True,
-        "storage": True,
-        "subresources": {"status": {}},
-        "additionalPrinterColumns": [_column(*column) for column in _COLUMNS],
-        "schema": {"openAPIV3Schema": _root()},
-    }
+def definition() -> Schema:
+    """The CustomResourceDefinition as a manifest."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}"},
-        "spec": {"group": GROUP, "names": names, "scope": "Namespaced", "versions": [version]},
-    }
-
-
-def crd_yaml() -> str:
-    """The definition as a file of a chart or a manifest."""
-    head = "# Made by `python -m tidemill.spec.crd` from the models of tidemill.spec; a test compares.\n"
-    return head + yaml.safe_dump(crd(), sort_keys=False, width=120, allow_unicode=True)
-
-
-def _column(name: str, kind: str, path: str, description: str) -> Schema:
-    column = {"name": name, "type": kind, "jsonPath": path}
-    return column | ({"description": description} if description else {})
-
-
-def _root() -> Schema:
-    said = ContinualModel.model_json_schema(by_alias=True, schema_generator=_Generator)
-    spec = _structural(said["properties"]["spec"], said["$defs"], "spec")
-    root = {
-        "type": "object",
-        "description": said["description"],
-        "required": ["spec"],
-        "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {"type": "object"},
-            "spec": spec,
-            "status": _STATUS,
+        # Helm leaves it where it is when the chart goes: with it every resource would go.
+        "metadata": {"name": NAME, "annotations": {"helm.sh/resource-policy": "keep"}},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": "ContinualModel",
+                "listKind": "ContinualModelList",
+                "plural": "continualmodels",
+                "singular": "continualmodel",
+                "shortNames": ["ctm"],
+                "categories": ["ml"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [
+                        {"name": name, "type": kind, "jsonPath": path, "description": words}
+                        for name, kind, path, words in _COLUMNS
+                    ],
+                    "schema": {"openAPIV3Schema": _resource()},
+                }
+            ],
         },
     }
-    return _ruled(root, "")
 
 
-def _structural(said: Mapping[str, Any], parts: Mapping[str, Schema], path: str) -> Schema:
-    """One value's schema as Kubernetes takes it."""
-    said, nullable = _resolved(said, parts)
-    if said is _EITHER:
-        return {"x-kubernetes-int-or-string": True}
-    if "anyOf" in said:  # of several types: its shape is the operator's to check
-        kept = {key: said[key] for key in ("description", "default") if said.get(key) is not None}
-        return kept | {"x-kubernetes-preserve-unknown-fields": True}
-    found: Schema = {key: said[key] for key in _KEPT if key in said}
-    if found.get("default", 0) is None:
-        del found["default"]
-    if "const" in said:
-        found["enum"] = [said["const"]]
-    found |= _bounds(said)
-    if nullable:
-        found["nullable"] = True
-    if said.get("type") == "object" and "properties" in said:
-        found["properties"] = {
-            name: _structural(inner, parts, f"{path}.{name}") for name, inner in said["properties"].items()
+def text() -> str:
+    """The definition as YAML."""
+    return yaml.safe_dump(definition(), sort_keys=False, width=110, allow_unicode=True)
+
+
+def _resource() -> Schema:
+    whole = _Writer(ContinualModel).schema()
+    # The rest of these is the API server's own.
+    whole["properties"] |= {
+        "apiVersion": {"type": "string"},
+        "kind": {"type": "string"},
+        "metadata": {"type": "object"},
+    }
+    whole["properties"]["status"] = _Writer(Status).schema()
+    whole["required"] = ["spec"]
+    return whole
+
+
+class _Generator(GenerateJsonSchema):
+    """Pydantic's own, with durations as they are written."""
+
+    def encode_default(self, dft: Any) -> Any:
+        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
+
+
+class _Writer:
+    """Writes out the schema of one class."""
+
+    def __init__(self, part: type[BaseModel]) -> None:
+        self._name = part.__name__
+        self._root: Schema = part.model_json_schema(schema_generator=_Generator)
+        self._parts: dict[str, Schema] = self._root.pop("$defs", {})
+
+    def schema(self) -> Schema:
+        return self._part(self._name, self._root)
+
+    def _part(self, name: str, found: Schema) -> Schema:
+        """A class: an object with its fields and rules."""
+        properties = {}
+        for field, inner in found["properties"].items():
+            properties[field] = self._field(inner) | dict(_list_type(name, field))
+        written: Schema = {"type": "object", "description": _prose(found["description"]), "properties": properties}
+        if found.get("required"):
+            written["required"] = found["required"]
+        if name in RULES:
+            written["x-kubernetes-validations"] = [
+                {"rule": rule.expression, "message": rule.message} for rule in RULES[name]
+            ]
+        return written
+
+    def _field(self, found: Schema) -> Schema:
+        """A field with its default."""
+        written = self._value(found)
+        if "description" in found:
+            written["description"] = _prose(found["description"])
+        default = found.get("default")
+        if default is not None and not (default == [] and written.get("minItems")):
+            # `{}` for a part: what stands in it has its own defaults.
+            written["default"] = {} if isinstance(default, dict) else default
+            if any(choice.get("type") == "null" for choice in found.get("anyOf", ())):
+                written["nullable"] = True
+        return written
+
+    def _value(self, found: Schema) -> Schema:
+        if "$ref" in found:
+            name = found["$ref"].removeprefix("#/$defs/")
+            return self._part(name, self._parts[name])
+        choices = [choice for choice in found.get("anyOf", ()) if choice.get("type") != "null"]
+        if choices:
+            return self._value(choices[0]) if len(choices) == 1 else self._mixed(choices)
+        return self._plain(found)
+
+    def _plain(self, found: Schema) -> Schema:
+        written: Schema = {key: found[key] for key in _TAKEN_OVER if key in found}
+        if "const" in found:
+            written["enum"] = [found["const"]]
+        for bound in ("minimum", "maximum"):
+            exclusive = f"exclusive{bound.capitalize()}"
+            if exclusive in found:
+                written |= {bound: found[exclusive], exclusive: True}
+        if written["type"] == "string" and not {"enum", "format"} & written.keys():
+            written.setdefault("maxLength", _LONGEST_TEXT)
+        if written["type"] == "array":
+            written.setdefault("maxItems", _LONGEST_LIST)
+            written["items"] = self._value(found["items"])
+        if written["type"] == "object":  # a mapping of anything
+            written["x-kubernetes-preserve-unknown-fields"] = True
+        return written
+
+    def _mixed(self, choices: list[Schema]) -> Schema:
+        """Either of two types, which a structural schema has no word for: the nearest that it has."""
+        written = [self._value(choice) for choice in choices]
+        if all(choice["type"] == "array" for choice in written):
+            return written[0] | {"items": {"x-kubernetes-int-or-string": True, "maxLength": _LONGEST_TEXT}}
+        # A word or a mapping. Without a type each of these binds only values of its own.
+        word, mapping = written
+        return {
+            "x-kubernetes-preserve-unknown-fields": True,
+            "pattern": f"^({'|'.join(word['enum'])})$",
+            "properties": mapping["properties"],
+            "required": mapping["required"],
+            "maxProperties": len(mapping["properties"]),
         }
-        if "required" in said:
-            found["required"] = said["required"]
-    elif said.get("type") == "object":
-        found["additionalProperties"] = _structural(said["additionalProperties"], parts, f"{path}.*")
-    elif said.get("type") == "array":
-        found |= _array(said, parts, path)
-    return _ruled(found, path)
 
 
-def _array(said: Mapping[str, Any], parts: Mapping[str, Schema], path: str) -> Schema:
-    found: Schema = {"items": _structural(said["items"], parts, f"{path}[]")}
-    if path in _KEYED:
-        return found | {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [_KEYED[path]]}
-    return found | ({"x-kubernetes-list-type": "set"} if path in _SETS else {})
+def _list_type(part: str, field: str) -> Iterator[tuple[str, Any]]:
+    if (part, field) in KEYS:
+        yield "x-kubernetes-list-type", "map"
+        yield "x-kubernetes-list-map-keys", [KEYS[part, field]]
+    elif (part, field) in SETS:
+        yield "x-kubernetes-list-type", "set"
 
 
-def _resolved(said: Mapping[str, Any], parts: Mapping[str, Schema]) -> tuple[Mapping[str, Any], bool]:
-    """The schema behind references and `null`; and whether null is allowed."""
-    nullable = False
-    if "anyOf" in said:
-        others = [one for one in said["anyOf"] if one != {"type": "null"}]
-        nullable = len(others) < len(said["anyOf"])
-        outer = {key: value for key, value in said.items() if key != "anyOf"}
-        if len(others) == 1:
-            said = {**others[0], **outer}
-        elif all(one.get("type") == "array" for one in others):  # of text, or of whole numbers
-            said = {"type": "array", "items": _EITHER, **outer}
-        else:
-            return {**outer, "anyOf": others}, nullable
-    if "$ref" in said:
-        outer = {key: value for key, value in said.items() if key != "$ref"}
-        said = {**parts[said["$ref"].rsplit("/", 1)[1]], **outer}
-    return said, nullable
-
-
-def _bounds(said: Mapping[str, Any]) -> Schema:
-    """Minimum and maximum; one that is excluded is a flag beside it in OpenAPI 3.0."""
-    found: Schema = {}
-    for bound in ("minimum", "maximum"):
-        excluded = f"exclusive{bound.capitalize()}"
-        if bound in said:
-            found[bound] = said[bound]
-        elif excluded in said:
-            found |= {bound: said[excluded], excluded: True}
-    return found
-
-
-def _ruled(schema: Schema, path: str) -> Schema:
-    rules = [_rule(rule) for rule in RULES.get(path, ())]
-    return schema | ({"x-kubernetes-validations": rules} if rules else {})
-
-
-def _rule(rule: Rule) -> Schema:
-    return {"rule": rule.cel, "message": rule.message}
-
-
-_TEXT = {"type": "string"}
-_LOOSE = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-
-
-def _status_text(description: str) -> Schema:
-    return {"type": "string", "description": description}
-
-
-_CONDITION = {
-    "type": "object",
-    "required": ["type", "status"],
-    "properties": {
-        "type": _TEXT,
-        "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
-        "observedGeneration": {"type": "integer", "format": "int64"},
-        "lastTransitionTime": {"type": "string", "format": "date-time"},
-        "reason": _TEXT,
-        "message": _TEXT,
-    },
-}
-
-_STATUS: Schema = {
-    "type": "object",
-    "description": "Where the loop stands. Written by the operator alone.",
-    "properties": {
-        "observedGeneration": {
-            "type": "integer",
-            "format": "int64",
-            "description": "The generation of the resource that this status is about.",
-        },
-        "phase": _status_text("Bootstrapping, Serving, Retraining, AwaitingApproval, Canary, Promoting, Watching, …"),
-        "champion": _status_text("The version that serves."),
-        "candidate": _status_text("The version that wants to."),
-        "previous": _status_text("The version that served before."),
-        "traffic": _status_text("Versions and their shares as seen, in percent."),
-        "drift": _status_text("What the watch says of the champion."),
-        "quality": _status_text("The champion's quality with its interval."),
-        "message": _status_text("What the loop is doing, or waits for, in one sentence."),
-        "conditions": {
-            "type": "array",
-            "description": "Ready, Valid, Provisioned, TrafficAsAsked.",
-            "items": _CONDITION,
-            "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["type"],
-        },
-        "requests": _LOOSE
-        | {"description": "The last request of each kind that was made by annotation, and its answer."},
-        "loop": _LOOSE | {"description": "The loop's own record of itself; its shape may change with any version."},
-    },
-}
+def _prose(description: str) -> str:
+    """A docstring as one line for each paragraph."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in description.split("\n\n"))
 
 
 if __name__ == "__main__":
-    print(crd_yaml(), end="")
+    print(text(), end="")

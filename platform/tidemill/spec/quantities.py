@@ -92,10 +92,9 @@ class Rate:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """A string with a pattern."""
-        # Neither number is all zeros.
         return {
             "type": "string",
-            "pattern": rf"^[0-9.]*[1-9][0-9.]* per {_DURATION.pattern}$",
+            "pattern": rf"^[0-9]+(\.[0-9]+)? per {_DURATION.pattern}$",
             "maxLength": 2 * _LONGEST,
             "examples": ["1 per 30d"],
         }
