@@ -1,5 +1,6 @@
 """One real process beside a test or a benchmark: there when the block begins, gone when it ends."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ def running(wanted: ProcessWanted, folder: Path) -> Iterator[None]:
     Raises `AssertionError` where it ends instead, or is not ready within two minutes.
     """
     log = folder / f"{wanted.name}.log"
-    process = spawn(wanted.argv, log=log)
+    process = spawn(wanted.argv, log=log, env=os.environ | wanted.env)
     try:
 
         def answers() -> bool:
