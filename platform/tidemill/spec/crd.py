@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from tidemill.spec.model import ContinualModel
-from tidemill.spec.quantities import format_duration
+from tidemill.spec.quantities import Rate, format_duration
 from tidemill.spec.rules import KEYS, RULES, SETS
 from tidemill.spec.status import Status
 
@@ -99,10 +99,12 @@ def _resource() -> Schema:
 
 
 class _Generator(GenerateJsonSchema):
-    """Pydantic's own, with durations as they are written."""
+    """Pydantic's own, with durations and rates as they are written."""
 
     def encode_default(self, dft: Any) -> Any:
-        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
+        if isinstance(dft, timedelta):
+            return format_duration(dft)
+        return str(dft) if isinstance(dft, Rate) else super().encode_default(dft)
 
 
 class _Writer:
@@ -137,8 +139,7 @@ class _Writer:
             written["description"] = _prose(found["description"])
         default = found.get("default")
         if default is not None and not (default == [] and written.get("minItems")):
-            # `{}` for a part: what stands in it has its own defaults.
-            written["default"] = {} if isinstance(default, dict) else default
+            written["default"] = _without_nulls(default)
             if any(choice.get("type") == "null" for choice in found.get("anyOf", ())):
                 written["nullable"] = True
         return written
@@ -191,6 +192,13 @@ def _list_type(part: str, field: str) -> Iterator[tuple[str, Any]]:
         yield "x-kubernetes-list-map-keys", [KEYS[part, field]]
     elif (part, field) in SETS:
         yield "x-kubernetes-list-type", "set"
+
+
+def _without_nulls(default: Any) -> Any:
+    """A default in full: the API server checks the rules of a part before it looks for defaults inside."""
+    if not isinstance(default, dict):
+        return default
+    return {name: _without_nulls(value) for name, value in default.items() if value is not None}
 
 
 def _prose(description: str) -> str:

@@ -183,7 +183,7 @@ class Features(Part):
 
     image: tuple[Literal["brightness", "contrast", "sharpness", "saturation", "clipping"], ...] = ()
     """Statistics of the event's image field; of a prediction, those of the picture that was sent with it."""
-    windows: Annotated[tuple[Window, ...], Field(max_length=200)] = ()
+    windows: Annotated[tuple[Window, ...], Field(max_length=100)] = ()
     """Aggregates of each entity's recent events and labels."""
     service: Identifier | None = None
     """A FeatureService of your own Feast repository (setting `feast_repo`), used as it is."""

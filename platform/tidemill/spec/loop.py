@@ -127,7 +127,7 @@ class PredictionLogging(Part):
 
     sample: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of rows that are logged, drawn at random; each is logged with this number."""
-    redact: Annotated[tuple[Identifier, ...], Field(max_length=500)] = ()
+    redact: Annotated[tuple[Identifier, ...], Field(max_length=200)] = ()
     """Features and fields of the answer that are left out of the log."""
 
 

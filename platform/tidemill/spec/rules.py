@@ -29,7 +29,8 @@ def _seconds(text: str) -> str:
 
 
 def _positive(field: str) -> Rule:
-    return Rule(f"!has(self.{field}) || self.{field}.matches('[1-9]')", f"{field} must be longer than 0s")
+    name = {"for": "__for__"}.get(field, field)  # CEL keeps that word for itself
+    return Rule(f"!has(self.{name}) || self.{name}.matches('[1-9]')", f"{field} must be longer than 0s")
 
 
 _COLUMNS = ", ".join(f"'{name}'" for name in EVENT_COLUMNS)
@@ -104,12 +105,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("has(self.of) || self.agg == 'count'", "of is needed: the field that the window is about"),
         Rule("has(self.q) == (self.agg == 'quantile')", "q is for agg quantile, which needs it"),
         Rule(
-            f"self.over.all(l, {_seconds('l')} >= 6.0 && {_seconds('l')} <= 31536000.0)",
-            "over: a window is 6s to 365d long",
-        ),
-        Rule(
-            f"self.over.all(l, int({_seconds('l')} * 1000.0 + 0.5) % 60 == 0)",
-            "over: a window is a whole number of milliseconds times 60 long",
+            f"self.over.map(l, {_seconds('l')})"
+            ".all(s, s >= 6.0 && s <= 31536000.0 && int(s * 1000.0 + 0.5) % 60 == 0)",
+            "over: a window is 6s to 365d long, and a whole number of milliseconds times 60",
         ),
     ),
     "DriftTrigger": (
