@@ -16,7 +16,7 @@ from tidemill.spec.rules import KEYS, RULES, SETS
 ROOT = Path(__file__).parents[2]
 DEFINITION = crd.definition()
 SCHEMA = DEFINITION["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-RESOURCES = sorted(ROOT.glob("examples/*/m*.yaml"))
+RESOURCES = sorted([*ROOT.glob("examples/*/m*.yaml"), *ROOT.glob("manifests/samples/*.yaml")])
 
 
 def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -72,7 +72,7 @@ def test_every_field_is_described() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("path", RESOURCES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", RESOURCES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_its_defaults_are_those_of_the_classes(path: Path) -> None:
     written = yaml.safe_load(path.read_text())
     kept = defaulted(SCHEMA, written)
