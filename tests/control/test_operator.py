@@ -7,7 +7,7 @@ import pytest
 
 from tidemill.cluster import Manifest
 from tidemill.control.cluster_events import EVENT
-from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, KAFKA_TOPIC, MODEL, POD_MONITOR, SCALED_OBJECT
+from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, KAFKA_TOPIC, MODEL, SCALED_OBJECT
 from tidemill.control.cluster_provision import FINALIZER, ORPHAN
 from tidemill.control.provision import topics_of
 from tidemill.core.errors import InvalidInput, Unavailable
@@ -21,7 +21,7 @@ PHONES = example_resource("phones")
 
 @pytest.fixture
 def cluster() -> InMemoryCluster:
-    return InMemoryCluster(unknown=(KAFKA_TOPIC, SCALED_OBJECT, POD_MONITOR))
+    return InMemoryCluster(unknown=(KAFKA_TOPIC, SCALED_OBJECT))
 
 
 @pytest.fixture
@@ -90,6 +90,7 @@ def test_the_status_reads_like_a_sentence(bench: OperatorBench) -> None:
     assert status["observedGeneration"] == bench.model(PHONES)["metadata"]["generation"]
     assert {one["type"]: one["status"] for one in status["conditions"]} == {
         "Valid": "True",
+        "Operating": "True",
         "Provisioned": "True",
         "Ready": "False",
         "Progressing": "False",

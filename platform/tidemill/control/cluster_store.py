@@ -11,7 +11,7 @@ from typing import Any
 
 from tidemill.cluster import Cluster, Manifest
 from tidemill.control.cluster_kinds import MODEL
-from tidemill.control.cluster_status import Condition, invalid_status, status_of
+from tidemill.control.cluster_status import Condition, condition_list, invalid_status, status_of
 from tidemill.control.protocols import StoredModel
 from tidemill.control.state import decode_status
 from tidemill.core.clock import Clock
@@ -111,15 +111,16 @@ class ClusterResourceStore:
         return self._stored(self._write(manifest, shown, version=version))
 
     def retell(self, model: str) -> None:
-        """Write the status anew where what others know of the model has changed, though its loop stands where it was."""
-        manifest = self._object(model)
-        told = {one["type"]: one for one in manifest.get("status", {}).get("conditions", [])}
-        for one in self._conditions(model):
-            old = told.get(one.type, {})
-            if (old.get("reason"), old.get("message")) != (one.reason, one.message):
-                loop = json.dumps(manifest["status"]["loop"]).encode()
-                self.put_status(model, loop, version=manifest["metadata"]["resourceVersion"])
-                return
+        """Write the conditions that others know of anew where one has changed, though the loop stands where it was."""
+        manifest, now = self._object(model), self._conditions(model)
+        before = manifest.get("status", {})
+        told = {one["type"]: (one["reason"], one["message"]) for one in before.get("conditions", [])}
+        if all(told.get(one.type) == (one.reason, one.message) for one in now):
+            return
+        generation = manifest["metadata"].get("generation", 0)
+        found = condition_list(now, generation, before, self._clock.now())
+        kept = [one for one in before.get("conditions", []) if one["type"] not in {new["type"] for new in found}]
+        self._write(manifest, {**before, "conditions": [*found, *kept]})
 
     def answer(self, model: str, requests: Mapping[str, Any]) -> None:
         """Note in the status what was made of the requests by annotation; raises `Conflict`, `NotFound`."""

@@ -39,6 +39,7 @@ class OperatorBench:
         driver: Callable[[StoredModel], TrafficDriver] | None = None,
         clock: ManualClock | None = None,
         namespace: str | None = None,
+        login: Callable[[], Any] = lambda: None,
     ) -> None:
         self.cluster = cluster
         self.settings = settings or Settings(kafka="kafka.example:9092", redis="redis://redis.example:6379/0")
@@ -56,6 +57,7 @@ class OperatorBench:
             send=self._send,
             ensure_topics=lambda topics, retention_ms: self.topics.update(topics),
             loop=self._loop,
+            login=login,
             namespace=namespace,
         )
         self.restart()
@@ -71,9 +73,11 @@ class OperatorBench:
         return self.cluster.apply(said, MODEL)
 
     def rounds(self, count: int = 1) -> None:
-        """Let time pass, and let every model have a turn, so many times."""
+        """Let time pass, and let every model have a turn as if a watch had shown something, so many times."""
         for _ in range(count):
             self.clock.advance(6.0)
+            for one in self.cluster.list(MODEL):
+                self.service.wake(f"{one['metadata']['namespace']}.{one['metadata']['name']}")
             self.service.round()
 
     def model(self, resource: ContinualModel) -> Manifest:
@@ -104,4 +108,4 @@ class OperatorBench:
             registry=self.registry,
             labelled=lambda since: 0,
         )
-        return Loop(model, store, parts, self.clock)
+        return Loop(model, store, parts, self.clock, quiet=True)
