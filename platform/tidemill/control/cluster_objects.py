@@ -13,9 +13,9 @@ from typing import Any
 from tidemill.cluster import Kind, Manifest
 from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, KAFKA_TOPIC, SCALED_OBJECT
 from tidemill.control.provision import WORKERS, data_digest, retention
-from tidemill.control.store import resource_yaml
 from tidemill.core.settings import Settings, environment, masked
 from tidemill.rollout.kserve import MODEL, RESOURCE_FOLDER, SETTINGS, name_of, resource_config
+from tidemill.spec.load import resource_yaml
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["METRICS_PORT", "OPTIONAL", "ROLE", "objects_of", "settings_of"]

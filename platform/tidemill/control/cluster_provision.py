@@ -23,7 +23,7 @@ from tidemill.rollout.kserve import INFERENCE_SERVICE, SETTINGS, stated
 from tidemill.rollout.kserve import MODEL as MODEL_LABEL
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["FINALIZER", "ORPHAN", "ClusterProvisioner", "owner_reference"]
+__all__ = ["FINALIZER", "ORPHAN", "ClusterProvisioner", "bare", "owner_of", "owner_reference"]
 
 _log = get_logger(__name__)
 
@@ -51,6 +51,12 @@ def owner_reference(manifest: Manifest) -> dict[str, Any]:
         "controller": True,
         "blockOwnerDeletion": True,
     }
+
+
+def owner_of(resource: ContinualModel, cluster: Cluster) -> dict[str, Any] | None:
+    """The `ownerReferences` entry of what is made for a model; None where it is gone."""
+    found = cluster.get(MODEL, resource.metadata.namespace, resource.metadata.name)
+    return None if found is None else owner_reference(found)
 
 
 class ClusterProvisioner:
@@ -136,7 +142,7 @@ class ClusterProvisioner:
         else:
             self._end(manifest)
         # Stating the object without the finalizer gives it up.
-        self._cluster.apply(_bare(manifest, MODEL), MODEL)
+        self._cluster.apply(bare(manifest), MODEL)
 
     def _attempt(self, step: Callable[[], None], problems: list[TidemillError]) -> None:
         try:
@@ -173,7 +179,7 @@ class ClusterProvisioner:
 
     def _hold(self, manifest: Manifest) -> None:
         if FINALIZER not in manifest["metadata"].get("finalizers", []):
-            self._cluster.apply(_bare(manifest, MODEL, finalizers=[FINALIZER]), MODEL)
+            self._cluster.apply(bare(manifest, finalizers=[FINALIZER]), MODEL)
 
     def _orphan(self, manifest: Manifest) -> None:
         """Cut what was made loose from its owner; the settings of the namespace never had one."""
@@ -185,14 +191,14 @@ class ClusterProvisioner:
                 if one["metadata"]["name"] != SETTINGS and one["metadata"].get("ownerReferences"):
                     kept = {key: value for key, value in one.items() if key in {"spec", "data"}}
                     labels = one["metadata"].get("labels", {})
-                    self._cluster.apply(_bare(one, kind, labels=labels) | kept, kind, force=True)
+                    self._cluster.apply(bare(one, labels=labels) | kept, kind, force=True)
 
 
-def _bare(manifest: Manifest, kind: Kind, **metadata: Any) -> Manifest:
+def bare(manifest: Manifest, **metadata: Any) -> Manifest:
     """An object with nothing but its name, and these fields of its metadata."""
     meta = manifest["metadata"]
     named: Mapping[str, Any] = {"name": meta["name"], "namespace": meta["namespace"], **metadata}
-    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": dict(named)}
+    return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": dict(named)}
 
 
 def _condition(problems: Sequence[TidemillError]) -> Condition:
