@@ -9,7 +9,7 @@ import pytest
 
 from tidemill.cluster import Cluster, Kind, Manifest
 from tidemill.cluster.kubernetes_api import KubernetesCluster
-from tidemill.rollout.driver import RevisionWanted, TrafficDriver, TrafficSeen, TrafficWanted
+from tidemill.rollout.driver import RevisionWanted, Sticky, TrafficDriver, TrafficSeen, TrafficWanted
 from tidemill.rollout.gateway import GatewayTrafficDriver
 from tidemill.rollout.http_route import HTTP_ROUTE, Gateway, route_name
 from tidemill.rollout.knative import CONFIG_MAP, REVISION, KnativeTrafficDriver
@@ -208,6 +208,31 @@ def test_a_persons_edit_is_reported_by_name_and_stands_until_the_next_decision(m
     assert "kubectl" in (seen.foreign or "")
     site.until({"v1": 75, "v2": 25}, lambda seen: {one.share for one in seen.revisions} == {4, 96})
     assert site.until({"v1": 100, "v2": 0}).foreign is None
+
+
+def test_buckets_and_copies_are_stored_as_they_were_stated(make: Callable[..., Site]) -> None:
+    site = make("gateway")
+    site.until({"v1": 100})
+    site.until({"v1": 100, "v2": 0}, lambda seen: (found := seen.revision("v2")) and found.ready)
+    driver = GatewayTrafficDriver(
+        site.cluster,
+        resource=site.resource,
+        gateway=Gateway("gateways", "public", ("models.example.com",)),
+        clock=site.clock,
+        bucket_header="x-bucket",
+    )
+    revisions, sticky = wanted_shares({"v1": 75, "v2": 25}).revisions, Sticky(header="user", salt="s", first="v2")
+    for wanted in (
+        TrafficWanted(wanted_shares({"v1": 100, "v2": 0}).revisions, mirror="v2"),
+        TrafficWanted(revisions, sticky=sticky),
+    ):
+        driver.apply(wanted)
+        site.player.play()
+        seen = driver.observe()
+        assert (seen.foreign, seen.mirror) == (None, wanted.mirror)
+        assert {one.version: one.share for one in seen.revisions} == {
+            one.version: one.share for one in wanted.revisions
+        }
 
 
 def test_a_version_that_no_runtime_can_serve_says_why(make: Callable[..., Site]) -> None:

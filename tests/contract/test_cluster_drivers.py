@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tidemill.cluster import Cluster, Kind, Manifest
 from tidemill.core.errors import Conflict, InvalidInput, Unavailable, Unsupported
 from tidemill.rollout.auto import KNATIVE_SERVICE
-from tidemill.rollout.driver import RevisionWanted, TrafficDriver, TrafficSeen, TrafficWanted
+from tidemill.rollout.driver import RevisionWanted, Sticky, TrafficDriver, TrafficSeen, TrafficWanted
 from tidemill.rollout.gateway import GatewayTrafficDriver
 from tidemill.rollout.http_route import HTTP_ROUTE, Gateway
 from tidemill.rollout.knative import CONFIG_MAP, REVISION, KnativeTrafficDriver
@@ -142,7 +142,7 @@ def _after(world: World, steps: Sequence[dict[str, int]]) -> End:
 
 
 @pytest.mark.parametrize("steps", [PROMOTED, (*ROLLED_BACK, {})], ids=["promoted", "withdrawn"])
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_driver_that_dies_after_any_call_ends_where_it_would_have_ended(
     kind: str, steps: Sequence[dict[str, int]], every: int
 ) -> None:
@@ -282,6 +282,49 @@ def test_the_old_version_is_not_ended_while_the_new_one_is_not_ready() -> None:
     assert world.shares() == {"v1": 100, "v2": 0}
 
 
+def test_a_copy_is_sent_once_its_version_is_ready_and_ends_with_the_wish() -> None:
+    world = World("gateway")
+    _after(world, [{"v1": 100}])
+    world.servers.become_unready("v2")
+    shadow = TrafficWanted(wanted_shares({"v1": 100, "v2": 0}).revisions, mirror="v2")
+    for ready in (False, True):
+        if ready:
+            world.servers.become_ready("v2")
+        for _ in range(3):
+            world.driver.apply(shadow)
+            world.play()
+        assert world.observe().mirror == ("v2" if ready else None)
+        assert world.shares() == {"v1": 100, "v2": 0}
+    assert world.ask({"v1": 100, "v2": 0}).mirror is None
+
+
+def test_cohorts_are_sticky_where_a_header_says_the_bucket_and_refused_where_none_does() -> None:
+    world = World("gateway")
+    _after(world, [{"v1": 100}, {"v1": 75, "v2": 25}])
+    sticky = Sticky(header="x-user", salt="v2-1", first="v2")
+    wanted = TrafficWanted(wanted_shares({"v1": 75, "v2": 25}).revisions, sticky=sticky)
+    assert not world.driver.sticky
+    with pytest.raises(Unsupported, match="no bucket_header is set"):
+        world.driver.apply(wanted)
+    driver = GatewayTrafficDriver(
+        world.cluster,
+        resource=example_resource(),
+        gateway=Gateway("gateways", "public"),
+        clock=world.clock,
+        bucket_header="x-bucket",
+    )
+    assert driver.sticky
+    driver.apply(wanted)
+    world.play()
+    assert world.shares() == {"v1": 75, "v2": 25}
+    (route,) = world.cluster.list(HTTP_ROUTE)
+    assert [one["matches"][0].get("headers", [{}])[0].get("name") for one in route["spec"]["rules"]] == [
+        "x-bucket",
+        "x-bucket",
+        None,
+    ]
+
+
 @pytest.mark.parametrize("kind_of", [INFERENCE_SERVICE, HTTP_ROUTE])
 def test_an_object_of_someone_else_is_not_taken_over(kind_of: Kind) -> None:
     world = World("gateway")
@@ -328,7 +371,7 @@ EVENTS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.sampled_from(["gateway", "knative"]), st.lists(EVENTS, max_size=30))
 def test_in_any_order_traffic_ends_where_the_last_decision_wants_it(kind: str, events: list[tuple[Any, ...]]) -> None:
     """Whatever came before; and a version that was never wanted with a share has had none, but by an edit."""

@@ -57,6 +57,9 @@ class Settings(BaseModel):
     """Gateway (Gateway API) of predict requests on a cluster, `<namespace>/<name>`; the driver `gateway` needs it."""
     gateway_host: str | None = None
     """Host name that it answers predict requests for; none: every one."""
+    bucket_header: str | None = None
+    """Request header with the bucket (0 to 99) of a user's key, where what stands before the gateway writes one:
+    cohorts can then be sticky on a cluster."""
     prometheus: str | None = None
     """URL of a Prometheus that scrapes the versions' servers on a cluster. Without it `rollout.guards` see nothing."""
     envoy_admin: str | None = None

@@ -12,15 +12,19 @@ from typing import Any
 
 from tidemill.cluster import Cluster, Manifest
 from tidemill.core.clock import Clock, to_ms
-from tidemill.core.errors import TidemillError, Unavailable
+from tidemill.core.errors import TidemillError, Unavailable, Unsupported
 from tidemill.rollout.driver import RevisionSeen, RevisionWanted, TrafficSeen, TrafficWanted, in_one_line
 from tidemill.rollout.http_route import (
     HTTP_ROUTE,
+    Buckets,
     Gateway,
+    Split,
     edit_of,
     http_route,
     is_taken_on,
+    mirror_of,
     route_name,
+    services_of,
     wanted_of,
     weights_of,
 )
@@ -58,10 +62,11 @@ class GatewayTrafficDriver:
         clock: measures how long a version has been out of the route.
         endpoint: base URL of that gateway, for people.
         metrics: who counts requests, errors and latency; None: nobody does.
+        bucket_header: request header that says a key's bucket, where something before the gateway writes one.
         owner: `ownerReferences` entry of the ContinualModel, with which everything goes.
     """
 
-    sticky = False
+    mirrors = True
 
     def __init__(
         self,
@@ -72,10 +77,12 @@ class GatewayTrafficDriver:
         clock: Clock,
         endpoint: str | None = None,
         metrics: RevisionMetrics | None = None,
+        bucket_header: str | None = None,
         owner: Mapping[str, Any] | None = None,
     ) -> None:
         self._cluster, self._resource, self._gateway, self._clock = cluster, resource, gateway, clock
         self._endpoint, self._metrics, self._owner = endpoint, metrics, owner
+        self._bucket_header, self.sticky = bucket_header, bucket_header is not None
         self._namespace, self._model = resource.metadata.namespace, resource.metadata.name
         self._out_since: dict[str, int] = {}
         """Since when no route leads to a version; a process that starts anew waits anew."""
@@ -91,8 +98,14 @@ class GatewayTrafficDriver:
             _seen(version, found, weights.get(_service(found), 0), counted.get(version, Counted()))
             for version, found in sorted(services.items())
         )
-        foreign = edit_of(route) if route is not None else None
-        return TrafficSeen(seen, self._endpoint, foreign, unguarded)
+        copied = mirror_of(route) if route is not None and taken else None
+        return TrafficSeen(
+            seen,
+            self._endpoint,
+            mirror=next((version for version, found in services.items() if _service(found) == copied), None),
+            foreign=edit_of(route) if route is not None else None,
+            unguarded=unguarded,
+        )
 
     def apply(self, wanted: TrafficWanted) -> None:
         """State what is wanted; returns at once.
@@ -105,7 +118,13 @@ class GatewayTrafficDriver:
         current = {version: stored.get(_service(found), 0) for version, found in services.items()}
         ready = {version for version, found in services.items() if _is_ready(found)}
         shares = shares_now({one.version: one.share for one in wanted.revisions}, ready, current)
-        self._state_route(wanted, route, {_service(services[version]): share for version, share in shares.items()})
+        names = {version: _service(found) for version, found in services.items()}
+        split = Split(
+            {names[version]: share for version, share in shares.items()},
+            self._buckets(wanted, names),
+            names[wanted.mirror] if wanted.mirror in ready else None,
+        )
+        self._state_route(wanted, route, split)
         self._end(wanted, services, route)
         if refused is not None:
             raise refused
@@ -144,13 +163,24 @@ class GatewayTrafficDriver:
         if found is None or not stated(found, manifest):
             self._cluster.apply(manifest, INFERENCE_SERVICE)
 
-    def _state_route(self, wanted: TrafficWanted, route: Manifest | None, weights: Mapping[str, int]) -> None:
+    def _buckets(self, wanted: TrafficWanted, names: Mapping[str, str]) -> Buckets | None:
+        sticky = wanted.sticky
+        if sticky is None:
+            return None
+        if self._bucket_header is None:
+            raise Unsupported(
+                f"requests cannot be told apart by {sticky.header}: no bucket_header is set",
+                hint="let what stands before the gateway write one, or set rollout.cohorts.key to request",
+            )
+        return Buckets(self._bucket_header, sticky.salt, names.get(sticky.first, ""))
+
+    def _state_route(self, wanted: TrafficWanted, route: Manifest | None, split: Split) -> None:
         if not wanted.revisions:
             if route is not None:
                 self._cluster.delete(HTTP_ROUTE, self._namespace, route["metadata"]["name"])
             return
         decision = in_one_line(wanted)
-        manifest = http_route(self._resource, self._gateway, weights, wanted=decision, owner=self._owner)
+        manifest = http_route(self._resource, self._gateway, split, wanted=decision, owner=self._owner)
         if route is not None:
             if edit_of(route) is not None and wanted_of(route) == decision:
                 return
@@ -163,10 +193,10 @@ class GatewayTrafficDriver:
     def _end(self, wanted: TrafficWanted, services: Mapping[str, Manifest], route: Manifest | None) -> None:
         """End the versions that nobody wants and that no route has led to for a while."""
         now, names = to_ms(self._clock.now()), {one.version for one in wanted.revisions}
-        used = weights_of(route) if route is not None else {}
+        used = services_of(route) if route is not None else set()
         settled = route is None or is_taken_on(route, self._gateway)
         for version, found in services.items():
-            if version in names or not settled or used.get(_service(found)):
+            if version in names or not settled or _service(found) in used:
                 self._out_since.pop(version, None)
             elif now - self._out_since.setdefault(version, now) >= _DRAIN_MS:
                 self._cluster.delete(INFERENCE_SERVICE, self._namespace, found["metadata"]["name"])

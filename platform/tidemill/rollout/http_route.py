@@ -4,10 +4,11 @@ All that is stated of it is kept in an annotation beside it, in the same call. A
 field managers alone do not tell it, as one who takes an edit back stays the fields' manager.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tidemill.cluster import Kind, Manifest
 from tidemill.cluster.api import MANAGER
@@ -16,7 +17,20 @@ from tidemill.rollout.kserve import labels_of
 from tidemill.spec.model import ContinualModel
 from tidemill.spec.paths import served_name
 
-__all__ = ["HTTP_ROUTE", "Gateway", "edit_of", "http_route", "is_taken_on", "route_name", "wanted_of", "weights_of"]
+__all__ = [
+    "HTTP_ROUTE",
+    "Buckets",
+    "Gateway",
+    "Split",
+    "edit_of",
+    "http_route",
+    "is_taken_on",
+    "mirror_of",
+    "route_name",
+    "services_of",
+    "wanted_of",
+    "weights_of",
+]
 
 HTTP_ROUTE = Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
 _APPLIED = "tidemill.dev/applied"
@@ -44,6 +58,29 @@ class Gateway:
         return cls(namespace, name, hosts)
 
 
+class Buckets(NamedTuple):
+    """Requests whose `header` says a bucket, 0 to 99, go by it: `first` has as many of them as its share.
+
+    Whatever stands before the gateway writes the header, as a hash of a user's key; which buckets come first follows
+    from the salt, so that other users are first in the next rollout.
+    """
+
+    header: str
+    salt: str
+    first: str
+    """The Service."""
+
+
+class Split(NamedTuple):
+    """Who gets what."""
+
+    weights: Mapping[str, int]
+    """Percent by Service; none: every request is answered 500 by the gateway."""
+    buckets: Buckets | None = None
+    mirror: str | None = None
+    """The Service that gets a copy of each request."""
+
+
 def route_name(resource: ContinualModel) -> str:
     """`<model>-tidemill`: KServe's own routes are called like its services, and a user may have one of this name."""
     return f"{resource.metadata.name}-tidemill"
@@ -52,7 +89,7 @@ def route_name(resource: ContinualModel) -> str:
 def http_route(
     resource: ContinualModel,
     gateway: Gateway,
-    weights: Mapping[str, int],
+    split: Split,
     *,
     wanted: str,
     owner: Mapping[str, Any] | None = None,
@@ -64,7 +101,7 @@ def http_route(
     Args:
         resource: the model.
         gateway: who takes the requests.
-        weights: percent by Service; none: every request is answered 500 by the gateway.
+        split: who gets what.
         wanted: the decision it follows from, in one line.
         owner: `ownerReferences` entry of the ContinualModel.
     """
@@ -74,7 +111,7 @@ def http_route(
         "namespace": gateway.namespace,
         "name": gateway.name,
     }
-    spec: dict[str, Any] = {"parentRefs": [parent], "rules": [_rule(resource, weights)]}
+    spec: dict[str, Any] = {"parentRefs": [parent], "rules": _rules(served_name(resource), split)}
     if gateway.hosts:
         spec["hostnames"] = list(gateway.hosts)
     meta: dict[str, Any] = {
@@ -88,11 +125,30 @@ def http_route(
     return {"apiVersion": HTTP_ROUTE.api_version, "kind": HTTP_ROUTE.kind, "metadata": meta, "spec": spec}
 
 
-def _rule(resource: ContinualModel, weights: Mapping[str, int]) -> dict[str, Any]:
-    return {
-        "matches": _matches(served_name(resource)),
-        "backendRefs": [_backend(service, weight) for service, weight in sorted(weights.items()) if weight],
+def _rules(name: str, split: Split) -> list[dict[str, Any]]:
+    """The rules of buckets, which a gateway prefers as they match more, and the one for all other requests, last."""
+    rules = [_rule(name, split.weights, split.mirror)]
+    buckets, share = split.buckets, split.weights.get(split.buckets.first, 0) if split.buckets else 0
+    if buckets is None or not 0 < share < 100:
+        return rules
+    order = _shuffled(buckets.salt)
+    others = {service: weight for service, weight in split.weights.items() if service != buckets.first}
+    first = _rule(name, {buckets.first: 100}, split.mirror, header=(buckets.header, order[:share]))
+    return [first, _rule(name, others, split.mirror, header=(buckets.header, order[share:])), *rules]
+
+
+def _rule(
+    name: str, weights: Mapping[str, int], mirror: str | None, header: tuple[str, Sequence[int]] | None = None
+) -> dict[str, Any]:
+    rule: dict[str, Any] = {
+        "matches": [match | ({"headers": [_is_one_of(*header)]} if header else {}) for match in _matches(name)],
+        "backendRefs": [
+            _backend(service) | {"weight": weight} for service, weight in sorted(weights.items()) if weight
+        ],
     }
+    if mirror is not None:
+        rule["filters"] = [{"type": "RequestMirror", "requestMirror": {"backendRef": _backend(mirror)}}]
+    return rule
 
 
 def _matches(name: str) -> list[dict[str, Any]]:
@@ -101,18 +157,40 @@ def _matches(name: str) -> list[dict[str, Any]]:
     return [{"path": {"type": kind, "value": path}} for path, kind in paths.items()]
 
 
-def _backend(service: str, weight: int) -> dict[str, Any]:
-    return {"group": "", "kind": "Service", "name": service, "port": _PORT, "weight": weight}
+def _is_one_of(header: str, buckets: Sequence[int]) -> dict[str, str]:
+    pattern = "|".join(str(bucket) for bucket in sorted(buckets))
+    return {"type": "RegularExpression", "name": header, "value": f"^({pattern})$"}
+
+
+def _shuffled(salt: str) -> list[int]:
+    """The buckets in an order of this rollout's own: raising a share adds to its buckets and takes none away."""
+    return sorted(range(100), key=lambda bucket: hashlib.sha256(f"{salt}\x1f{bucket}".encode()).digest())
+
+
+def _backend(service: str) -> dict[str, Any]:
+    return {"group": "", "kind": "Service", "name": service, "port": _PORT}
 
 
 def weights_of(route: Manifest) -> dict[str, int]:
     """What is stored: percent by Service. Weights that somebody else has written need not add up to 100."""
-    found: dict[str, int] = {}
-    for rule in route["spec"].get("rules") or []:
-        for backend in rule.get("backendRefs") or []:
-            found[backend["name"]] = found.get(backend["name"], 0) + int(backend.get("weight", 1))
-    total = sum(found.values())
-    return {service: round(100 * weight / total) for service, weight in found.items()} if total else {}
+    rules = route["spec"].get("rules") or [{}]
+    backends = rules[-1].get("backendRefs") or []
+    total = sum(int(one.get("weight", 1)) for one in backends)
+    return {one["name"]: round(100 * int(one.get("weight", 1)) / total) for one in backends} if total else {}
+
+
+def mirror_of(route: Manifest) -> str | None:
+    """The Service that gets copies of the requests."""
+    rules = route["spec"].get("rules") or [{}]
+    filters = (one for one in rules[-1].get("filters") or [] if one.get("type") == "RequestMirror")
+    return next((str(one["requestMirror"]["backendRef"]["name"]) for one in filters), None)
+
+
+def services_of(route: Manifest) -> set[str]:
+    """Every Service that a request may reach, a copy included."""
+    rules = route["spec"].get("rules") or []
+    named = {one["name"] for rule in rules for one in rule.get("backendRefs") or [] if one.get("weight", 1)}
+    return named | ({mirror} if (mirror := mirror_of(route)) else set())
 
 
 def is_taken_on(route: Manifest, gateway: Gateway) -> bool:

@@ -48,6 +48,7 @@ class KnativeTrafficDriver:
     """
 
     sticky = False
+    mirrors = False
 
     def __init__(
         self,
@@ -73,7 +74,8 @@ class KnativeTrafficDriver:
         counted, unguarded = counts_of(self._metrics, self._namespace, _pods(revisions))
         versions = sorted({version_of(found), *map(version_of, revisions.values())})
         seen = tuple(_seen(version, found, revisions, counted.get(version, Counted())) for version in versions)
-        return TrafficSeen(seen, self._endpoint or found.get("status", {}).get("url"), self._foreign, unguarded)
+        endpoint = self._endpoint or found.get("status", {}).get("url")
+        return TrafficSeen(seen, endpoint, foreign=self._foreign, unguarded=unguarded)
 
     def apply(self, wanted: TrafficWanted) -> None:
         """State what is wanted; returns at once."""

@@ -54,6 +54,7 @@ class LocalTrafficDriver:
     """
 
     sticky = False
+    mirrors = False
 
     def __init__(
         self,

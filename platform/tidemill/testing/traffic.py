@@ -15,6 +15,7 @@ class MemoryTrafficDriver:
     """
 
     sticky = False
+    mirrors = False
 
     def __init__(self, *, ready_at_once: bool = False, slow: bool = False) -> None:
         self.applied: list[TrafficWanted] = []
@@ -30,7 +31,7 @@ class MemoryTrafficDriver:
         """What is seen now; raises `Unavailable` where the test asked for it."""
         self._answer()
         seen = tuple(self._seen[name] for name in sorted(self._seen))
-        return TrafficSeen(seen, "http://127.0.0.1:0", self.foreign)
+        return TrafficSeen(seen, "http://127.0.0.1:0", foreign=self.foreign)
 
     def apply(self, wanted: TrafficWanted) -> None:
         """State what is wanted."""
@@ -43,6 +44,9 @@ class MemoryTrafficDriver:
                 self._seen[name] = RevisionSeen(version=name, share=0, ready=self._ready_at_once)
         if not self._slow:
             self.settle()
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def settle(self) -> None:
         """Let the weights follow what is wanted, and the versions that are no longer wanted end."""
