@@ -27,13 +27,15 @@ class InMemoryCluster:
     """Implements `Cluster`. Lists are single fields here, where the real server merges some by key.
 
     `fail` is raised by the next calls, once each, as a server that is down or slow would; `calls` has the verb and
-    kind of each call that was made.
+    kind of each call that was made; `denied` the verbs that are not allowed, each with its resource, as far as
+    `allows` tells.
     """
 
     def __init__(self, *, unknown: Sequence[Kind] = (), manager: str = MANAGER) -> None:
         """A server that serves every kind but those `unknown` to it."""
         self.fail: list[TidemillError] = []
         self.calls: list[tuple[str, str]] = []
+        self.denied: set[tuple[str, str]] = set()
         self._unknown = set(unknown)
         self._manager = manager
         self._objects: dict[tuple[Kind, str, str], _Stored] = {}
@@ -105,6 +107,14 @@ class InMemoryCluster:
     def serves(self, kind: Kind) -> bool:
         """Whether the API server knows the kind."""
         return kind not in self._unknown
+
+    def version(self) -> str:
+        """Of the API server."""
+        return "v1.36.1"
+
+    def allows(self, verb: str, kind: Kind, namespace: str | None = None, *, part: str | None = None) -> bool:
+        """Everything but what is in `denied`."""
+        return (verb, kind.plural if part is None else f"{kind.plural}/{part}") not in self.denied
 
     def _collect(self, owner: str) -> None:
         for key, stored in list(self._objects.items()):
