@@ -75,8 +75,9 @@ def test_the_gateway_that_kserve_names_is_proposed() -> None:
     assert seen(cluster, "KServe's settings", gateway="kserve/public").state == "ok"
 
 
-def test_settings_that_are_no_json_do_not_end_the_examination() -> None:
-    cluster = with_settings(InMemoryCluster(), deploy="{")
+@pytest.mark.parametrize("text", ["{", "[]", "null", ""])
+def test_settings_that_are_no_json_object_do_not_end_the_examination(text: str) -> None:
+    cluster = with_settings(InMemoryCluster(), deploy=text)
     assert seen(cluster, "KServe's settings").state == "warning"
 
 

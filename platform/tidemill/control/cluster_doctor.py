@@ -6,7 +6,7 @@ Looks, and changes nothing. What may not be looked at is said to be so; it is no
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from tidemill.cluster import Cluster, Kind, Manifest
 from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, KAFKA_TOPIC, MODEL, SCALED_OBJECT
@@ -117,15 +117,14 @@ def _deployments(cluster: Patient) -> Mapping[str, Manifest]:
 def _part(cluster: Patient, part: _Part, deployments: Mapping[str, Manifest]) -> Check:
     if cluster.serves(part.kind):
         version = _version(cluster, part, deployments)
-        return Check(name=part.name, state="ok", found=f"{version} ({part.kind.api_version})".removeprefix(" "))
-    state = "missing" if part.needed else "warning" if part.hint else "ok"
+        return Check(name=part.name, state="ok", found=f"{version} ({part.kind.api_version})")
+    state: Literal["ok", "warning", "missing"] = "missing" if part.needed else "warning" if part.hint else "ok"
     return Check(name=part.name, state=state, found=f"not installed: {part.without}", hint=part.hint)
 
 
 def _version(cluster: Patient, part: _Part, deployments: Mapping[str, Manifest]) -> str:
     """From the label of its controller or the tag of its image; else from its definition; else not known."""
-    if part.controller in deployments:
-        controller = deployments[part.controller]
+    if (controller := deployments.get(part.controller or "")) is not None:
         label = controller["metadata"].get("labels", {}).get("app.kubernetes.io/version")
         image = str(controller["spec"]["template"]["spec"]["containers"][0].get("image", ""))
         tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
@@ -143,29 +142,32 @@ def _version(cluster: Patient, part: _Part, deployments: Mapping[str, Manifest])
 
 def _kserve_settings(cluster: Patient, settings: Settings) -> Iterator[Check]:
     """How KServe deploys, and the gateway that it names, which the operator's setting should agree with."""
-    name = "KServe's settings"
     if not cluster.serves(INFERENCE_SERVICE):
         return
+    name = "KServe's settings"
     try:
         found = cluster.get(CONFIG_MAP, "kserve", "inferenceservice-config")
     except Unsupported:
         yield Check(name=name, state="warning", found="may not be read", hint="kserve.readSettings=true in the chart")
         return
-    if found is None:
-        hint = "KServe reads the ConfigMap kserve/inferenceservice-config"
-        yield Check(name=name, state="warning", found="none", hint=hint)
-        return
-    try:
-        deploy, ingress = (json.loads(found.get("data", {}).get(key) or "{}") for key in ("deploy", "ingress"))
-    except ValueError as error:
-        yield Check(name=name, state="warning", found=f"no JSON: {error}", hint="KServe cannot read them either")
-        return
-    told = f"mode {deploy.get('defaultDeploymentMode', 'not said')}"
+    deploy, ingress = (_json(found or {}, key) for key in ("deploy", "ingress"))
+    mode = deploy.get("defaultDeploymentMode", "unknown")
     gateway = ingress.get("kserveIngressGateway") if ingress.get("enableGatewayApi") else None
-    if gateway:
-        told += f", gateway {gateway}"
-    hint = f"TIDEMILL_GATEWAY={gateway} lets versions share it" if gateway and not settings.gateway else None
+    told = f"mode {mode}, gateway {gateway or 'none'}"
+    if found is None or mode == "unknown":
+        hint: str | None = "KServe reads them from the ConfigMap kserve/inferenceservice-config"
+    else:
+        hint = f"TIDEMILL_GATEWAY={gateway} lets versions share it" if gateway and not settings.gateway else None
     yield Check(name=name, state="warning" if hint else "ok", found=told, hint=hint)
+
+
+def _json(config_map: Manifest, key: str) -> dict[str, Any]:
+    """A value of a ConfigMap that should be a JSON object; empty where it is none."""
+    try:
+        found = json.loads(config_map.get("data", {}).get(key, "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _driver(cluster: Patient, settings: Settings) -> Check:
@@ -188,9 +190,8 @@ def _rights(cluster: Patient, namespace: str | None) -> Iterator[Check]:
         denied += len(missing)
         if missing:
             resource = kind.plural if part is None else f"{kind.plural}/{part}"
+            found = f"no {', '.join(missing)} of {resource} {where}"
             hint = "ask as the operator's service account, whose role the chart makes"
-            yield Check(
-                name="rights", state="missing", found=f"no {', '.join(missing)} of {resource} {where}", hint=hint
-            )
+            yield Check(name="rights", state="missing", found=found, hint=hint)
     if not denied:
         yield Check(name="rights", state="ok", found=f"{asked} of {asked} {where}")

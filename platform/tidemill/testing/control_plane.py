@@ -100,11 +100,20 @@ class ControlPlane:
 
         eventually(served, deadline_s=60, every_s=0.2)
 
+    @contextmanager
+    def without_api_server(self) -> Iterator[None]:
+        """The API server is killed for the time of the block, and then started again where it was."""
+        self._api.close()
+        try:
+            yield
+        finally:
+            self._api.enter_context(running(self._apiserver, self.folder))
+            self._wait()
+
     def restart_api_server(self) -> None:
         """Kill the API server, and start it again where it was."""
-        self._api.close()
-        self._api.enter_context(running(self._apiserver, self.folder))
-        self._wait()
+        with self.without_api_server():
+            pass
 
     def _wait(self) -> None:
         def ready() -> bool:
