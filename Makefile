@@ -11,10 +11,10 @@ RESULTS := .tidemill/ci
 ONLY ?=
 SIZE ?= small
 
-.PHONY: help setup demo test check spark peers bench faults simulate lint types format unit lock clean
+.PHONY: help setup demo test check cluster test-cluster spark peers bench faults simulate lint types format unit lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{split($$1, name, ":"); printf "  make %-8s %s\n", name[1], $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{split($$1, name, ":"); printf "  make %-12s %s\n", name[1], $$2}'
 
 setup: .venv/.complete ## the environment, from the hashed lock (6 GB, once)
 
@@ -27,8 +27,16 @@ demo: setup ## the whole loop on this machine, in under four minutes
 test: setup lint types unit ## lint, types, import contracts, unit and integration tests (under 10 minutes)
 
 check: setup ## what takes minutes rather than seconds
+	@if command -v go >/dev/null; then $(MAKE) --no-print-directory cluster; fi
 	@mkdir -p $(RESULTS)
 	$(BIN)/python -m pytest -q -m slow --junitxml=$(RESULTS)/check.xml
+
+cluster: ## a Kubernetes control plane with KServe's controller, built from Go modules (Go 1.26; 10 minutes, once)
+	@$(PYTHON) .ci/cluster/build.py .bootstrap/cluster
+
+test-cluster: setup cluster ## what runs on a real API server
+	@mkdir -p $(RESULTS)
+	$(BIN)/python -m pytest -q tests/cluster --junitxml=$(RESULTS)/cluster.xml
 
 spark: setup ## the same history on Spark, row for row; installs pyspark (450 MB) into .venv, and needs a Java 17
 	.bootstrap/bin/uv pip install --quiet --python $(BIN)/python "pyspark==4.2.0"

@@ -18,6 +18,8 @@ _PAGE = 500
 _NONE = (404,)
 _LATER = {0, 429, 500, 502, 503, 504}
 """Answers after which the same call may succeed; 0 is none at all."""
+_MISTYPED = "failed to create typed patch object"
+"""So a status 500 begins where a field that is applied has a wrong type: nothing that passes."""
 
 
 def connect(*, kubeconfig: str | None = None, context: str | None = None) -> "KubernetesCluster":
@@ -92,10 +94,25 @@ class KubernetesCluster:
 
     def apply(self, manifest: Manifest, kind: Kind, *, part: str | None = None, force: bool = False) -> Manifest:
         """State an object (or its subresource `part`) by server-side apply; returns it as it then is."""
+        if part is None:
+            manifest = self._pinned(manifest, kind)
         meta = manifest["metadata"]
         query = {"fieldManager": self._manager, "force": str(force).lower(), "fieldValidation": "Strict"}
         path = kind.path(meta.get("namespace"), meta["name"], part)
         return self._call("PATCH", path, query=query, body=manifest, content="application/apply-patch+yaml") or {}
+
+    def _pinned(self, manifest: Manifest, kind: Kind) -> Manifest:
+        """With the uid of the object whose version it names.
+
+        The API server would otherwise make the object anew where it is gone, whatever version is named.
+        """
+        meta = manifest["metadata"]
+        if "resourceVersion" not in meta or "uid" in meta:
+            return manifest
+        found = self.get(kind, meta.get("namespace"), meta["name"])
+        if found is None:
+            raise Conflict(f"{kind.kind} {meta['name']} is gone")
+        return manifest | {"metadata": meta | {"uid": found["metadata"]["uid"]}}
 
     def delete(self, kind: Kind, namespace: str | None, name: str) -> None:
         """Delete the object, and in the background what it owns; one that is not there is no error."""
@@ -174,6 +191,8 @@ def _named(error: client.ApiException, call: str) -> TidemillError:
             fields = sorted({cause.get("field", "") for cause in taken})
             return Foreign(f"{call}: {said}", managers=managers, fields=fields)
         return Conflict(f"{call}: {said}")
+    if error.status == 500 and said.startswith(_MISTYPED):
+        return InvalidInput(f"the API server refuses {call}: {said}")
     if error.status in _LATER:
         return Unavailable(f"the API server cannot answer {call} now: {said}")
     if error.status == 401:
