@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.watch.test_health_alerts import LABELS, told
-
 from helm.generate import dashboards, values
 from helm.generate.__main__ import CHART, ROOT, generated
+from tests.watch.test_health_alerts import LABELS, told
+
 from tidemill.core.settings import Settings
 from tidemill.spec.load import load
 
@@ -81,10 +81,12 @@ def kustomized(folder: str) -> dict[tuple[str, str], Any]:
     return objects(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
+@pytest.mark.slow
 def test_what_kustomize_builds_from_the_base_is_what_one_file_installs() -> None:
     assert kustomized("base") == objects((ROOT / "manifests/install.yaml").read_text())
 
 
+@pytest.mark.slow
 def test_overlays_add_what_they_are_named_for() -> None:
     base = kustomized("base").keys()
     watched = kustomized("overlays/monitoring").keys()
