@@ -15,6 +15,7 @@ from tidemill.testing.waiting import eventually
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm/tidemill"
 SAMPLE = ROOT / "manifests/samples/minimal.yaml"
+KUBECTL = ("kubectl", "--kubeconfig")
 MODES = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
 KINDS = (
     "configmaps,deployments,services,serviceaccounts,roles,rolebindings,networkpolicies,pods,secrets,"
@@ -54,7 +55,9 @@ def helm(plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Helm]:
 
 def install(helm: Helm, *values: str, verb: str = "install") -> str:
     # KServe's definitions are not on this API server: the runtime is left out.
-    return helm(verb, "tidemill", str(CHART), "--set", "kserve.runtime=false", *(f"--set={one}" for one in values))
+    # The definition may be there from another release, or from kubectl.
+    arguments = (str(CHART), "--take-ownership", "--set=kserve.runtime=false", *(f"--set={one}" for one in values))
+    return helm(verb, "tidemill", *arguments)
 
 
 def kept(plane: ControlPlane, namespace: str) -> set[tuple[str, str]]:
@@ -102,23 +105,8 @@ def test_the_operators_rights_are_what_its_role_says(plane: ControlPlane, helm: 
     account = f"system:serviceaccount:{namespace}:tidemill-operator"
 
     def may(verb: str, resource: str, where: str = "default") -> bool:
-        answer = subprocess.run(
-            [
-                "kubectl",
-                "--kubeconfig",
-                plane.kubeconfig,
-                "auth",
-                "can-i",
-                verb,
-                resource,
-                "-n",
-                where,
-                "--as",
-                account,
-            ],
-            capture_output=True,
-            text=True,
-        )
+        command = [*KUBECTL, str(plane.kubeconfig), "auth", "can-i", verb, resource, "-n", where, "--as", account]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
         return answer.stdout.strip() == "yes"
 
     assert may("patch", "continualmodels.tidemill.dev")
@@ -144,8 +132,8 @@ def test_only_holders_of_the_verb_may_approve(plane: ControlPlane, helm: Helm, n
     plane.kubectl(*bind, "approvers", "--clusterrole=tidemill-approver", "--user=lead")
 
     def annotate(user: str, *what: str) -> str:
-        command = ["kubectl", "--kubeconfig", plane.kubeconfig, "annotate", "ctm", "minimal", *what, "-n", namespace]
-        run = subprocess.run([*command, "--overwrite", "--as", user], capture_output=True, text=True)
+        command = [*KUBECTL, str(plane.kubeconfig), "annotate", "ctm", "minimal", *what, "-n", namespace]
+        run = subprocess.run([*command, "--overwrite", "--as", user], capture_output=True, text=True, timeout=30)
         return run.stderr
 
     # The policy is in force some moments after it is there, and so are rights that are aggregated.
