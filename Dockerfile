@@ -2,8 +2,8 @@
 #
 #   docker build --target operator -t tidemill-operator .
 #
-# Targets: operator, ingest, outcomes, watch, alerts, feedback, dashboard, serve, retrain. Versions and hashes are those
-# of the lock. A model's own image starts FROM tidemill-retrain, or tidemill-serve, and adds its code
+# Targets: operator, ingest, outcomes, watch, alerts, feedback, dashboard, serve, pipelines. Versions and hashes are those
+# of the lock. A model's own image starts FROM tidemill-pipelines, or tidemill-serve, and adds its code
 # (docs/kubernetes/user-code.md).
 ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
 
@@ -57,7 +57,7 @@ FROM role AS dashboard
 COPY --from=with-dashboard /opt/tidemill /opt/tidemill
 FROM role AS serve
 COPY --from=with-serving /opt/tidemill /opt/tidemill
-FROM role AS retrain
+FROM role AS pipelines
 COPY --from=with-pipelines /opt/tidemill /opt/tidemill
 FROM role AS operator
 COPY --from=with-operator /opt/tidemill /opt/tidemill

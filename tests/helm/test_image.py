@@ -10,7 +10,7 @@ from helm.generate.__main__ import ROOT
 
 TEXT = (ROOT / "Dockerfile").read_text()
 EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-ROLES = {"operator", "ingest", "outcomes", "watch", "alerts", "feedback", "dashboard", "serve", "retrain"}
+ROLES = {"operator", "ingest", "outcomes", "watch", "alerts", "feedback", "dashboard", "serve", "pipelines"}
 
 
 def test_the_linter_has_nothing_to_say() -> None:
