@@ -433,3 +433,13 @@ def test_without_a_watch_a_promotion_stays(serving: LoopBench) -> None:
     new = candidate(serving)
     serving.judged_until(lambda status: status.phase == "Serving", {old: 0.4, new: 0.05})
     assert serving.status.watching is None
+
+
+def test_somebody_elses_edit_of_the_split_is_told_while_it_stands() -> None:
+    bench = LoopBench()
+    bench.bootstrap()
+    bench.driver.foreign = "HTTPRoute phone-inspection-tidemill was edited by kubectl-edit"
+    (told,) = bench.tick(12).seen.troubles
+    assert told.startswith("traffic: HTTPRoute phone-inspection-tidemill was edited by kubectl-edit. It stands until")
+    bench.driver.foreign = None
+    assert bench.tick(12).seen.troubles == ()

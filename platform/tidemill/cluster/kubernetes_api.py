@@ -7,7 +7,7 @@ from typing import Any
 import urllib3
 from kubernetes import client, config
 
-from tidemill.cluster.api import MANAGER, Foreign, Kind, Manifest
+from tidemill.cluster.api import MANAGER, Access, Foreign, Kind, Manifest
 from tidemill.core.errors import Conflict, InvalidInput, TidemillError, Unavailable, Unsupported
 
 __all__ = ["KubernetesCluster", "connect"]
@@ -52,6 +52,22 @@ class KubernetesCluster:
         """Speak through `api`; `manager` owns what is applied."""
         self._api = api
         self._manager = manager
+
+    def access(self) -> Access:
+        """Where the API server is, and who asks by now: the token of a pod is another one every hour."""
+        found = self._api.configuration
+        return Access(
+            server=found.host,
+            ca=found.ssl_ca_cert,
+            verified=found.verify_ssl,
+            token=(found.get_api_key_with_prefix("authorization") or "").removeprefix("Bearer ") or None,
+            certificate=found.cert_file,
+            key=found.key_file,
+        )
+
+    def as_manager(self, manager: str) -> "KubernetesCluster":
+        """The same server, spoken to by another field manager."""
+        return KubernetesCluster(self._api, manager=manager)
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None:
         """The object, or None where there is none."""
@@ -107,7 +123,7 @@ class KubernetesCluster:
                 method,
                 query_params=list((query or {}).items()),
                 header_params={"Accept": "application/json", "Content-Type": content},
-                body=None if body is None else json.dumps(body),
+                body=body,  # the client makes JSON of it, for every type of content that is sent here
                 auth_settings=["BearerToken"],
                 _return_http_data_only=True,
                 _preload_content=False,

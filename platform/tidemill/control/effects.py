@@ -54,7 +54,7 @@ class Effects:
             except TidemillError as error:
                 _log.warning("an effect will be tried again", model=self.model, effect=name, error=error.message)
                 troubles.append(f"{name}: {error.message}")
-        return tuple(troubles)
+        return (*troubles, *_told_of_traffic(status, observed))
 
     def _move_traffic(self, status: LoopStatus, observed: Observed) -> None:
         self.driver.apply(status.traffic)
@@ -87,3 +87,13 @@ class Effects:
             over = seen.state in {"succeeded", "failed"} and seen.run != in_flight
             if over or seen.run in status.stopping:
                 self.runner.stop(seen.run)
+
+
+def _told_of_traffic(status: LoopStatus, observed: Observed) -> list[str]:
+    """What the driver says of the split that people must know, beside the shares."""
+    seen, told = observed.traffic, []
+    if seen is not None and seen.foreign:
+        told.append(f"traffic: {seen.foreign}. It stands until it is taken back, or the next decision moves traffic")
+    if seen is not None and seen.unguarded and status.rollout is not None:
+        told.append(f"guards: {seen.unguarded}")
+    return told

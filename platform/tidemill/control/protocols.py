@@ -1,13 +1,13 @@
 """The seams of the loop: where resources live, and who runs a pipeline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
 
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["PipelineRunner", "ResourceStore", "RunSeen", "StoredModel"]
+__all__ = ["PipelineRunner", "Provisions", "ResourceStore", "RunSeen", "StoredModel"]
 
 
 class StoredModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +23,10 @@ class StoredModel(msgspec.Struct, frozen=True, kw_only=True):
 
 class ResourceStore(Protocol):
     """Holds ContinualModels and their status. Compare-and-swap: a stale writer gets `Conflict`."""
+
+    def ids(self) -> Collection[str]:
+        """The ids of all models, those included whose resource cannot be read."""
+        ...
 
     def list(self) -> Sequence[StoredModel]:
         """All models, ordered by id."""
@@ -42,6 +46,18 @@ class ResourceStore(Protocol):
 
     def delete(self, model: str) -> None:
         """Remove resource and status; removing what is not there is no error."""
+        ...
+
+
+class Provisions(Protocol):
+    """Makes what models need besides decisions: topics, workers, Feast entries. Level-triggered."""
+
+    def provide(self, stored: StoredModel) -> None:
+        """State what the model needs. Raises `Unavailable` where it cannot be made yet."""
+        ...
+
+    def withdraw(self, models: Collection[str]) -> None:
+        """Take back what belongs to a model that is not among `models`; topics, tables and versions stay."""
         ...
 
 

@@ -13,7 +13,7 @@ from tidemill.events.records import Topics
 from tidemill.spec.model import ContinualModel
 from tidemill.stack.supervisor import ProcessSupervisor, ProcessWanted
 
-__all__ = ["WORKERS", "Provisioner", "data_digest", "owner_of", "topics_of"]
+__all__ = ["WORKERS", "Provisioner", "data_digest", "owner_of", "retention", "topics_of"]
 
 WORKERS = ("ingest", "outcomes", "watch")
 """The stages that have a worker for each model; each is the command of that name."""
@@ -114,7 +114,7 @@ class Provisioner:
         self._supervisor.want(ProcessWanted(name=name, argv=argv, env=env))
 
     def _provide_topics(self, resource: ContinualModel) -> None:
-        for retention_ms, names in _retention(resource).items():
+        for retention_ms, names in retention(resource).items():
             if missing := names - self._made:
                 partitions = {
                     name: self._partitions if name == resource.events_topic else 1 for name in sorted(missing)
@@ -123,7 +123,7 @@ class Provisioner:
                 self._made |= missing
 
 
-def _retention(resource: ContinualModel) -> dict[int | None, set[str]]:
+def retention(resource: ContinualModel) -> dict[int | None, set[str]]:
     """The topics of a model by how long they keep their records."""
     topics = topics_of(resource)
     kept = resource.spec.labels.maturity.kept

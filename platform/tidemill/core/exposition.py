@@ -33,7 +33,6 @@ __all__ = [
 Metrics = Mapping[str, Sequence[tuple[Mapping[str, str], float]]]
 """By the sample's name, each with its labels and value."""
 
-_HOST = "127.0.0.1"
 _READ_S = 2.0
 
 
@@ -60,13 +59,13 @@ def serve_metrics(
     from prometheus_client import start_http_server
 
     try:
-        server, _ = start_http_server(settings.metrics_port, addr=_HOST, registry=registry)
+        server, _ = start_http_server(settings.metrics_port, addr=settings.metrics_host, registry=registry)
     except OSError as error:
         raise InvalidInput(
             f"metrics cannot be told at port {settings.metrics_port}: {error.strerror}",
             hint="set metrics_port to 0, and a free one is chosen",
         ) from error
-    address = f"{_HOST}:{server.server_port}"
+    address = f"{settings.metrics_host}:{server.server_port}"
     note_metrics(settings.state, process, address, role=role or process, model=model)
     return address
 

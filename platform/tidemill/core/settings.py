@@ -53,6 +53,15 @@ class Settings(BaseModel):
     """URL of the API of Kubeflow Pipelines, where runs are started then; without it they run on this machine."""
     endpoint: str | None = None
     """Base URL of predict requests."""
+    gateway: str | None = None
+    """Gateway (Gateway API) of predict requests on a cluster, `<namespace>/<name>`; the driver `gateway` needs it."""
+    gateway_host: str | None = None
+    """Host name that it answers predict requests for; none: every one."""
+    bucket_header: str | None = None
+    """Request header with the bucket (0 to 99) of a user's key, where what stands before the gateway writes one:
+    cohorts can then be sticky on a cluster."""
+    prometheus: str | None = None
+    """URL of a Prometheus that scrapes the versions' servers on a cluster. Without it `rollout.guards` see nothing."""
     envoy_admin: str | None = None
     """Base URL of Envoy's admin interface (one machine)."""
     envoy_port: int = 0
@@ -77,10 +86,24 @@ class Settings(BaseModel):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | Literal["off"] = 0
     """Port on the loopback interface at which each role tells its metrics; 0: a free one is chosen (`tidemill status`
     shows it); `off`: none. Roles that share a machine need 0."""
+    metrics_host: str = "127.0.0.1"
+    """Interface of that port; in a pod, 0.0.0.0."""
+    image: str = "tidemill-{role}:latest"
+    """Image of the workers on a cluster; `{role}` stands for feast, ingest, outcomes, watch or alerts."""
+    context: str | None = None
+    """Context of the kubeconfig whose cluster has the models; `current`: the current one. None: this machine has."""
+    namespace: str | None = None
+    """Namespace of a cluster whose models are meant; none: all."""
+    strimzi_cluster: str | None = None
+    """Strimzi's Kafka whose KafkaTopics a cluster's topics are; without it they are made through the brokers."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is logged."""
     log_format: Literal["text", "json"] = "text"
     """Logs for people or for programs."""
+
+    def image_of(self, role: str) -> str:
+        """The image of a role on a cluster."""
+        return self.image.replace("{role}", role)
 
     @property
     def lake_uri(self) -> str:

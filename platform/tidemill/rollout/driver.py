@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["RevisionSeen", "RevisionWanted", "TrafficDriver", "TrafficSeen", "TrafficWanted"]
+__all__ = ["RevisionSeen", "RevisionWanted", "Sticky", "TrafficDriver", "TrafficSeen", "TrafficWanted", "in_one_line"]
 
 
 class RevisionWanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,10 +23,28 @@ class RevisionWanted(msgspec.Struct, frozen=True, kw_only=True):
     share: int
 
 
+class Sticky(msgspec.Struct, frozen=True, kw_only=True):
+    """Who goes where follows from a key of the request, not from chance alone.
+
+    A key's bucket, 0 to 99, is a hash of `salt` and the value of the request header `header`; the buckets below its
+    share belong to `first`, so that raising that share moves nobody back. A request without the header goes by chance.
+    """
+
+    header: str
+    salt: str
+    first: str
+    """The version whose buckets begin at 0: the candidate."""
+
+
 class TrafficWanted(msgspec.Struct, frozen=True):
     """All versions of one model that are to exist; shares add up to 100, or there are none."""
 
     revisions: tuple[RevisionWanted, ...] = ()
+    sticky: Sticky | None = None
+    """None: each request goes by chance. Asked only of drivers that say `sticky`."""
+    mirror: str | None = None
+    """The version, one with share 0, that gets a copy of each request; its answers reach no user. Asked only of
+    drivers that say `mirrors`."""
 
 
 class RevisionSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +70,13 @@ class TrafficSeen(msgspec.Struct, frozen=True):
     revisions: tuple[RevisionSeen, ...] = ()
     endpoint: str | None = None
     """Base URL that takes predict requests, e.g. `http://127.0.0.1:8080`."""
+    mirror: str | None = None
+    """The version that gets copies of the requests now."""
+    foreign: str | None = None
+    """What somebody else has changed of the split, and who. It stands until it is taken back, or until what is wanted
+    changes: a newer decision is made with the edit known."""
+    unguarded: str | None = None
+    """Why requests, errors and latency are not told, where they are not: guards then see none."""
 
     def revision(self, version: str) -> RevisionSeen | None:
         """The named version, or None where it is not there."""
@@ -62,7 +87,9 @@ class TrafficDriver(Protocol):
     """Moves the traffic of one model. Raises `Unavailable` where the proxy or platform does not answer."""
 
     sticky: bool
-    """Whether a key keeps its version while weights rise."""
+    """Whether a key keeps its version while weights rise (`Sticky`)."""
+    mirrors: bool
+    """Whether it can send copies of requests to a version (`TrafficWanted.mirror`)."""
 
     def observe(self) -> TrafficSeen:
         """What is seen now. Never cached, never inferred from what was applied."""
@@ -75,3 +102,16 @@ class TrafficDriver(Protocol):
         Versions that are no longer wanted are drained, then ended.
         """
         ...
+
+    def close(self) -> None:
+        """Drop connections; what is served goes on."""
+        ...
+
+
+def in_one_line(wanted: TrafficWanted) -> str:
+    """The split as it is told and compared: `v1 95 %, v2 5 %`, and whom it is sticky for or mirrored to."""
+    revisions = sorted(wanted.revisions, key=lambda one: one.version)
+    parts = [f"{one.version} {one.share} %" for one in revisions]
+    if wanted.sticky is not None:
+        parts.append(f"sticky by {wanted.sticky.header} and {wanted.sticky.salt}, {wanted.sticky.first} first")
+    return ", ".join(parts + ([f"mirrored to {wanted.mirror}"] if wanted.mirror is not None else []))

@@ -20,6 +20,8 @@ from tidemill.core.settings import Settings
 from tidemill.rollout.driver import RevisionSeen, RevisionWanted, TrafficSeen, TrafficWanted
 from tidemill.rollout.envoy_admin import ClusterCounters, EnvoyAdmin
 from tidemill.rollout.envoy_files import Kept, Routed, replace_files
+from tidemill.rollout.last_words import last_words
+from tidemill.rollout.shares import shares_now
 from tidemill.spec.model import ContinualModel
 from tidemill.spec.paths import served_name
 from tidemill.stack.ports import HOST, free_ports, is_taken
@@ -52,6 +54,7 @@ class LocalTrafficDriver:
     """
 
     sticky = False
+    mirrors = False
 
     def __init__(
         self,
@@ -180,19 +183,7 @@ class LocalTrafficDriver:
 
 
 def _weights(routed: Routed, ready: set[str], current: Mapping[str, int]) -> dict[str, int]:
-    """Shares of the ready versions; what an unready one was to get goes to the largest of them.
-
-    While none of those that are to have traffic can serve, versions on their way out go on. A version that is
-    wanted with 0 never does.
-    """
-    shares = {kept.version: kept.share for kept in routed.revisions if kept.version in ready and kept.share > 0}
-    if not shares and any(kept.share for kept in routed.revisions):
-        leaving = {kept.version for kept in routed.revisions if not kept.wanted}
-        shares = {version: weight for version, weight in current.items() if weight and version in ready & leaving}
-    if shares:
-        largest = max(sorted(shares), key=lambda version: shares[version])
-        shares[largest] += 100 - sum(shares.values())
-    return shares
+    return shares_now({kept.version: kept.share for kept in routed.revisions if kept.wanted}, ready, current)
 
 
 def _out_of_routes(kept: Kept, weights: Mapping[str, int], current: Mapping[str, int], now: int) -> Kept:
@@ -230,17 +221,14 @@ def _failure(process: ProcessSeen | None) -> str | None:
 
 
 def _last_words(log: Path) -> str:
-    """The error that the server ended with: what `tidemill` shows after `error:`, else the last line of its log."""
+    """What stands last in its log."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _TAIL))
             text = file.read().decode(errors="replace")
     except OSError:
         return "it ended"
-    _, is_told, error = text.rpartition("error: ")
-    if is_told:
-        return " ".join(error.partition("hint: ")[0].split())
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it ended without a word")
+    return last_words(text) or "it ended without a word"
 
 
 @contextmanager

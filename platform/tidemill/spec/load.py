@@ -142,3 +142,9 @@ def _part_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, types.GenericAlias | types.UnionType) or typing.get_origin(annotation) is not None:
         return next((part for part in map(_part_in, typing.get_args(annotation)) if part), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def resource_yaml(resource: ContinualModel) -> str:
+    """The resource as a person would write it: only what was said, in the order of the schema."""
+    content = resource.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)

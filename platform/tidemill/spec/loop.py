@@ -3,9 +3,9 @@
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from tidemill.spec.part import Identifier, ImageName, ImportPath, Part
+from tidemill.spec.part import QUANTITY, Identifier, ImageName, ImportPath, Name, Part
 from tidemill.spec.quantities import Duration
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "ModelCode",
     "PredictionLogging",
     "Replay",
+    "Resources",
     "Rollout",
     "RolloutWatch",
     "Serving",
@@ -31,6 +32,15 @@ class Replay(Part):
     chance of a row halves with every tenth of the older rows that came after it."""
 
 
+class Resources(Part):
+    """What a process of the model may use on a cluster."""
+
+    cpu: Annotated[float, Field(gt=0)] = 1.0
+    """Processor cores that it is sure to have."""
+    memory: Annotated[str, Field(pattern=QUANTITY, examples=["4Gi"])] = "2Gi"
+    """Memory that it is sure to have, and may not exceed."""
+
+
 class ModelCode(Part):
     """The user's two classes, and where the first version comes from."""
 
@@ -46,6 +56,8 @@ class ModelCode(Part):
     """Start training from the champion's weights."""
     replay: Replay = Replay()
     """Older rows in a warm start; without one, a run learns from all rows."""
+    resources: Resources = Resources()
+    """What each server of a version may use; on a cluster alone."""
 
 
 class Step(Part):
@@ -134,5 +146,22 @@ class PredictionLogging(Part):
 class Serving(Part):
     """How versions answer."""
 
+    replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Servers of each version; on a cluster alone."""
+    driver: Literal["auto", "gateway", "knative", "local"] = "auto"
+    """Who shares out the requests. `gateway`: an HTTPRoute over a KServe service per version. `knative`: KServe's
+    `canaryTrafficPercent`. `local`: Envoy on one machine, which takes no other. `auto`: what is installed, with a
+    reason."""
+    service_account_name: Name = "default"
+    """The service account of workers and servers, for the object store for instance; on a cluster alone."""
     log: PredictionLogging = PredictionLogging()
     """The prediction log."""
+
+    @field_validator("driver", mode="before")
+    @classmethod
+    def _not_by_kserves_canary(cls, driver: object) -> object:
+        if driver == "canary":
+            raise ValueError(
+                "KServe's spec.canary moves no request up to its 0.20.0, whatever percentage it is given: use gateway"
+            )
+        return driver

@@ -8,6 +8,7 @@ from pydantic.alias_generators import to_camel
 
 __all__ = [
     "PATTERNS",
+    "QUANTITY",
     "URI_PREFIX",
     "Identifier",
     "ImageName",
@@ -28,6 +29,7 @@ _TOPIC = r"^[A-Za-z0-9._-]{1,200}$"
 URI_PREFIX = r"^(file|s3|gs|gcs|abfs|abfss|hdfs)://.*/$"
 _VARIABLE = r"^[A-Z_][A-Z0-9_]{0,62}$"
 _IMAGE = r"^[a-z0-9][a-z0-9._/:@-]{0,254}$"
+QUANTITY = r"^[1-9][0-9]*(Mi|Gi|Ti)$"
 _IMPORT_PATH = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"
 
 PATTERNS = {
@@ -38,6 +40,7 @@ PATTERNS = {
     URI_PREFIX: "the beginning of a URI that ends with a slash, such as s3://pictures/",
     _VARIABLE: "an environment variable: capital letters, digits and _, not starting with a digit",
     _IMAGE: "an image such as registry.example/inspection:1, in lower case",
+    QUANTITY: "an amount of memory such as 512Mi or 4Gi",
     _IMPORT_PATH: "module:Class, such as inspection.model:Codec",
 }
 """Each pattern that text must match, in words."""

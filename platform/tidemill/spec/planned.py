@@ -3,13 +3,9 @@
 __all__ = ["FIELDS", "VALUES"]
 
 FIELDS = {
-    "spec.model.resources": "cluster",
     "spec.rollout.cohorts": "rollout",
     "spec.rollout.shadow": "rollout",
     "spec.rollout.watch.holdback": "rollout",
-    "spec.serving.replicas": "serving",
-    "spec.serving.driver": "serving",
-    "spec.serving.serviceAccountName": "serving",
 }
 """Path of each such field, and the stage it belongs to."""
 

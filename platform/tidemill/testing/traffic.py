@@ -15,10 +15,13 @@ class MemoryTrafficDriver:
     """
 
     sticky = False
+    mirrors = False
 
     def __init__(self, *, ready_at_once: bool = False, slow: bool = False) -> None:
         self.applied: list[TrafficWanted] = []
         self.unavailable = False
+        self.foreign: str | None = None
+        """Somebody else's edit, as the driver would tell it."""
         self._ready_at_once = ready_at_once
         self._slow = slow
         self._wanted: dict[str, RevisionWanted] = {}
@@ -27,7 +30,8 @@ class MemoryTrafficDriver:
     def observe(self) -> TrafficSeen:
         """What is seen now; raises `Unavailable` where the test asked for it."""
         self._answer()
-        return TrafficSeen(tuple(self._seen[name] for name in sorted(self._seen)), "http://127.0.0.1:0")
+        seen = tuple(self._seen[name] for name in sorted(self._seen))
+        return TrafficSeen(seen, "http://127.0.0.1:0", foreign=self.foreign)
 
     def apply(self, wanted: TrafficWanted) -> None:
         """State what is wanted."""
@@ -40,6 +44,9 @@ class MemoryTrafficDriver:
                 self._seen[name] = RevisionSeen(version=name, share=0, ready=self._ready_at_once)
         if not self._slow:
             self.settle()
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def settle(self) -> None:
         """Let the weights follow what is wanted, and the versions that are no longer wanted end."""

@@ -1,0 +1,121 @@
+"""kopf's watches of the operator's kinds, in a thread of their own: they fill the memory, and wake the models.
+
+kopf knows how to list, watch, and begin again after any failure of the API server; what follows from what is seen is
+the service's. Nothing is written here.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection
+from typing import Any
+
+import kopf
+
+from tidemill.cluster import Access, Kind, Manifest
+from tidemill.cluster.watched import WatchedCluster
+from tidemill.control.cluster_kinds import MODEL
+from tidemill.core.errors import Unavailable
+from tidemill.core.telemetry import get_logger
+from tidemill.rollout.kserve import MODEL as MODEL_LABEL
+
+__all__ = ["Login", "model_of", "watching"]
+
+_log = get_logger(__name__)
+
+Login = Callable[[], Access]
+"""Where the API server is, and who asks, by now: kopf asks again when its token is taken no more."""
+
+_SERVER_TIMEOUT_S = 300
+_READY_S = 60.0
+
+
+def model_of(kind: Kind, manifest: Manifest) -> str | None:
+    """The id of the model that an object is, or belongs to."""
+    meta = manifest["metadata"]
+    name = meta["name"] if kind == MODEL else meta.get("labels", {}).get(MODEL_LABEL)
+    return None if name is None else f"{meta['namespace']}.{name}"
+
+
+def watching(
+    memory: WatchedCluster,
+    kinds: Collection[Kind],
+    *,
+    wake: Callable[[str], None],
+    login: Login,
+    namespace: str | None,
+    stop: threading.Event,
+) -> threading.Thread:
+    """Watch `kinds` until `stop` is set; returns the thread once the watches have begun.
+
+    Raises `Unavailable` where they do not begin.
+    """
+    ready = threading.Event()
+    registry = _registry(memory, kinds, wake)
+    kopf.on.login(registry=registry)(lambda **_: _connection(login()))
+    thread = threading.Thread(target=_run, args=(registry, namespace, stop, ready), name="watching", daemon=True)
+    thread.start()
+    if not ready.wait(_READY_S):
+        raise Unavailable(f"the watches have not begun within {_READY_S:g} s", hint="`tidemill doctor --cluster`")
+    return thread
+
+
+def _registry(memory: WatchedCluster, kinds: Collection[Kind], wake: Callable[[str], None]) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+
+    def note(kind: Kind, event: Any) -> None:
+        manifest: Manifest = event["object"]
+        if event["type"] == "DELETED":
+            memory.gone(kind, manifest)
+        elif not memory.seen(kind, manifest):
+            return  # our own write, or one that is known
+        model = model_of(kind, manifest)
+        if model is not None:
+            wake(model)
+
+    for kind in kinds:
+        group, _, version = kind.api_version.rpartition("/")
+        labels = None if kind == MODEL else {MODEL_LABEL: kopf.PRESENT}
+
+        def handler(event: Any, kind: Kind = kind, **_: Any) -> None:
+            note(kind, event)
+
+        kopf.on.event(group, version, kind.plural, registry=registry, labels=labels, id=kind.plural)(handler)
+    return registry
+
+
+def _connection(found: Access) -> kopf.ConnectionInfo:
+    return kopf.ConnectionInfo(
+        server=found.server,
+        ca_path=found.ca,
+        insecure=not found.verified,
+        token=found.token,
+        certificate_path=found.certificate,
+        private_key_path=found.key,
+    )
+
+
+def _run(registry: kopf.OperatorRegistry, namespace: str | None, stop: threading.Event, ready: threading.Event) -> None:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True  # what is served is looked at when the process starts
+    settings.watching.inactivity_timeout = _SERVER_TIMEOUT_S + 30
+    settings.watching.server_timeout = _SERVER_TIMEOUT_S
+    settings.batching.idle_timeout = 5.0
+    settings.batching.worker_limit = 8
+    try:
+        asyncio.run(
+            kopf.operator(
+                registry=registry,
+                settings=settings,
+                clusterwide=namespace is None,
+                namespaces=() if namespace is None else (namespace,),
+                standalone=True,
+                stop_flag=stop,
+                ready_flag=ready,
+            )
+        )
+    except Exception:
+        # Without watches the memory grows old, and nothing would show it: better to end and be started again.
+        _log.exception("the watches ended")
+    finally:
+        stop.set()
