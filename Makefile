@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-CODE := streaming feature_store pipelines platform tests examples benchmarks
+CODE := streaming feature_store pipelines platform tests examples benchmarks helm/generate
 # Where the results of a test run are kept, for the table of `.ci/run`.
 RESULTS := .tidemill/ci
 
@@ -11,7 +11,7 @@ RESULTS := .tidemill/ci
 ONLY ?=
 SIZE ?= small
 
-.PHONY: help setup demo test check spark peers bench faults simulate lint types format unit lock clean
+.PHONY: help setup demo test check manifests spark peers bench faults simulate lint types format unit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{split($$1, name, ":"); printf "  make %-8s %s\n", name[1], $$2}'
@@ -43,6 +43,9 @@ faults: setup ## whether it holds when things break: ONLY=name SIZE=small|full
 simulate: setup ## whether the statistics keep their promises: ONLY=name SIZE=small|full
 bench faults simulate:
 	@$(BIN)/python -m benchmarks $@ $(if $(ONLY),--only $(ONLY)) --size $(SIZE)
+
+manifests: setup ## CRD, values schema, dashboards and plain manifests, made anew (the last of them with helm)
+	$(BIN)/python -m helm.generate
 
 lint: setup ## ruff and the import contracts
 	$(BIN)/ruff check .
