@@ -3,15 +3,18 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-CODE := streaming feature_store pipelines platform tests examples benchmarks
+CODE := streaming feature_store pipelines platform tests examples benchmarks helm/generate
 # Where the results of a test run are kept, for the table of `.ci/run`.
 RESULTS := .tidemill/ci
+
+# Where the programs of the control plane that tests run on are, or are built.
+CLUSTER_PROGRAMS ?= .bootstrap/cluster
 
 # Of bench, faults and simulate: one of their names (all where it is empty), and how much of it.
 ONLY ?=
 SIZE ?= small
 
-.PHONY: help setup demo test check cluster test-cluster spark peers bench faults simulate lint types format unit lock clean
+.PHONY: help setup demo test check cluster test-cluster manifests spark peers bench faults simulate lint types format unit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{split($$1, name, ":"); printf "  make %-12s %s\n", name[1], $$2}'
@@ -32,7 +35,7 @@ check: setup ## what takes minutes rather than seconds
 	$(BIN)/python -m pytest -q -m slow --junitxml=$(RESULTS)/check.xml
 
 cluster: ## a Kubernetes control plane with KServe's controller, built from Go modules (Go 1.26; 10 minutes, once)
-	@$(PYTHON) .ci/cluster/build.py .bootstrap/cluster
+	@$(PYTHON) .ci/cluster/build.py $(CLUSTER_PROGRAMS)
 
 test-cluster: setup cluster ## what runs on a real API server
 	@mkdir -p $(RESULTS)
@@ -51,6 +54,9 @@ faults: setup ## whether it holds when things break: ONLY=name SIZE=small|full
 simulate: setup ## whether the statistics keep their promises: ONLY=name SIZE=small|full
 bench faults simulate:
 	@$(BIN)/python -m benchmarks $@ $(if $(ONLY),--only $(ONLY)) --size $(SIZE)
+
+manifests: setup ## CRD, values schema, dashboards and plain manifests, made anew (the last of them with helm)
+	$(BIN)/python -m helm.generate
 
 lint: setup ## ruff and the import contracts
 	$(BIN)/ruff check .

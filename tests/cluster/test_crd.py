@@ -71,7 +71,8 @@ class Server:
         request = urllib.request.Request(self._url, body, self._headers, method="POST")  # noqa: S310 - loopback
         try:
             with urllib.request.urlopen(request, timeout=30, context=self._context) as answer:  # noqa: S310
-                return json.loads(answer.read()), ""
+                kept: dict[str, Any] = json.loads(answer.read())
+                return kept, ""
         except urllib.error.HTTPError as error:
             return None, str(json.loads(error.read())["message"])
 
@@ -103,7 +104,7 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
 @st.composite
 def resources(draw: st.DrawFn) -> dict[str, Any]:
     """A valid resource in which a few things were changed, taken away, repeated or added."""
-    found = copy.deepcopy(draw(st.sampled_from(RESOURCES)))
+    found: dict[str, Any] = copy.deepcopy(draw(st.sampled_from(RESOURCES)))
     for _ in range(draw(st.integers(1, 2))):
         path = draw(st.sampled_from([one for one in places(found["spec"]) if one]))
         where = found["spec"]

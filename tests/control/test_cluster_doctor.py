@@ -2,8 +2,10 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tidemill.cluster import Kind
 from tidemill.control.cluster_doctor import RIGHTS, examine
@@ -15,6 +17,8 @@ from tidemill.rollout.http_route import HTTP_ROUTE
 from tidemill.rollout.kserve import INFERENCE_SERVICE
 from tidemill.stack.doctor import Check
 from tidemill.testing.cluster import InMemoryCluster
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -96,6 +100,21 @@ def test_each_verb_that_is_denied_is_named() -> None:
     assert found == {
         "no patch of deployments in all namespaces",
         "no patch of continualmodels/status in all namespaces",
+    }
+
+
+def test_the_rights_it_asks_about_are_those_that_the_chart_grants() -> None:
+    granted = yaml.safe_load((ROOT / "helm" / "tidemill" / "files" / "operator-rules.yaml").read_text())
+    assert {
+        (group, resource, verb)
+        for rule in granted
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    } == {
+        (kind.api_version.rpartition("/")[0], kind.plural if part is None else f"{kind.plural}/{part}", verb)
+        for kind, part, verbs in RIGHTS
+        for verb in verbs
     }
 
 

@@ -39,7 +39,7 @@ RIGHTS: tuple[tuple[Kind, str | None, tuple[str, ...]], ...] = (
     (JOB, None, _ALL),
     (INFERENCE_SERVICE, None, _ALL),
     (HTTP_ROUTE, None, _ALL),
-    (_REVISION, None, ("list", "delete")),
+    (_REVISION, None, ("get", "list", "watch", "delete")),
     (KAFKA_TOPIC, None, _ALL),
     (SCALED_OBJECT, None, _ALL),
     (_EVENT, None, ("create", "patch")),

@@ -13,6 +13,8 @@ from tidemill.core.errors import Conflict, TidemillError, Unsupported
 __all__ = ["InMemoryCluster"]
 
 Leaf = tuple[str, ...]
+_ATOMIC = {("status", "loop"), ("status", "requests")}
+"""Mappings that the CRD of ContinualModel takes as one value."""
 _SERVER = {"resourceVersion", "uid", "generation", "creationTimestamp", "managedFields"}
 """Metadata that the server writes."""
 
@@ -151,7 +153,7 @@ def _leaves(manifest: Manifest, part: str | None) -> dict[Leaf, Any]:
     found: dict[Leaf, Any] = {}
 
     def walk(value: Any, path: Leaf) -> None:
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and path not in _ATOMIC:
             for key, inner in value.items():
                 walk(inner, (*path, key))
         else:
