@@ -154,6 +154,7 @@ def test_the_object_store_is_the_one_that_the_environment_names(
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{listening}")
     assert seen(InMemoryCluster(), "object store", artifacts="s3://versions/a").state == "ok"
     assert seen(InMemoryCluster(), "object store", artifacts="/data").state == "missing"
+    assert seen(InMemoryCluster(), "object store").state == "warning"
 
 
 def test_a_password_is_not_shown() -> None:

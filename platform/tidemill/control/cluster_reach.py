@@ -22,7 +22,9 @@ def reach(settings: Settings) -> Iterator[Check]:
     yield _service("Kubeflow Pipelines", "kfp", settings.kfp, "warning", "no run can be started")
     yield _service("Prometheus", "prometheus", settings.prometheus, "warning", "guards of a rollout see nothing")
     yield _service("MLflow", "mlflow", settings.mlflow, "missing", "versions are registered in a file of this machine")
-    yield _service("object store", "artifacts", _store(settings.artifacts), "missing", "servers find no version")
+    # Not set, it is of no harm where each resource names its own.
+    unset: Literal["warning", "missing"] = "missing" if settings.artifacts else "warning"
+    yield _service("object store", "artifacts", _store(settings.artifacts), unset, "each model needs an artifactRoot")
 
 
 def _service(name: str, setting: str, value: str | None, unset: Literal["warning", "missing"], without: str) -> Check:
