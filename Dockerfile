@@ -1,15 +1,13 @@
 # One image per role, each with the packages of its role alone (the extras of pyproject.toml):
 #
-#   docker build --build-arg EXTRA=streaming -t tidemill-streaming .    ingest, outcomes, watch
-#   docker build --build-arg EXTRA=serving   -t tidemill-serving .      serve
-#   docker build --build-arg EXTRA=pipelines -t tidemill-pipelines .    the steps of a retrain
-#   docker build --build-arg EXTRA=control   -t tidemill-control .      control
+#   docker build --target operator -t tidemill-operator .
 #
-# Versions are those of the lock. A model's own image starts FROM serving or pipelines and adds its code.
-ARG PYTHON=3.11-slim-bookworm
+# Targets: operator, ingest, outcomes, watch, alerts, feedback, dashboard, serve, pipelines. Versions and hashes are those
+# of the lock. A model's own image starts FROM tidemill-pipelines, or tidemill-serve, and adds its code
+# (docs/kubernetes/user-code.md).
+ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
 
-FROM python:${PYTHON} AS build
-ARG EXTRA
+FROM ${PYTHON} AS source
 RUN pip install --no-cache-dir --disable-pip-version-check uv==0.13.9
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
@@ -18,15 +16,48 @@ COPY streaming streaming
 COPY feature_store feature_store
 COPY pipelines pipelines
 COPY platform platform
-RUN test -n "${EXTRA}" || { echo "say which role: --build-arg EXTRA=streaming|serving|pipelines|control"; exit 1; } \
-    && uv venv /opt/tidemill \
-    && uv pip install --no-cache --python /opt/tidemill --constraint .ci/requirements.txt ".[${EXTRA}]"
+RUN uv venv /opt/tidemill
+ENV INSTALL="uv pip install --no-cache --python /opt/tidemill --constraint .ci/requirements.txt"
 
-FROM python:${PYTHON}
-COPY --from=build /opt/tidemill /opt/tidemill
+# What roles share is built once; of the stages that a target does not need, none is.
+FROM source AS with-streaming
+RUN ${INSTALL} ".[streaming]"
+FROM source AS with-labels
+RUN ${INSTALL} ".[labels]"
+FROM source AS with-alerts
+RUN ${INSTALL} ".[alerts]"
+FROM source AS with-serving
+RUN ${INSTALL} ".[serving]"
+FROM source AS with-pipelines
+RUN ${INSTALL} ".[pipelines]"
+FROM source AS with-operator
+RUN ${INSTALL} ".[operator]"
+FROM source AS with-dashboard
+RUN ${INSTALL} ".[dashboard]"
+
+FROM ${PYTHON} AS role
 # Numbers, so that a cluster can see that it is not root.
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin tidemill
-ENV PATH=/opt/tidemill/bin:${PATH} PYTHONUNBUFFERED=1 TIDEMILL_LOG_FORMAT=json
+ENV PATH=/opt/tidemill/bin:${PATH} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 TIDEMILL_LOG_FORMAT=json HOME=/tmp
 USER 10001:10001
 WORKDIR /tmp
 ENTRYPOINT ["tidemill"]
+
+FROM role AS ingest
+COPY --from=with-streaming /opt/tidemill /opt/tidemill
+FROM role AS outcomes
+COPY --from=with-streaming /opt/tidemill /opt/tidemill
+FROM role AS watch
+COPY --from=with-streaming /opt/tidemill /opt/tidemill
+FROM role AS alerts
+COPY --from=with-alerts /opt/tidemill /opt/tidemill
+FROM role AS feedback
+COPY --from=with-labels /opt/tidemill /opt/tidemill
+FROM role AS dashboard
+COPY --from=with-dashboard /opt/tidemill /opt/tidemill
+FROM role AS serve
+COPY --from=with-serving /opt/tidemill /opt/tidemill
+FROM role AS pipelines
+COPY --from=with-pipelines /opt/tidemill /opt/tidemill
+FROM role AS operator
+COPY --from=with-operator /opt/tidemill /opt/tidemill

@@ -3,18 +3,21 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-CODE := streaming feature_store pipelines platform tests examples benchmarks
+CODE := streaming feature_store pipelines platform tests examples benchmarks helm/generate
 # Where the results of a test run are kept, for the table of `.ci/run`.
 RESULTS := .tidemill/ci
+
+# Where the programs of the control plane that tests run on are, or are built.
+CLUSTER_PROGRAMS ?= .bootstrap/cluster
 
 # Of bench, faults and simulate: one of their names (all where it is empty), and how much of it.
 ONLY ?=
 SIZE ?= small
 
-.PHONY: help setup demo test check test-ui spark peers bench faults simulate lint types format unit lock clean
+.PHONY: help setup demo test check cluster test-cluster test-ui manifests spark peers bench faults simulate lint types format unit lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{split($$1, name, ":"); printf "  make %-8s %s\n", name[1], $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{split($$1, name, ":"); printf "  make %-12s %s\n", name[1], $$2}'
 
 setup: .venv/.complete ## the environment, from the hashed lock (6 GB, once)
 
@@ -27,12 +30,20 @@ demo: setup ## the whole loop on this machine, in under four minutes
 test: setup lint types unit ## lint, types, import contracts, unit and integration tests (under 10 minutes)
 
 check: setup ## what takes minutes rather than seconds
+	@if command -v go >/dev/null; then $(MAKE) --no-print-directory cluster; fi
 	@mkdir -p $(RESULTS)
 	$(BIN)/python -m pytest -q -m slow --junitxml=$(RESULTS)/check.xml
 
 test-ui: setup ## the dashboard in a real browser against a live loop (part of check; ten minutes)
 	@mkdir -p $(RESULTS)
 	$(BIN)/python -m pytest -q -m slow tests/dashboard --junitxml=$(RESULTS)/ui.xml
+
+cluster: ## a Kubernetes control plane with KServe's controller, built from Go modules (Go 1.26; 10 minutes, once)
+	@$(PYTHON) .ci/cluster/build.py $(CLUSTER_PROGRAMS)
+
+test-cluster: setup cluster ## what runs on a real API server
+	@mkdir -p $(RESULTS)
+	$(BIN)/python -m pytest -q tests/cluster --junitxml=$(RESULTS)/cluster.xml
 
 spark: setup ## the same history on Spark, row for row; installs pyspark (450 MB) into .venv, and needs a Java 17
 	.bootstrap/bin/uv pip install --quiet --python $(BIN)/python "pyspark==4.2.0"
@@ -47,6 +58,9 @@ faults: setup ## whether it holds when things break: ONLY=name SIZE=small|full
 simulate: setup ## whether the statistics keep their promises: ONLY=name SIZE=small|full
 bench faults simulate:
 	@$(BIN)/python -m benchmarks $@ $(if $(ONLY),--only $(ONLY)) --size $(SIZE)
+
+manifests: setup ## CRD, values schema, dashboards and plain manifests, made anew (the last of them with helm)
+	$(BIN)/python -m helm.generate
 
 lint: setup ## ruff and the import contracts
 	$(BIN)/ruff check .

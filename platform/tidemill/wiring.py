@@ -1,6 +1,7 @@
 """The composition root: the one place that chooses implementations.
 
-`local(settings)` is everything one machine needs. Each thing is built when it is first asked for, and its module
+`local(settings)` is everything one machine needs, or a command that speaks to a cluster where the settings name one;
+`cluster(settings)` is what the operator needs. Each thing is built when it is first asked for, and its module
 is imported then, so that a role loads only its own vendors. Roles, commands and pipeline steps get here what they
 need, and hand it on as arguments; nothing below imports this module.
 """
@@ -22,21 +23,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tidemill.alerts.notifier import Notifier
-    from tidemill.control.protocols import PipelineRunner, StoredModel
+    from tidemill.cluster import Cluster as Api
+    from tidemill.cluster.kubernetes_api import KubernetesCluster
+    from tidemill.control.protocols import PipelineRunner, ResourceStore, StoredModel
     from tidemill.control.store import LocalResourceStore
-    from tidemill.control.tick import Loop
+    from tidemill.control.tick import Loop, Parts
     from tidemill.events.records import Decision, Request
     from tidemill.registry import Registry
-    from tidemill.rollout.local import LocalTrafficDriver
+    from tidemill.rollout.driver import TrafficDriver
+    from tidemill.rollout.prometheus import RevisionMetrics
     from tidemill.spec.model import ContinualModel
+    from tidemill.stack.doctor import Check
     from tidemill.stack.supervisor import ProcessSupervisor
 
-__all__ = ["Local", "local"]
+__all__ = ["Cluster", "Local", "cluster", "local"]
 
 
 def local(settings: Settings | None = None, *, clock: Clock | None = None) -> Local:
-    """One machine, by its settings (default: those of the environment, the file and the running stack)."""
-    return Local(settings=settings or load_settings()[0], clock=clock or SystemClock())
+    """What the settings name (default: those of the environment, the file and the running stack).
+
+    One machine; or with the setting `context`, the models of that cluster.
+    """
+    settings = settings or load_settings()[0]
+    kind = Local if settings.context is None else Cluster
+    return kind(settings=settings, clock=clock or SystemClock())
+
+
+def cluster(settings: Settings | None = None, *, clock: Clock | None = None) -> Cluster:
+    """The cluster that this process runs in, or that the settings name."""
+    return Cluster(settings=settings or load_settings()[0], clock=clock or SystemClock())
 
 
 @dataclass(frozen=True)
@@ -47,8 +62,12 @@ class Local:
     clock: Clock = field(default_factory=SystemClock)
 
     @cached_property
-    def store(self) -> LocalResourceStore:
+    def store(self) -> ResourceStore:
         """Where resources and their status live."""
+        return self._files
+
+    @cached_property
+    def _files(self) -> LocalResourceStore:
         from tidemill.control.store import LocalResourceStore
 
         return LocalResourceStore(self.settings.state / "resources")
@@ -85,7 +104,7 @@ class Local:
 
         return LocalRunner(self.supervisor, state=self.settings.state, model=stored.resource.id, code=stored.code)
 
-    def driver(self, stored: StoredModel) -> LocalTrafficDriver:
+    def driver(self, stored: StoredModel) -> TrafficDriver:
         """Who moves the traffic of a model: here Envoy, whatever driver the resource names for a cluster."""
         from tidemill.core.telemetry import get_logger
         from tidemill.rollout.auto import choose
@@ -104,7 +123,7 @@ class Local:
 
     def resource_file(self, model: str) -> Path:
         """The file of a model's resource, which its processes are started with."""
-        return self.store.path(model)
+        return self._files.path(model)
 
     def ask(self, resource: ContinualModel, request: Request, *, deadline_s: float = 30.0) -> Decision:
         """Ask control, and wait for its decision; raises `DeadlineExceeded` where it does not answer."""
@@ -214,29 +233,34 @@ class Local:
 
     def loop(self, stored: StoredModel) -> Loop:
         """The loop of a model."""
+        from tidemill.control.tick import Loop
+
+        parts = self._parts(stored, self.driver(stored), self.store)
+        return Loop(stored.resource.id, self.store, parts, self.clock)
+
+    def _parts(self, stored: StoredModel, driver: TrafficDriver, store: ResourceStore) -> Parts:
         from tidemill.control.labelled import LabelledCount, NewClassCount
         from tidemill.control.log import KafkaLog
         from tidemill.control.provision import topics_of
-        from tidemill.control.tick import Loop, Parts
+        from tidemill.control.tick import Parts
 
         model = stored.resource.id
-        log, driver = KafkaLog(self.settings.require_kafka(), topics_of(stored.resource)), self.driver(stored)
+        log = KafkaLog(self.settings.require_kafka(), topics_of(stored.resource))
 
         def close() -> None:
             log.close()
             driver.close()
 
-        parts = Parts(
+        return Parts(
             log=log,
             clearing=self.clearing(stored.resource),
             runner=self.runner(stored),
             driver=driver,
             registry=self.registry,
             labelled=LabelledCount(self.settings.lake_uri, model, self.clock),
-            new_classes=NewClassCount(self.settings.lake_uri, lambda: self.store.get(model).resource, self.clock),
+            new_classes=NewClassCount(self.settings.lake_uri, lambda: store.get(model).resource, self.clock),
             close=close,
         )
-        return Loop(model, self.store, parts, self.clock)
 
     def clearing(self, resource: ContinualModel) -> Callable[..., None]:
         """Who clears away, by the loop's status, what runs have left and nothing needs; nobody where all is kept."""
@@ -263,5 +287,114 @@ class Local:
             feast=(sys.executable, "-m", "tidemill.features.apply"),
             partitions=self.settings.events_partitions,
         )
-        service = Service(self.store, ids=self.store.ids, provisioner=provisioner, loop=self.loop, clock=self.clock)
+        service = Service(self.store, ids=self._files.ids, provisioner=provisioner, loop=self.loop, clock=self.clock)
         service.run(stop)
+
+
+@dataclass(frozen=True)
+class Cluster(Local):
+    """The parts of a cluster: what differs from one machine. Commands get the same methods, over its API server."""
+
+    @cached_property
+    def api(self) -> KubernetesCluster:
+        """The API server; raises `Unavailable` where none is known."""
+        from tidemill.cluster.kubernetes_api import connect
+
+        context = self.settings.context
+        return connect(context=None if context == "current" else context)
+
+    @cached_property
+    def store(self) -> ResourceStore:
+        """The ContinualModels, as a person reads and writes them: by a field manager of its own."""
+        from tidemill.control.cluster_store import ClusterResourceStore
+
+        people = self.api.as_manager("tidemill-cli")
+        return ClusterResourceStore(people, self.clock, namespace=self.settings.namespace)
+
+    def runner(self, stored: StoredModel) -> PipelineRunner:
+        """Kubeflow Pipelines; raises `Unavailable` where none is known."""
+        from tidemill.core.errors import Unavailable
+
+        if self.settings.kfp is None:
+            raise Unavailable("no Kubeflow Pipelines is known, which runs are started in", hint="set TIDEMILL_KFP")
+        return super().runner(stored)
+
+    def driver(self, stored: StoredModel) -> TrafficDriver:
+        """Who moves the traffic of a model, by `spec.serving.driver` and what is installed."""
+        return self._driver(stored, self.api)
+
+    def ask(self, resource: ContinualModel, request: Request, *, deadline_s: float = 30.0) -> Decision:
+        """Ask the operator by annotation, and wait for its decision in the status."""
+        from tidemill.control.cluster_ask import ask
+
+        people = self.api.as_manager(f"tidemill-{request.kind}")
+        return ask(people, resource, request, clock=self.clock, deadline_s=deadline_s)
+
+    def operator(self, stop: threading.Event) -> None:
+        """Run the loops of all models of the cluster, or of one namespace, until `stop`."""
+        from tidemill.control.operator import Operator
+        from tidemill.control.provision import topics_of
+        from tidemill.control.tick import Loop
+        from tidemill.events.cluster import ensure_topics
+        from tidemill.events.kafka import RecordWriter
+
+        kafka = self.settings.require_kafka()
+
+        def send(resource: ContinualModel, request: Request) -> None:
+            writer = RecordWriter(kafka, client_id="operator")
+            try:
+                writer.send(topics_of(resource).requests, request, key=request.request_id)
+                writer.flush()
+            finally:
+                writer.close()
+
+        def loop(stored: StoredModel, store: ResourceStore, api: Api) -> Loop:
+            parts = self._parts(stored, self._driver(stored, api), store)
+            return Loop(stored.resource.id, store, parts, self.clock, quiet=True)
+
+        Operator(
+            self.api,
+            self.settings,
+            self.clock,
+            send=send,
+            ensure_topics=lambda topics, retention_ms: ensure_topics(kafka, topics, retention_ms=retention_ms),
+            loop=loop,
+            login=self.api.access,
+            namespace=self.settings.namespace,
+        ).run(stop)
+
+    def examine(self) -> list[Check]:
+        """What the cluster has of what the operator joins there."""
+        from tidemill.control.cluster_doctor import examine
+
+        return examine(self.api, self.settings, namespace=self.settings.namespace)
+
+    def _driver(self, stored: StoredModel, api: Api) -> TrafficDriver:
+        from tidemill.control.cluster_provision import owner_of
+        from tidemill.rollout.auto import choose, installed
+        from tidemill.rollout.gateway import GatewayTrafficDriver
+        from tidemill.rollout.http_route import Gateway
+        from tidemill.rollout.knative import KnativeTrafficDriver
+
+        resource, settings = stored.resource, self.settings
+        choice = choose(resource.spec.serving.driver, installed(api, settings.gateway))
+        owner = owner_of(resource, api)
+        if choice.driver == "knative" or settings.gateway is None:
+            return KnativeTrafficDriver(
+                api, resource=resource, endpoint=settings.endpoint, metrics=self._metrics(), owner=owner
+            )
+        hosts = () if settings.gateway_host is None else (settings.gateway_host,)
+        return GatewayTrafficDriver(
+            api,
+            resource=resource,
+            gateway=Gateway.parse(settings.gateway, hosts),
+            clock=self.clock,
+            endpoint=settings.endpoint,
+            metrics=self._metrics(),
+            owner=owner,
+        )
+
+    def _metrics(self) -> RevisionMetrics | None:
+        from tidemill.rollout.prometheus import RevisionMetrics
+
+        return None if self.settings.prometheus is None else RevisionMetrics(self.settings.prometheus)

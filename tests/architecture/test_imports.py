@@ -59,7 +59,7 @@ VENDORS = {
         "training.weights",
     },
     "kubernetes": {"cluster.kubernetes_api"},
-    "kopf": set[str](),
+    "kopf": {"control.watching"},
     "nicegui": {
         "dashboard.server",
         "dashboard.pages.asking",

@@ -18,7 +18,7 @@ from tidemill.retrain import COMPILED
 __all__ = ["compile_to", "retrain"]
 
 IMAGE = "tidemill-pipelines"
-"""What the steps run in unless the parameter `image` says otherwise: `docker build --build-arg EXTRA=pipelines`."""
+"""What the steps run in unless the parameter `image` says otherwise: `docker build --target pipelines`."""
 
 _component = dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
 

@@ -6,8 +6,9 @@ functions, so that a role starts with its own vendors alone.
 """
 
 import importlib
+import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -51,6 +52,7 @@ COMMANDS = {
     "serve": "roles",
     "feedback": "roles",
     "control": "roles",
+    "operator": "roles",
 }
 """Each command, in the order of `tidemill --help`, and the module of this package that registers it."""
 
@@ -83,8 +85,15 @@ app = typer.Typer(
 
 
 @app.callback()
-def _root() -> None:
+def _root(
+    context: Annotated[
+        str | None,
+        typer.Option(help="Context of the kubeconfig whose cluster has the models; `current`: the current one."),
+    ] = None,
+) -> None:
     """Keep a model right after it ships: one resource, one loop."""
+    if context is not None:
+        os.environ["TIDEMILL_CONTEXT"] = context
 
 
 def main(*arguments: Any) -> None:

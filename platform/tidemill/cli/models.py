@@ -83,7 +83,7 @@ def apply(
     if before is not None and (before.resource, before.code) == (resource, str(code)):
         result = "unchanged"
     emit({"model": resource.id, "result": result, "code": code}, output, f"{resource.id} {result}")
-    if machine.settings.kafka is None:
+    if machine.settings.kafka is None and machine.settings.context is None:
         say("no stack runs yet: `tidemill up` starts it, and the model with it")
 
 
@@ -133,9 +133,10 @@ def delete(name: Annotated[str, typer.Argument(help="The model.")], output: Outp
 
 
 def find(machine: Local, name: str) -> StoredModel:
-    """A model by its name (in the namespace `default`) or id. Raises `NotFound` naming those that there are."""
+    """A model by its name (in the settings' namespace, or `default`) or id. Raises `NotFound` naming what there is."""
+    namespace = machine.settings.namespace or "default"
     try:
-        return machine.store.get(name if "." in name else f"default.{name}")
+        return machine.store.get(name if "." in name else f"{namespace}.{name}")
     except NotFound as error:
         known = ", ".join(sorted(machine.store.ids()))
         hint = f"there are: {known}" if known else "`tidemill apply -f FILE` declares one"

@@ -12,7 +12,7 @@ from tidemill.core.settings import load_settings
 from tidemill.core.telemetry import REGISTRY, setup_logging
 from tidemill.spec.load import load
 from tidemill.spec.model import ContinualModel
-from tidemill.wiring import Local, local
+from tidemill.wiring import Local, cluster, local
 
 __all__ = ["alerts", "register"]
 
@@ -21,7 +21,7 @@ ResourceFile = Annotated[Path, typer.Option("--resource", help="YAML file of the
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module. The role `alerts` is `tidemill alerts run` (`tidemill.cli.alerts`)."""
-    for command in (ingest, outcomes, watch, serve, feedback, control):
+    for command in (ingest, outcomes, watch, serve, feedback, control, operator):
         app.command()(command)
 
 
@@ -79,6 +79,14 @@ def control() -> None:
     setup_logging(settings, "control")
     serve_metrics(settings, "control", REGISTRY)
     local(settings).control(_stop_event())
+
+
+def operator() -> None:
+    """Role: run the loop of every model of a cluster, or of one namespace, over its API server."""
+    settings, _ = load_settings()
+    setup_logging(settings, "operator")
+    serve_metrics(settings, "operator", REGISTRY)
+    cluster(settings).operator(_stop_event())
 
 
 def _begin(role: str, file: Path) -> tuple[Local, ContinualModel]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from tidemill.core.errors import Conflict
 
-__all__ = ["MANAGER", "Cluster", "Foreign", "Kind", "Manifest"]
+__all__ = ["MANAGER", "Access", "Cluster", "Foreign", "Kind", "Manifest"]
 
 Manifest = dict[str, Any]
 """A Kubernetes object as JSON."""
@@ -34,6 +34,21 @@ class Kind:
         root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
         where = f"/namespaces/{namespace}" if self.namespaced and namespace is not None else ""
         return root + where + f"/{self.plural}" + (f"/{name}" if name else "") + (f"/{part}" if part else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where the API server is and who asks, for another client of the same process."""
+
+    server: str
+    ca: str | None
+    """File of the certificates that its own is signed by; None: those of the system."""
+    verified: bool
+    """Whether its certificate is looked at."""
+    token: str | None
+    certificate: str | None
+    """File of the client's certificate, where it has no token."""
+    key: str | None
 
 
 class Foreign(Conflict):

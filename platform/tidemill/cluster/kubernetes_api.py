@@ -7,7 +7,7 @@ from typing import Any
 import urllib3
 from kubernetes import client, config
 
-from tidemill.cluster.api import MANAGER, Foreign, Kind, Manifest
+from tidemill.cluster.api import MANAGER, Access, Foreign, Kind, Manifest
 from tidemill.core.errors import Conflict, InvalidInput, TidemillError, Unavailable, Unsupported
 
 __all__ = ["KubernetesCluster", "connect"]
@@ -18,6 +18,8 @@ _PAGE = 500
 _NONE = (404,)
 _LATER = {0, 429, 500, 502, 503, 504}
 """Answers after which the same call may succeed; 0 is none at all."""
+_MISTYPED = "failed to create typed patch object"
+"""So a status 500 begins where a field that is applied has a wrong type: nothing that passes."""
 
 
 def connect(*, kubeconfig: str | None = None, context: str | None = None) -> "KubernetesCluster":
@@ -53,6 +55,22 @@ class KubernetesCluster:
         self._api = api
         self._manager = manager
 
+    def access(self) -> Access:
+        """Where the API server is, and who asks by now: the token of a pod is another one every hour."""
+        found = self._api.configuration
+        return Access(
+            server=found.host,
+            ca=found.ssl_ca_cert,
+            verified=found.verify_ssl,
+            token=(found.get_api_key_with_prefix("authorization") or "").removeprefix("Bearer ") or None,
+            certificate=found.cert_file,
+            key=found.key_file,
+        )
+
+    def as_manager(self, manager: str) -> "KubernetesCluster":
+        """The same server, spoken to by another field manager."""
+        return KubernetesCluster(self._api, manager=manager)
+
     def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None:
         """The object, or None where there is none."""
         return self._call("GET", kind.path(namespace, name), absent=_NONE)
@@ -76,10 +94,25 @@ class KubernetesCluster:
 
     def apply(self, manifest: Manifest, kind: Kind, *, part: str | None = None, force: bool = False) -> Manifest:
         """State an object (or its subresource `part`) by server-side apply; returns it as it then is."""
+        if part is None:
+            manifest = self._pinned(manifest, kind)
         meta = manifest["metadata"]
         query = {"fieldManager": self._manager, "force": str(force).lower(), "fieldValidation": "Strict"}
         path = kind.path(meta.get("namespace"), meta["name"], part)
         return self._call("PATCH", path, query=query, body=manifest, content="application/apply-patch+yaml") or {}
+
+    def _pinned(self, manifest: Manifest, kind: Kind) -> Manifest:
+        """With the uid of the object whose version it names.
+
+        The API server would otherwise make the object anew where it is gone, whatever version is named.
+        """
+        meta = manifest["metadata"]
+        if "resourceVersion" not in meta or "uid" in meta:
+            return manifest
+        found = self.get(kind, meta.get("namespace"), meta["name"])
+        if found is None:
+            raise Conflict(f"{kind.kind} {meta['name']} is gone")
+        return manifest | {"metadata": meta | {"uid": found["metadata"]["uid"]}}
 
     def delete(self, kind: Kind, namespace: str | None, name: str) -> None:
         """Delete the object, and in the background what it owns; one that is not there is no error."""
@@ -90,6 +123,24 @@ class KubernetesCluster:
         root = kind.path().rsplit("/", 1)[0]
         found = self._call("GET", root, absent=_NONE)
         return found is not None and any(one["name"] == kind.plural for one in found["resources"])
+
+    def version(self) -> str:
+        """Of the API server, e.g. `v1.36.1`."""
+        return str((self._call("GET", "/version") or {})["gitVersion"])
+
+    def allows(self, verb: str, kind: Kind, namespace: str | None = None, *, part: str | None = None) -> bool:
+        """Whether who asks may do this in the namespace (None: in all), by a SelfSubjectAccessReview."""
+        group = kind.api_version.rpartition("/")[0]
+        wanted = {"verb": verb, "group": group, "resource": kind.plural, "namespace": namespace or ""}
+        if part is not None:
+            wanted["subresource"] = part
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": wanted},
+        }
+        answer = self._call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=review) or {}
+        return bool(answer["status"]["allowed"])
 
     def _call(
         self,
@@ -140,6 +191,8 @@ def _named(error: client.ApiException, call: str) -> TidemillError:
             fields = sorted({cause.get("field", "") for cause in taken})
             return Foreign(f"{call}: {said}", managers=managers, fields=fields)
         return Conflict(f"{call}: {said}")
+    if error.status == 500 and said.startswith(_MISTYPED):
+        return InvalidInput(f"the API server refuses {call}: {said}")
     if error.status in _LATER:
         return Unavailable(f"the API server cannot answer {call} now: {said}")
     if error.status == 401:

@@ -4,11 +4,11 @@ Whoever watches (the operator) calls `seen` and `gone` for each event. What this
 so that it never reads its own write late; an event that is older than what is known changes nothing.
 """
 
-import copy
 import threading
 from collections.abc import Collection, Mapping, Sequence
 
-from tidemill.cluster.api import Cluster, Kind, Manifest
+from tidemill.cluster.api import Cluster, Foreign, Kind, Manifest
+from tidemill.core.errors import Conflict
 
 __all__ = ["WatchedCluster"]
 
@@ -21,20 +21,37 @@ class WatchedCluster:
 
     Args:
         cluster: does what cannot be answered from memory.
-        kinds: that are watched, each from before its first `ready`. Others are always read from the server.
+        kinds: that are watched. Others are always read from the server.
+        index: a label by which objects are looked for often.
+
+    What is read is what is remembered, not a copy: nobody is to change it.
     """
 
-    def __init__(self, cluster: Cluster, kinds: Collection[Kind]) -> None:
+    def __init__(self, cluster: Cluster, kinds: Collection[Kind], *, index: str = "tidemill.dev/model") -> None:
         self._cluster = cluster
         self._known: dict[Kind, dict[_Place, Manifest]] = {kind: {} for kind in kinds}
+        self._index = index
+        self._places: dict[Kind, dict[str, set[_Place]]] = {kind: {} for kind in kinds}
+        """Where objects are by their value of the label `index`."""
         self._lock = threading.Lock()
         self._served: dict[Kind, bool] = {}
 
     def fill(self, namespace: str | None = None) -> None:
-        """Read all watched kinds once, before their watches begin. Raises as `Cluster.list`."""
-        for kind in self._known:
-            for manifest in self._cluster.list(kind, namespace):
+        """Read all watched kinds: before their watches begin, and now and then, as a watch that broke misses deletions.
+
+        Raises as `Cluster.list`.
+        """
+        for kind, known in self._known.items():
+            with self._lock:
+                before = {place: _version(manifest) for place, manifest in known.items()}
+            found = {_place(manifest): manifest for manifest in self._cluster.list(kind, namespace)}
+            for manifest in found.values():
                 self.seen(kind, manifest)
+            with self._lock:
+                for place in before.keys() - found.keys():
+                    if place in known and _version(known[place]) == before[place]:
+                        self._forget(kind, place)
+        self._served = {kind: True for kind, served in self._served.items() if served}
 
     def seen(self, kind: Kind, manifest: Manifest) -> bool:
         """An object as a watch shows it; returns whether that is news."""
@@ -43,7 +60,10 @@ class WatchedCluster:
             before = self._known[kind].get(place)
             if before is not None and _version(before) >= _version(manifest) and _uid(before) == _uid(manifest):
                 return False
-            self._known[kind][place] = copy.deepcopy(manifest)
+            if before is not None:
+                self._forget(kind, place)
+            self._known[kind][place] = manifest
+            self._places[kind].setdefault(self._label(manifest), set()).add(place)
             return True
 
     def gone(self, kind: Kind, manifest: Manifest) -> None:
@@ -52,14 +72,14 @@ class WatchedCluster:
         with self._lock:
             before = self._known[kind].get(place)
             if before is not None and _uid(before) == _uid(manifest):
-                del self._known[kind][place]
+                self._forget(kind, place)
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None:
         """The object, or None where there is none."""
         if kind not in self._known:
             return self._cluster.get(kind, namespace, name)
         with self._lock:
-            return copy.deepcopy(self._known[kind].get((namespace or "", name)))
+            return self._known[kind].get((namespace or "", name))
 
     def list(
         self, kind: Kind, namespace: str | None = None, *, labels: Mapping[str, str] | None = None
@@ -69,16 +89,24 @@ class WatchedCluster:
             return self._cluster.list(kind, namespace, labels=labels)
         wanted = (labels or {}).items()
         with self._lock:
-            found = [
-                manifest
-                for (where, _), manifest in sorted(self._known[kind].items())
-                if namespace in {None, where} and wanted <= manifest["metadata"].get("labels", {}).items()
+            known = self._known[kind]
+            label = (labels or {}).get(self._index)
+            places = sorted(known if label is None else self._places[kind].get(label, ()))
+            return [
+                known[place]
+                for place in places
+                if namespace in {None, place[0]} and wanted <= known[place]["metadata"].get("labels", {}).items()
             ]
-            return copy.deepcopy(found)
 
     def apply(self, manifest: Manifest, kind: Kind, *, part: str | None = None, force: bool = False) -> Manifest:
         """State an object (or its subresource `part`) by server-side apply; returns it as it then is."""
-        made = self._cluster.apply(manifest, kind, part=part, force=force)
+        try:
+            made = self._cluster.apply(manifest, kind, part=part, force=force)
+        except Foreign:
+            raise
+        except Conflict:
+            self._look(kind, manifest)  # what is remembered is old: the next try is to see what is there now
+            raise
         if kind in self._known:
             self.seen(kind, made)
         return made
@@ -88,10 +116,28 @@ class WatchedCluster:
         self._cluster.delete(kind, namespace, name)
 
     def serves(self, kind: Kind) -> bool:
-        """Whether the API server knows the kind; asked again only while it does not."""
-        if not self._served.get(kind):
+        """Whether the API server knows the kind; a no is asked again after each `fill`."""
+        if kind not in self._served:
             self._served[kind] = self._cluster.serves(kind)
         return self._served[kind]
+
+    def _forget(self, kind: Kind, place: _Place) -> None:
+        manifest = self._known[kind].pop(place)
+        self._places[kind][self._label(manifest)].discard(place)
+
+    def _label(self, manifest: Manifest) -> str:
+        return str(manifest["metadata"].get("labels", {}).get(self._index, ""))
+
+    def _look(self, kind: Kind, manifest: Manifest) -> None:
+        if kind not in self._known:
+            return
+        found = self._cluster.get(kind, manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
+        if found is None:
+            with self._lock:
+                if _place(manifest) in self._known[kind]:
+                    self._forget(kind, _place(manifest))
+        else:
+            self.seen(kind, found)
 
 
 def _place(manifest: Manifest) -> _Place:

@@ -5,15 +5,15 @@ from tidemill.cluster import Kind
 __all__ = [
     "CONFIG_MAP",
     "DEPLOYMENT",
+    "JOB",
     "KAFKA_TOPIC",
     "MODEL",
-    "POD_MONITOR",
     "SCALED_OBJECT",
 ]
 
 MODEL = Kind("tidemill.dev/v1alpha1", "ContinualModel", "continualmodels")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
+JOB = Kind("batch/v1", "Job", "jobs")
 KAFKA_TOPIC = Kind("kafka.strimzi.io/v1beta2", "KafkaTopic", "kafkatopics")
 SCALED_OBJECT = Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects")
-POD_MONITOR = Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors")

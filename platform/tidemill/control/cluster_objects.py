@@ -1,7 +1,8 @@
-"""The Kubernetes objects that a model needs besides its traffic: what it is told, its workers, topics, scrapes. Pure.
+"""The Kubernetes objects that a model needs besides its traffic: what it is told, its workers and topics. Pure.
 
 Every object carries the model's labels and is owned by its ContinualModel, so that the API server's garbage collection
-takes it with the model. What a platform does not have (Strimzi, KEDA, the Prometheus operator) is left out.
+takes it with the model; only topics, which hold data, stay. What a platform does not have (Strimzi, KEDA) is left out.
+What is scraped of the pods, and the alerts of it, are the chart's: they are the same for all models.
 """
 
 import hashlib
@@ -10,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidemill.cluster import Kind, Manifest
-from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, KAFKA_TOPIC, POD_MONITOR, SCALED_OBJECT
+from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, KAFKA_TOPIC, SCALED_OBJECT
 from tidemill.control.provision import WORKERS, data_digest, retention
-from tidemill.control.store import resource_yaml
 from tidemill.core.settings import Settings, environment, masked
-from tidemill.rollout.kserve import MODEL, RESOURCE_FOLDER, SETTINGS, resource_config
+from tidemill.rollout.kserve import MODEL, RESOURCE_FOLDER, SETTINGS, name_of, resource_config
+from tidemill.spec.load import resource_yaml
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["METRICS_PORT", "OPTIONAL", "ROLE", "objects_of", "settings_of"]
@@ -22,17 +23,20 @@ __all__ = ["METRICS_PORT", "OPTIONAL", "ROLE", "objects_of", "settings_of"]
 ROLE = "tidemill.dev/role"
 METRICS_PORT = 9464
 """Where each worker tells its metrics, inside its pod."""
-OPTIONAL = (KAFKA_TOPIC, SCALED_OBJECT, POD_MONITOR)
+OPTIONAL = (KAFKA_TOPIC, SCALED_OBJECT)
 """Kinds that a cluster may do without."""
 
 _DIGEST = "tidemill.dev/digest"
 _ALERTS = "alerts"
+_FEAST = "feast"
 _LAG = "1000"
 """Records that wait, for each further replica."""
 _LOCAL_ONLY = frozenset(
-    {"state", "endpoint", "envoy_admin", "envoy_port", "feedback_host", "feedback_port", "feast_repo", "metrics_port"}
+    {"state", "endpoint", "envoy_admin", "envoy_port", "feedback_host", "feedback_port", "feast_repo"}
+    | {"metrics_port", "metrics_host", "image", "strimzi_cluster", "gateway", "gateway_host", "prometheus"}
+    | {"context", "namespace"}
 )
-"""Settings of a machine, which mean nothing in a pod of the cluster."""
+"""Settings of a machine or of the operator, which mean nothing to a model's pods."""
 
 
 def settings_of(settings: Settings, namespace: str) -> Manifest:
@@ -67,6 +71,7 @@ def objects_of(
     """
     build = _Builder(resource, settings, owner)
     found: list[tuple[Kind, Manifest]] = [(CONFIG_MAP, build.resource())]
+    found.append((JOB, build.feast()))
     found += [(DEPLOYMENT, build.worker(role)) for role in WORKERS]
     if resource.spec.alerts.routes:
         found.append((DEPLOYMENT, build.worker(_ALERTS)))
@@ -74,8 +79,6 @@ def objects_of(
         found += [(KAFKA_TOPIC, one) for one in build.topics(settings.strimzi_cluster)]
     if SCALED_OBJECT in served and settings.events_partitions > 1:
         found.append((SCALED_OBJECT, build.scaled_ingest()))
-    if POD_MONITOR in served:
-        found.append((POD_MONITOR, build.monitor()))
     return tuple(found)
 
 
@@ -109,13 +112,29 @@ class _Builder:
             spec["replicas"] = 1  # else it is the autoscaler's, or a person's
         return self._object(DEPLOYMENT, f"{self._name}-{role}", role) | {"spec": spec}
 
+    def feast(self) -> Manifest:
+        """The Job that enters the model's features into Feast's registry; another one for each form of the data.
+
+        A process of its own, as importing Feast takes what no role should carry. It stays: one that were cleared away
+        would be made again.
+        """
+        pod = self._pod(_FEAST)
+        container = pod["containers"][0]
+        container["command"] = ["python", "-m", "tidemill.features.apply"]
+        container["args"] = ["--resource", f"{RESOURCE_FOLDER}/resource.yaml"]
+        del container["ports"], container["livenessProbe"]
+        name = name_of(self._name, f"feast-{data_digest(self.model)[:8]}", 63)
+        template = {"metadata": {"labels": self._labels(_FEAST)}, "spec": pod | {"restartPolicy": "OnFailure"}}
+        return self._object(JOB, name, _FEAST) | {"spec": {"backoffLimit": 10, "template": template}}
+
     def topics(self, cluster: str) -> list[Manifest]:
-        """KafkaTopics of Strimzi; it makes the topics, and deletes them with the model."""
+        """KafkaTopics of Strimzi. Nobody owns them: what is in them is not to go with the model."""
         found = []
         for keep_ms, names in retention(self.model).items():
             for name in sorted(names):
                 topic = self._object(KAFKA_TOPIC, _dns(name), "topic")
                 topic["metadata"]["labels"]["strimzi.io/cluster"] = cluster
+                del topic["metadata"]["ownerReferences"]
                 partitions = self.settings.events_partitions if name == self.model.events_topic else 1
                 spec: dict[str, Any] = {"topicName": name, "partitions": partitions}
                 if keep_ms is not None:
@@ -142,14 +161,6 @@ class _Builder:
             "triggers": [trigger],
         }
         return self._object(SCALED_OBJECT, f"{self._name}-ingest", "ingest") | {"spec": spec}
-
-    def monitor(self) -> Manifest:
-        """What the Prometheus operator is to scrape: the workers' metrics."""
-        spec = {
-            "selector": {"matchLabels": {MODEL: self._name}},
-            "podMetricsEndpoints": [{"port": "metrics", "interval": "15s"}],
-        }
-        return self._object(POD_MONITOR, self._name, "metrics") | {"spec": spec}
 
     @property
     def _name(self) -> str:

@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 
 from tidemill.cluster import Cluster, Foreign, Kind, Manifest
-from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, KAFKA_TOPIC, MODEL, POD_MONITOR, SCALED_OBJECT
+from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, KAFKA_TOPIC, MODEL, SCALED_OBJECT
 from tidemill.control.cluster_objects import OPTIONAL, ROLE, objects_of, settings_of
 from tidemill.control.cluster_status import Condition
 from tidemill.control.protocols import StoredModel
 from tidemill.control.provision import retention
+from tidemill.core.clock import Clock
 from tidemill.core.errors import TidemillError, Transient
 from tidemill.core.settings import Settings
 from tidemill.core.telemetry import get_logger
@@ -22,7 +23,7 @@ from tidemill.rollout.kserve import INFERENCE_SERVICE, SETTINGS, stated
 from tidemill.rollout.kserve import MODEL as MODEL_LABEL
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["FINALIZER", "ORPHAN", "ClusterProvisioner", "owner_reference"]
+__all__ = ["FINALIZER", "ORPHAN", "ClusterProvisioner", "bare", "owner_of", "owner_reference"]
 
 _log = get_logger(__name__)
 
@@ -31,8 +32,10 @@ FINALIZER = "tidemill.dev/loop"
 ORPHAN = "tidemill.dev/orphan"
 """Annotation: with `true`, a deleted ContinualModel leaves behind what was made for it, traffic included."""
 
-_PRUNED = (DEPLOYMENT, SCALED_OBJECT, POD_MONITOR)
+_PRUNED = (DEPLOYMENT, JOB, SCALED_OBJECT)
 """Kinds of which a changed resource may need fewer."""
+_PAUSE_S = 10.0
+"""Between two tries to let a deleted model go."""
 _TRAFFIC = (INFERENCE_SERVICE, HTTP_ROUTE)
 """Kinds of the traffic drivers."""
 
@@ -50,6 +53,12 @@ def owner_reference(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def owner_of(resource: ContinualModel, cluster: Cluster) -> dict[str, Any] | None:
+    """The `ownerReferences` entry of what is made for a model; None where it is gone."""
+    found = cluster.get(MODEL, resource.metadata.namespace, resource.metadata.name)
+    return None if found is None else owner_reference(found)
+
+
 class ClusterProvisioner:
     """Provides for models on a cluster. Implements `Provisions`.
 
@@ -59,6 +68,8 @@ class ClusterProvisioner:
         ensure_topics: makes topics through the brokers, by name with their number of partitions, that keep records
             for so many milliseconds; used where Strimzi is not.
         leaving: the objects of models that are being deleted.
+        end: takes back the traffic and the runs of a model that is being deleted, given its object.
+        clock: for the pauses after failures.
     """
 
     def __init__(
@@ -68,11 +79,15 @@ class ClusterProvisioner:
         *,
         ensure_topics: Callable[[dict[str, int], int | None], None],
         leaving: Callable[[], Sequence[Manifest]],
+        end: Callable[[Manifest], None],
+        clock: Clock,
     ) -> None:
         self._cluster = cluster
         self._settings = settings
         self._ensure_topics = ensure_topics
-        self._leaving = leaving
+        self._leaving, self._end = leaving, end
+        self._clock = clock
+        self._again: dict[str, float] = {}
         self._made: set[str] = set()
         self._told: dict[str, Condition] = {}
 
@@ -107,9 +122,27 @@ class ClusterProvisioner:
         for model in self._told.keys() - set(models):
             del self._told[model]
         for manifest in self._leaving():
-            if manifest["metadata"].get("annotations", {}).get(ORPHAN) == "true":
-                self._orphan(manifest)
-            self._release(manifest)
+            uid = manifest["metadata"]["uid"]
+            if FINALIZER not in manifest["metadata"].get("finalizers", []):
+                continue
+            if self._clock.monotonic() < self._again.get(uid, 0.0):
+                continue
+            try:
+                self._let_go(manifest)
+                self._again.pop(uid, None)
+            except TidemillError as error:
+                self._again[uid] = self._clock.monotonic() + _PAUSE_S
+                name = manifest["metadata"]["name"]
+                _log.warning("a deleted model cannot be let go yet", model=name, error=error.message)
+
+    def _let_go(self, manifest: Manifest) -> None:
+        """In this order: traffic and runs, what is to stay, then the object, and with it all that it owns."""
+        if manifest["metadata"].get("annotations", {}).get(ORPHAN) == "true":
+            self._orphan(manifest)
+        else:
+            self._end(manifest)
+        # Stating the object without the finalizer gives it up.
+        self._cluster.apply(bare(manifest), MODEL)
 
     def _attempt(self, step: Callable[[], None], problems: list[TidemillError]) -> None:
         try:
@@ -146,31 +179,26 @@ class ClusterProvisioner:
 
     def _hold(self, manifest: Manifest) -> None:
         if FINALIZER not in manifest["metadata"].get("finalizers", []):
-            self._cluster.apply(_bare(manifest, MODEL, finalizers=[FINALIZER]), MODEL)
-
-    def _release(self, manifest: Manifest) -> None:
-        """Take the finalizer off: stating the object without it gives it up."""
-        if FINALIZER in manifest["metadata"].get("finalizers", []):
-            self._cluster.apply(_bare(manifest, MODEL), MODEL)
+            self._cluster.apply(bare(manifest, finalizers=[FINALIZER]), MODEL)
 
     def _orphan(self, manifest: Manifest) -> None:
         """Cut what was made loose from its owner; the settings of the namespace never had one."""
         meta = manifest["metadata"]
-        for kind in (CONFIG_MAP, DEPLOYMENT, *(one for one in OPTIONAL if self._cluster.serves(one)), *_TRAFFIC):
+        for kind in (CONFIG_MAP, DEPLOYMENT, JOB, *(one for one in OPTIONAL if self._cluster.serves(one)), *_TRAFFIC):
             if not self._cluster.serves(kind):
                 continue
             for one in self._cluster.list(kind, meta["namespace"], labels={MODEL_LABEL: meta["name"]}):
                 if one["metadata"]["name"] != SETTINGS and one["metadata"].get("ownerReferences"):
                     kept = {key: value for key, value in one.items() if key in {"spec", "data"}}
                     labels = one["metadata"].get("labels", {})
-                    self._cluster.apply(_bare(one, kind, labels=labels) | kept, kind, force=True)
+                    self._cluster.apply(bare(one, labels=labels) | kept, kind, force=True)
 
 
-def _bare(manifest: Manifest, kind: Kind, **metadata: Any) -> Manifest:
+def bare(manifest: Manifest, **metadata: Any) -> Manifest:
     """An object with nothing but its name, and these fields of its metadata."""
     meta = manifest["metadata"]
     named: Mapping[str, Any] = {"name": meta["name"], "namespace": meta["namespace"], **metadata}
-    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": dict(named)}
+    return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": dict(named)}
 
 
 def _condition(problems: Sequence[TidemillError]) -> Condition:

@@ -6,11 +6,12 @@ those of the `Cluster` it is given; the operator's are answered from its watches
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from tidemill.cluster import Cluster, Manifest
 from tidemill.control.cluster_kinds import MODEL
-from tidemill.control.cluster_status import Condition, invalid_status, status_of
+from tidemill.control.cluster_status import Condition, condition_list, invalid_status, status_of
 from tidemill.control.protocols import StoredModel
 from tidemill.control.state import decode_status
 from tidemill.core.clock import Clock
@@ -42,6 +43,7 @@ class ClusterResourceStore:
         clock: for the times of conditions.
         namespace: whose models are meant; None: of all.
         conditions: what others know of a model, by its id, e.g. whether it is provided for.
+        refuses: whether a resource that is not valid is told so in its status; the operator's part alone.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class ClusterResourceStore:
         *,
         namespace: str | None = None,
         conditions: Callable[[str], Sequence[Condition]] = lambda model: (),
+        refuses: bool = False,
     ) -> None:
         self._cluster = cluster
         self._clock = clock
         self._namespace = namespace
         self._conditions = conditions
+        self._refuses = refuses
         self._parsed: dict[str, tuple[tuple[str, int], ContinualModel | SpecError]] = {}
 
     def ids(self) -> set[str]:
@@ -67,24 +71,29 @@ class ClusterResourceStore:
         return [one for one in self._objects() if "deletionTimestamp" in one["metadata"]]
 
     def list(self) -> Sequence[StoredModel]:
-        """All models that can be acted on, ordered by id; one that is not valid is told so in its status."""
+        """All models that can be acted on, ordered by id."""
         found = []
         for manifest in self._objects():
             if "deletionTimestamp" in manifest["metadata"]:
                 continue
-            try:
+            with suppress(SpecError):
                 found.append(self._stored(manifest))
-            except SpecError as error:
-                self._refuse(manifest, error)
         return sorted(found, key=lambda one: one.resource.id)
 
     def get(self, model: str) -> StoredModel:
         """One model by id; raises `NotFound`, or `SpecError` where it is not valid."""
-        return self._stored(self._object(model))
+        manifest = self._object(model)
+        try:
+            return self._stored(manifest)
+        except SpecError as error:
+            if self._refuses:
+                self._refuse(manifest, error)
+            raise
 
     def put(self, resource: ContinualModel, *, code: str | None = None) -> StoredModel:
         """Create or replace the resource; its status stays. On a cluster its code is in `model.image`."""
         said = resource.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        said["metadata"]["namespace"] = resource.metadata.namespace
         return self._stored(self._cluster.apply(said, MODEL))
 
     def put_status(self, model: str, status: bytes, *, version: str) -> StoredModel:
@@ -101,6 +110,18 @@ class ClusterResourceStore:
         if "requests" in manifest.get("status", {}):
             shown["requests"] = manifest["status"]["requests"]
         return self._stored(self._write(manifest, shown, version=version))
+
+    def retell(self, model: str) -> None:
+        """Write the conditions that others know of anew where one has changed, though the loop stands where it was."""
+        manifest, now = self._object(model), self._conditions(model)
+        before = manifest.get("status", {})
+        told = {one["type"]: (one["reason"], one["message"]) for one in before.get("conditions", [])}
+        if all(told.get(one.type) == (one.reason, one.message) for one in now):
+            return
+        generation = manifest["metadata"].get("generation", 0)
+        found = condition_list(now, generation, before, self._clock.now())
+        kept = [one for one in before.get("conditions", []) if one["type"] not in {new["type"] for new in found}]
+        self._write(manifest, {**before, "conditions": [*found, *kept]})
 
     def answer(self, model: str, requests: Mapping[str, Any]) -> None:
         """Note in the status what was made of the requests by annotation; raises `Conflict`, `NotFound`."""

@@ -2,22 +2,25 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from tidemill.cluster import Cluster, Kind
+from tidemill.cluster import Cluster, Kind, Manifest
 from tidemill.cluster.watched import WatchedCluster
 from tidemill.control.cluster_events import EVENT, event_of
-from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, MODEL
+from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, MODEL
 from tidemill.control.cluster_objects import OPTIONAL
-from tidemill.control.cluster_provision import ORPHAN, ClusterProvisioner
+from tidemill.control.cluster_provision import ClusterProvisioner
 from tidemill.control.cluster_requests import asked_in, request_of
+from tidemill.control.cluster_status import Condition
 from tidemill.control.cluster_store import ClusterResourceStore
 from tidemill.control.protocols import StoredModel
 from tidemill.control.service import Service
 from tidemill.control.state import LoopStatus
 from tidemill.control.tick import Loop
+from tidemill.control.watching import Login, watching
 from tidemill.core.clock import Clock, to_ms
-from tidemill.core.errors import TidemillError, Unsupported
+from tidemill.core.errors import SpecError, TidemillError, Unsupported
 from tidemill.core.settings import Settings
 from tidemill.core.telemetry import get_logger
 from tidemill.events.records import Decision, Request
@@ -29,11 +32,14 @@ __all__ = ["WATCHED", "Operator"]
 
 _log = get_logger(__name__)
 
-WATCHED = (MODEL, CONFIG_MAP, DEPLOYMENT, INFERENCE_SERVICE, HTTP_ROUTE, *OPTIONAL)
+_REVISION = Kind("serving.knative.dev/v1", "Revision", "revisions")
+WATCHED = (MODEL, CONFIG_MAP, DEPLOYMENT, JOB, INFERENCE_SERVICE, HTTP_ROUTE, _REVISION, *OPTIONAL)
 """Kinds that are watched, as far as the API server knows them."""
 
 _REST_S = 5.0
 """Between two turns of a model of which nothing is seen to change: its signals and requests come by the log."""
+_PROVIDE_EVERY_S = 60.0
+_LOOK_AGAIN_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Operator:
         send: writes a request into a model's log.
         ensure_topics: makes topics through the brokers, where Strimzi is not.
         loop: makes the loop of a model, given the store and the API server with its memory.
+        login: where the API server is and who asks, for the watches.
         namespace: whose models it runs; None: those of all.
     """
 
@@ -56,40 +63,63 @@ class Operator:
     send: Callable[[ContinualModel, Request], None]
     ensure_topics: Callable[[dict[str, int], int | None], None]
     loop: Callable[[StoredModel, ClusterResourceStore, Cluster], Loop]
+    login: Login
     namespace: str | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Watch and go round until `stop` is set. Raises `Unsupported` where the CRD is not installed."""
-        from tidemill.control.watching import watching
+        """Watch and go round until `stop` is set, or until what the API server serves is no longer what is watched.
 
+        Raises `Unsupported` where the CRD is not installed.
+        """
         if not self.cluster.serves(MODEL):
             raise Unsupported(
                 "this API server knows no ContinualModel", hint="install the chart, or `kubectl apply` its CRD"
             )
-        kinds = [kind for kind in WATCHED if self.cluster.serves(kind)]
+        kinds = self._served()
         memory = WatchedCluster(self.cluster, kinds)
         memory.fill(self.namespace)
         service = self.service(memory)
-        thread = watching(memory, kinds, wake=service.wake, namespace=self.namespace, stop=stop)
+        threads = [
+            watching(memory, kinds, wake=service.wake, login=self.login, namespace=self.namespace, stop=stop),
+            threading.Thread(target=self._look_again, args=(memory, kinds, stop), name="looking", daemon=True),
+        ]
+        threads[1].start()
         try:
             service.run(stop)
         finally:
             stop.set()
-            thread.join(10)
+            for thread in threads:
+                thread.join(10)
 
     def service(self, cluster: Cluster) -> Service:
         """The service, over an API server whose reads are cheap."""
+        troubles: dict[str, str] = {}
         told: list[ClusterProvisioner] = []
-        store = ClusterResourceStore(
-            cluster,
-            self.clock,
-            namespace=self.namespace,
-            conditions=lambda model: told[0].conditions(model) if told else (),
-        )
+
+        def conditions(model: str) -> list[Condition]:
+            return [_operating(troubles.get(model)), *(told[0].conditions(model) if told else ())]
+
+        store = ClusterResourceStore(cluster, self.clock, namespace=self.namespace, conditions=conditions, refuses=True)
         provisioner = ClusterProvisioner(
-            cluster, self.settings, ensure_topics=self.ensure_topics, leaving=store.leaving
+            cluster,
+            self.settings,
+            ensure_topics=self.ensure_topics,
+            leaving=store.leaving,
+            end=lambda manifest: self._end(manifest, store, cluster),
+            clock=self.clock,
         )
         told.append(provisioner)
+
+        def after(stored: StoredModel, status: LoopStatus) -> None:
+            troubles.pop(stored.resource.id, None)
+            self._tell(stored, status, cluster, store)
+
+        def failed(model: str, error: Exception) -> None:
+            if not isinstance(error, SpecError):  # that stands in the status, under its own name
+                troubles[model] = error.message if isinstance(error, TidemillError) else repr(error)[:1000]
+                with suppress(TidemillError):  # an API server that is down is told of nothing
+                    store.retell(model)
+
         return Service(
             store,
             ids=store.ids,
@@ -97,10 +127,40 @@ class Operator:
             loop=lambda stored: self.loop(stored, store, cluster),
             clock=self.clock,
             rest_s=_REST_S,
+            provide_every_s=_PROVIDE_EVERY_S,
             before=lambda stored: self._pass_on(stored, store, cluster),
-            after=lambda stored, status: self._tell(stored, status, cluster, store),
-            leaves=lambda model: _orphaned(model, store),
+            after=after,
+            failed=failed,
+            withdraws=False,
         )
+
+    def _served(self) -> list[Kind]:
+        return [kind for kind in WATCHED if self.cluster.serves(kind)]
+
+    def _look_again(self, memory: WatchedCluster, kinds: list[Kind], stop: threading.Event) -> None:
+        """Now and then, read all that is watched: a watch that broke may have missed a deletion."""
+        while not stop.wait(_LOOK_AGAIN_S):
+            try:
+                memory.fill(self.namespace)
+                served = self._served()
+            except TidemillError as error:
+                _log.info("the API server could not be looked at", error=error.message)
+                continue
+            if served != kinds:
+                _log.warning("other kinds are served than are watched: this process ends, to be started again")
+                stop.set()
+
+    def _end(self, manifest: Manifest, store: ClusterResourceStore, cluster: Cluster) -> None:
+        """Take back the traffic and the runs of a model that is being deleted."""
+        meta = manifest["metadata"]
+        try:
+            loop = self.loop(store.get(f"{meta['namespace']}.{meta['name']}"), store, cluster)
+        except SpecError:
+            return  # it never ran in this form; what it made before goes with its owner
+        try:
+            loop.withdraw()
+        finally:
+            loop.close()
 
     def _pass_on(self, stored: StoredModel, store: ClusterResourceStore, cluster: Cluster) -> None:
         """Write what annotations ask for into the log, once for each id."""
@@ -128,6 +188,7 @@ class Operator:
         manifest = cluster.get(MODEL, meta.namespace, meta.name)
         if manifest is None:
             return
+        store.retell(stored.resource.id)
         for decision in status.outbox:
             self._event(decision, manifest)
         known = dict(manifest.get("status", {}).get("requests", {}))
@@ -151,15 +212,7 @@ class Operator:
             _log.info("an Event could not be written", error=error.message)
 
 
-def _orphaned(model: str, store: ClusterResourceStore) -> bool:
-    """Whether a model that is being deleted is to leave its traffic as it is."""
-    return any(
-        f"{one['metadata']['namespace']}.{one['metadata']['name']}" == model
-        and one["metadata"].get("annotations", {}).get(ORPHAN) == "true"
-        for one in store.leaving()
-    )
-
-
-def served(cluster: Cluster, kinds: tuple[Kind, ...]) -> list[Kind]:
-    """Those kinds that the API server knows."""
-    return [kind for kind in kinds if cluster.serves(kind)]
+def _operating(trouble: str | None) -> Condition:
+    if trouble is None:
+        return Condition(type="Operating", status=True, reason="TurnsGoWell")
+    return Condition(type="Operating", status=False, reason="TurnFailed", message=trouble[:1000])

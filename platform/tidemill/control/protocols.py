@@ -24,6 +24,10 @@ class StoredModel(msgspec.Struct, frozen=True, kw_only=True):
 class ResourceStore(Protocol):
     """Holds ContinualModels and their status. Compare-and-swap: a stale writer gets `Conflict`."""
 
+    def ids(self) -> Collection[str]:
+        """The ids of all models, those included whose resource cannot be read."""
+        ...
+
     def list(self) -> Sequence[StoredModel]:
         """All models, ordered by id."""
         ...

@@ -1,6 +1,7 @@
 """The control process: every model's loop, in turns, and nothing that one of them does stops the others."""
 
 import threading
+import zlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -19,7 +20,6 @@ _log = get_logger(__name__)
 
 TICK_S = 0.25
 """Between two rounds. What a person or a pipeline step asks is answered within two of them."""
-_PROVIDE_EVERY_S = 5.0
 _WITHDRAW_EVERY_S = 2.0
 _LONGEST_PAUSE_S = 10.0
 
@@ -47,9 +47,11 @@ class Service:
         loop: makes the loop of a model; called again when its resource has changed.
         clock: tells the time.
         rest_s: seconds between two turns of a model with neither run nor rollout, unless it is woken.
+        provide_every_s: seconds between two looks at what a model needs, unless it is woken.
         before: called before each turn, to pass on what people asked for beside the log.
         after: called after each turn with the status that it ended in.
-        leaves: whether a model that is gone leaves its runs and its traffic as they are.
+        failed: called with the model's id after a turn that failed, and how.
+        withdraws: whether a deleted model's runs and traffic are taken back here, or by the provisioner.
     """
 
     def __init__(
@@ -61,18 +63,20 @@ class Service:
         loop: Callable[[StoredModel], Loop],
         clock: Clock,
         rest_s: float = 0.0,
+        provide_every_s: float = 5.0,
         before: Callable[[StoredModel], None] = lambda stored: None,
         after: Callable[[StoredModel, LoopStatus], None] = lambda stored, status: None,
-        leaves: Callable[[str], bool] = lambda model: False,
+        failed: Callable[[str, Exception], None] = lambda model, error: None,
+        withdraws: bool = True,
     ) -> None:
         self._store = store
         self._ids = ids
         self._provisioner = provisioner
         self._loop = loop
         self._clock = clock
-        self._rest_s = rest_s
+        self._rest_s, self._provide_every_s = rest_s, provide_every_s
         self._before, self._after = before, after
-        self._leaves = leaves
+        self._failed, self._withdraws = failed, withdraws
         self._models: dict[str, _Model] = {}
         self._withdraw_at = 0.0
         self._woken: set[str] = set()
@@ -99,6 +103,8 @@ class Service:
             woken, self._woken = self._woken, set()
         for name in sorted(self._ids()):
             model = self._models.setdefault(name, _Model())
+            if name in woken:
+                model.provide_at = 0.0
             # One that has failed waits, whoever wakes it: else a change of its own status would make it hot.
             if self._clock.monotonic() >= model.due or (name in woken and not model.failures):
                 self._turn(name, model)
@@ -112,7 +118,7 @@ class Service:
             loop = self._loop_of(model, stored)
             if self._clock.monotonic() >= model.provide_at:
                 self._provisioner.provide(stored)
-                model.provide_at = self._clock.monotonic() + _PROVIDE_EVERY_S
+                model.provide_at = self._clock.monotonic() + self._provide_every_s
             self._before(stored)
             began = self._clock.monotonic()
             status = loop.tick()
@@ -123,6 +129,7 @@ class Service:
             busy = status.run is not None or status.rollout is not None or status.stopping
             model.due = self._clock.monotonic() + (0.0 if busy else self._rest_s)
         except Conflict as error:
+            self._pause(name, model)
             _log.info("someone else wrote first; again", model=name, reason=error.message)
         except TidemillError as error:
             self._pause(name, model)
@@ -130,8 +137,10 @@ class Service:
             known = isinstance(error, SpecError) and model.failures > 1
             tell = _log.info if known or (isinstance(error, Transient) and model.failures < 3) else _log.error
             tell("a turn failed", model=name, error=error.message, failures=model.failures)
-        except Exception:
+            self._failed(name, error)
+        except Exception as error:
             self._pause(name, model)
+            self._failed(name, error)
             _log.exception("a turn failed in a way that nobody foresaw", model=name, failures=model.failures)
 
     def _loop_of(self, model: _Model, stored: StoredModel) -> Loop:
@@ -143,7 +152,9 @@ class Service:
         return model.loop
 
     def _pause(self, name: str, model: _Model) -> None:
-        pause = min(_LONGEST_PAUSE_S, TICK_S * 2**model.failures)
+        # Not all at once: what failed for many is asked again by each at a time of its own.
+        spread = 0.75 + 0.5 * zlib.crc32(name.encode()) / 2**32
+        pause = spread * min(_LONGEST_PAUSE_S, TICK_S * 2**model.failures)
         model.failures += 1
         telemetry.tell_failures(name, model.failures)
         model.due = self._clock.monotonic() + pause
@@ -156,7 +167,7 @@ class Service:
             model = self._models.pop(name)
             telemetry.forget(name)
             try:
-                if model.loop is not None and not self._leaves(name):
+                if model.loop is not None and self._withdraws:
                     model.loop.withdraw()
             except TidemillError as error:
                 _log.warning("not all of a deleted model could be taken back", model=name, error=error.message)

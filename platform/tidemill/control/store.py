@@ -13,12 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 from tidemill.control.protocols import StoredModel
 from tidemill.core.errors import Conflict, InvalidInput, NotFound, SpecError
 from tidemill.core.files import write_atomically
-from tidemill.spec.load import loads
+from tidemill.spec.load import loads, resource_yaml
 from tidemill.spec.model import ContinualModel, Metadata
 
 __all__ = ["CODE_ANNOTATION", "LocalResourceStore", "resource_yaml"]
@@ -28,12 +26,6 @@ CODE_ANNOTATION = "tidemill.dev/code"
 
 _RESOURCE = ".yaml"
 _STATUS = ".status.json"
-
-
-def resource_yaml(resource: ContinualModel) -> str:
-    """The resource as a person would write it: only what was said, in the order of the schema."""
-    content = resource.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
 
 
 class LocalResourceStore:

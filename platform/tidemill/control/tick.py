@@ -7,7 +7,7 @@ dies in between leaves a status that says what is left to be done, and the next 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -37,6 +37,8 @@ _log = get_logger(__name__)
 
 _TELL_EVERY_MS = 2000
 """How often the status is written for the sake of what was seen alone."""
+_FIGURES_EVERY_MS = 30_000
+"""How often, where it is to be quiet, for the sake of figures alone."""
 
 Labelled = Callable[[int | None], int | None]
 """Labelled events since a time in milliseconds (None: all); None where they have not been counted."""
@@ -69,6 +71,9 @@ class Loop:
     store: ResourceStore
     parts: Parts
     clock: Clock
+    quiet: bool = False
+    """Whether the status is written for the sake of what was seen only where that is news: each write is a call that
+    others pay for, too. Else every two seconds, so that its time says how fresh it is."""
     _published: set[str] = field(default_factory=set, init=False)
     """The decisions of the present outbox that are known to be in the log."""
     _troubles: tuple[str, ...] = field(default=(), init=False)
@@ -103,12 +108,19 @@ class Loop:
         observed, troubles = self._observe(stored.resource, status)
         decided = decide(stored.resource, status, observed, self.clock.now()).status
         seen = self._seen(decided, observed, (*troubles, *self._troubles))
-        if decided != status or seen.at >= status.seen.at + _TELL_EVERY_MS:
+        if decided != status or self._is_to_be_told(seen, status.seen):
             decided = msgspec.structs.replace(decided, seen=seen)
             self.store.put_status(self.model, encode_status(decided), version=stored.version)
             self._publish(decided)
         self._troubles = self._effects.apply(decided, observed)
         return decided
+
+    def _is_to_be_told(self, seen: Seen, told: Seen) -> bool:
+        if seen.at < told.at + _TELL_EVERY_MS:
+            return False
+        if not self.quiet or _at_a_glance(seen) != _at_a_glance(told):
+            return True
+        return seen.at >= told.at + _FIGURES_EVERY_MS and msgspec.structs.replace(seen, at=told.at) != told
 
     def _status(self, stored: StoredModel) -> tuple[LoopStatus, StoredModel]:
         """The stored status; one that was lost is rebuilt and written before anything is decided from it."""
@@ -246,3 +258,10 @@ def _look(name: str, look: Callable[[], T], troubles: list[str]) -> T | None:
     except TidemillError as error:
         troubles.append(f"{name}: {error.message}")
         return None
+
+
+def _at_a_glance(seen: Seen) -> tuple[Any, ...]:
+    """What people wait to see change: all but figures."""
+    traffic = seen.traffic
+    versions = tuple((one.version, one.share, one.ready, one.failed) for one in traffic.revisions)
+    return versions, traffic.foreign, traffic.unguarded, seen.troubles, seen.progress

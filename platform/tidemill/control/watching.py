@@ -11,15 +11,19 @@ from typing import Any
 
 import kopf
 
-from tidemill.cluster import Kind, Manifest
+from tidemill.cluster import Access, Kind, Manifest
 from tidemill.cluster.watched import WatchedCluster
 from tidemill.control.cluster_kinds import MODEL
+from tidemill.core.errors import Unavailable
 from tidemill.core.telemetry import get_logger
 from tidemill.rollout.kserve import MODEL as MODEL_LABEL
 
-__all__ = ["model_of", "watching"]
+__all__ = ["Login", "model_of", "watching"]
 
 _log = get_logger(__name__)
+
+Login = Callable[[], Access]
+"""Where the API server is, and who asks, by now: kopf asks again when its token is taken no more."""
 
 _SERVER_TIMEOUT_S = 300
 _READY_S = 60.0
@@ -37,6 +41,7 @@ def watching(
     kinds: Collection[Kind],
     *,
     wake: Callable[[str], None],
+    login: Login,
     namespace: str | None,
     stop: threading.Event,
 ) -> threading.Thread:
@@ -46,11 +51,10 @@ def watching(
     """
     ready = threading.Event()
     registry = _registry(memory, kinds, wake)
+    kopf.on.login(registry=registry)(lambda **_: _connection(login()))
     thread = threading.Thread(target=_run, args=(registry, namespace, stop, ready), name="watching", daemon=True)
     thread.start()
     if not ready.wait(_READY_S):
-        from tidemill.core.errors import Unavailable
-
         raise Unavailable(f"the watches have not begun within {_READY_S:g} s", hint="`tidemill doctor --cluster`")
     return thread
 
@@ -79,10 +83,22 @@ def _registry(memory: WatchedCluster, kinds: Collection[Kind], wake: Callable[[s
     return registry
 
 
+def _connection(found: Access) -> kopf.ConnectionInfo:
+    return kopf.ConnectionInfo(
+        server=found.server,
+        ca_path=found.ca,
+        insecure=not found.verified,
+        token=found.token,
+        certificate_path=found.certificate,
+        private_key_path=found.key,
+    )
+
+
 def _run(registry: kopf.OperatorRegistry, namespace: str | None, stop: threading.Event, ready: threading.Event) -> None:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
-    settings.scanning.disabled = namespace is not None
+    settings.scanning.disabled = True  # what is served is looked at when the process starts
+    settings.watching.inactivity_timeout = _SERVER_TIMEOUT_S + 30
     settings.watching.server_timeout = _SERVER_TIMEOUT_S
     settings.batching.idle_timeout = 5.0
     settings.batching.worker_limit = 8

@@ -110,7 +110,11 @@ class Settings(BaseModel):
     metrics_host: str = "127.0.0.1"
     """Interface of that port; in a pod, 0.0.0.0."""
     image: str = "tidemill-{role}:latest"
-    """Image of the workers on a cluster; `{role}` stands for ingest, outcomes, watch or alerts."""
+    """Image of the workers on a cluster; `{role}` stands for feast, ingest, outcomes, watch or alerts."""
+    context: str | None = None
+    """Context of the kubeconfig whose cluster has the models; `current`: the current one. None: this machine has."""
+    namespace: str | None = None
+    """Namespace of a cluster whose models are meant; none: all."""
     strimzi_cluster: str | None = None
     """Strimzi's Kafka whose KafkaTopics a cluster's topics are; without it they are made through the brokers."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

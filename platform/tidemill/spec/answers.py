@@ -27,7 +27,7 @@ class Prediction(Part):
 
     type: Literal["classification", "detection", "regression"]
     """`classification`: one class; `detection`: one class and the box of what was found; `regression`: one number."""
-    classes: Annotated[tuple[str, ...], Field(min_length=2, validate_default=False)] = ()
+    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=1000, validate_default=False)] = ()
     """The classes one starts with; the first means that nothing was found. None for `regression`. With
     `triggers.newClass` a run may add others."""
     tolerance: Annotated[float, Field(gt=0)] | None = None
@@ -91,7 +91,7 @@ class Labels(Part):
 
     topic: TopicName | None = None
     """Kafka topic; default `<namespace>.<name>.labels`."""
-    fields: Annotated[tuple[LabelField, ...], Field(min_length=1)]
+    fields: Annotated[tuple[LabelField, ...], Field(min_length=1, max_length=100)]
     """The fields of a label's value."""
     maturity: Maturity = Maturity()
     """When a prediction may be judged."""
@@ -101,7 +101,7 @@ class Labels(Part):
     """Which of several labels counts. `last`: the one that arrived last. `priority`: that of the labeller who stands
     first in `priority`. `majority`: what most labellers say, each by their last word; among equals the last.
     `unanimous`: what all say, else none."""
-    priority: tuple[str, ...] = ()
+    priority: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
     """Labellers, the most trusted first; those who are not named come after them, the last word first
     (`conflict: priority` only)."""
     min_agreement: Annotated[float, Field(gt=0, le=1)] = 0.8

@@ -35,6 +35,7 @@ LABEL_PREFIX = "label."
 """Before the name of a label's field where it might be taken for an event's."""
 SHORTEST_WINDOW = timedelta(seconds=6)
 LONGEST_WINDOW = timedelta(days=365)
+_ANY_OF = Field(max_length=1000)
 
 
 class Entity(Part):
@@ -59,9 +60,9 @@ class EventField(Part):
     """Smallest value allowed (numbers only)."""
     max: float | None = None
     """Largest value allowed (numbers only)."""
-    enum: tuple[str, ...] | tuple[int, ...] | None = None
+    enum: Annotated[tuple[str, ...], _ANY_OF] | Annotated[tuple[int, ...], _ANY_OF] | None = None
     """Values allowed (strings and whole numbers only)."""
-    uris: tuple[Annotated[str, Field(pattern=URI_PREFIX)], ...] = ()
+    uris: Annotated[tuple[Annotated[str, Field(pattern=URI_PREFIX)], ...], Field(max_length=100)] = ()
     """Images only: a picture may be given by a URI that begins with one of these, such as `s3://pictures/`.
     None by default: whoever may write events could else make a worker fetch anything."""
 
@@ -115,7 +116,7 @@ class Events(Part):
     """How late an event may arrive and still count in ticks and windows; it is kept in the lake in any case."""
     max_future: Duration = timedelta(minutes=1)
     """How far ahead of its arrival an event time may lie before the event is quarantined."""
-    fields: Annotated[tuple[EventField, ...], Field(min_length=1)]
+    fields: Annotated[tuple[EventField, ...], Field(min_length=1, max_length=500)]
     """The event's fields, besides entity, id and timestamp; at most one is an image."""
     quarantine: Quarantine = Quarantine()
     """What happens to events that cannot be taken in."""
@@ -147,7 +148,7 @@ class Window(Part):
     of: Windowed | None = None
     """The event field or picture statistic; `label.` and its name for a field of the labels of the entity's events;
     none for `count` of events."""
-    over: Annotated[tuple[Duration, ...], Field(min_length=1)]
+    over: Annotated[tuple[Duration, ...], Field(min_length=1, max_length=10)]
     """Lengths of the window."""
     q: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Which quantile, such as 0.95 (`agg: quantile` only)."""
@@ -183,7 +184,7 @@ class Features(Part):
 
     image: tuple[Literal["brightness", "contrast", "sharpness", "saturation", "clipping"], ...] = ()
     """Statistics of the event's image field; of a prediction, those of the picture that was sent with it."""
-    windows: tuple[Window, ...] = ()
+    windows: Annotated[tuple[Window, ...], Field(max_length=100)] = ()
     """Aggregates of each entity's recent events and labels."""
     service: Identifier | None = None
     """A FeatureService of your own Feast repository (setting `feast_repo`), used as it is."""

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -17,7 +18,7 @@ from tidemill.spec import planned
 from tidemill.spec.document import Document, Path, path_text, read
 from tidemill.spec.model import PATTERNS, ContinualModel
 
-__all__ = ["load", "loads"]
+__all__ = ["load", "loads", "resource_yaml"]
 
 
 def load(path: pathlib.Path) -> ContinualModel:
@@ -139,3 +140,9 @@ def _part_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, types.GenericAlias | types.UnionType) or typing.get_origin(annotation) is not None:
         return next((part for part in map(_part_in, typing.get_args(annotation)) if part), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def resource_yaml(resource: ContinualModel) -> str:
+    """The resource as a person would write it: only what was said, in the order of the schema."""
+    content = resource.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)

@@ -115,7 +115,7 @@ class Rollout(Part):
 
     approval: Literal["none", "required"] = "none"
     """`required`: a person approves each candidate before its first step. A first version replaces nothing."""
-    steps: Annotated[tuple[Step, ...], Field(min_length=1)] = (
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=100)] = (
         Step(weight=5),
         Step(weight=25),
         Step(weight=50),
@@ -151,7 +151,7 @@ class PredictionLogging(Part):
 
     sample: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of rows that are logged, drawn at random; each is logged with this number."""
-    redact: tuple[Identifier, ...] = ()
+    redact: Annotated[tuple[Identifier, ...], Field(max_length=200)] = ()
     """Features and fields of the answer that are left out of the log."""
 
 

@@ -30,7 +30,7 @@ URI_PREFIX = r"^(file|s3|gs|gcs|abfs|abfss|hdfs)://.*/$"
 _VARIABLE = r"^[A-Z_][A-Z0-9_]{0,62}$"
 _IMAGE = r"^[a-z0-9][a-z0-9._/:@-]{0,254}$"
 QUANTITY = r"^[1-9][0-9]*(Mi|Gi|Ti)$"
-_IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+_IMPORT_PATH = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"
 
 PATTERNS = {
     _NAME: "a name of lower-case letters, digits and dashes that starts with a letter",
@@ -46,11 +46,15 @@ PATTERNS = {
 """Each pattern that text must match, in words."""
 
 Name = Annotated[str, Field(pattern=_NAME, max_length=63)]
-Identifier = Annotated[str, Field(pattern=_IDENTIFIER)]
-Windowed = Annotated[str, Field(pattern=_WINDOWED)]
-TopicName = Annotated[str, Field(pattern=_TOPIC)]
-Variable = Annotated[str, Field(pattern=_VARIABLE)]
-ImageName = Annotated[str, Field(pattern=_IMAGE, examples=["registry.example/inspection:1"])]
+# What a pattern says of a length is said again as a number: an API server reckons the cost of a rule by it.
+Identifier = Annotated[str, Field(pattern=_IDENTIFIER, json_schema_extra={"maxLength": 63})]
+Windowed = Annotated[str, Field(pattern=_WINDOWED, json_schema_extra={"maxLength": 69})]
+TopicName = Annotated[str, Field(pattern=_TOPIC, json_schema_extra={"maxLength": 200})]
+Variable = Annotated[str, Field(pattern=_VARIABLE, json_schema_extra={"maxLength": 63})]
+ImageName = Annotated[
+    str,
+    Field(pattern=_IMAGE, examples=["registry.example/inspection:1"], json_schema_extra={"maxLength": 255}),
+]
 ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH, examples=["inspection.model:Codec"])]
 Share = Annotated[float, Field(ge=0, le=1)]
 

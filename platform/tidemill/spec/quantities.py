@@ -14,15 +14,17 @@ from tidemill.core.clock import to_ms
 __all__ = ["Duration", "Rate", "format_duration", "parse_duration"]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION = re.compile(rf"(?:{_PART.pattern})+")
+_LONGEST = 40
+"""Characters of a duration."""
 
 
 def parse_duration(text: Any) -> timedelta:
     """`1h30m` as a timedelta. Raises ValueError with an example for anything else."""
     if isinstance(text, timedelta):
         return text
-    if not isinstance(text, str) or not _DURATION.fullmatch(text):
+    if not isinstance(text, str) or len(text) > _LONGEST or not _DURATION.fullmatch(text):
         raise ValueError(f"a duration such as 30s, 10m or 1h30m (units ms, s, m, h, d), not {text!r}")
     try:
         return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)))
@@ -46,7 +48,14 @@ Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["30s", "10m", "1h30m"]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": f"^{_DURATION.pattern}$",
+            "maxLength": _LONGEST,
+            "examples": ["30s", "10m", "1h30m"],
+        }
+    ),
 ]
 
 
@@ -66,7 +75,7 @@ class Rate:
         """`1 per 30d` as a Rate; raises ValueError with an example for anything else."""
         if isinstance(text, Rate):
             return text
-        match = re.fullmatch(r"(\d+(?:\.\d+)?) per (\S+)", text) if isinstance(text, str) else None
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) per (\S+)", text) if isinstance(text, str) else None
         if match is None or not 0 < float(match[1]) < math.inf:
             raise ValueError(f"a rate such as '1 per 30d', not {text!r}")
         per = parse_duration(match[2])
@@ -85,4 +94,9 @@ class Rate:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """A string with a pattern."""
-        return {"type": "string", "pattern": r"^\d+(\.\d+)? per \S+$", "examples": ["1 per 30d"]}
+        return {
+            "type": "string",
+            "pattern": rf"^[0-9]+(\.[0-9]+)? per {_DURATION.pattern}$",
+            "maxLength": 2 * _LONGEST,
+            "examples": ["1 per 30d"],
+        }

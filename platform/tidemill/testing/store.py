@@ -1,6 +1,6 @@
 """A resource store in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tidemill.control.protocols import StoredModel
 from tidemill.core.errors import Conflict, NotFound
@@ -18,6 +18,10 @@ class MemoryResourceStore:
     def __init__(self) -> None:
         self._models: dict[str, StoredModel] = {}
         self.writes = 0
+
+    def ids(self) -> Collection[str]:
+        """The ids of all models."""
+        return set(self._models)
 
     def list(self) -> Sequence[StoredModel]:
         """All models, ordered by id."""

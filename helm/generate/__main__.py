@@ -1,0 +1,46 @@
+"""Writes everything that is generated; see the package."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from helm.generate import dashboards, manifests, values
+
+from tidemill.spec import crd
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "tidemill"
+
+
+def generated() -> dict[Path, str]:
+    """The text of each generated file of the chart."""
+    source = (CHART / "values.yaml").read_text()
+    files = CHART / "files"
+    return {
+        files / "crd.yaml": crd.text(),
+        files / "rules.yaml": (ROOT / "manifests/prometheus/rules.yaml").read_text(),
+        CHART / "values.schema.json": json.dumps(values.schema(source), indent=2, ensure_ascii=False) + "\n",
+        CHART / "README.md": values.readme(source, (CHART / "README.md").read_text()),
+        **{files / "dashboards" / f"{name}.json": text for name, text in dashboards.texts().items()},
+    }
+
+
+def main() -> None:
+    """Write the chart's files, then render the manifests where there is a helm."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--helm", default=shutil.which("helm") or str(ROOT / ".bootstrap/cluster/bin/helm"))
+    helm = Path(parser.parse_args().helm)
+    for path, text in generated().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    if not helm.exists():
+        print("manifests: left as they are, since there is no helm (`make cluster` builds one)")
+        return
+    for path, text in manifests.rendered(helm, CHART, ROOT / "manifests").items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
