@@ -2,8 +2,8 @@
 #
 #   docker build --target operator -t tidemill-operator .
 #
-# Targets: operator, ingest, outcomes, watch, alerts, feedback, dashboard, serve, pipelines. Versions and hashes are those
-# of the lock. A model's own image starts FROM tidemill-pipelines, or tidemill-serve, and adds its code
+# Targets: operator, feast, ingest, outcomes, watch, alerts, feedback, dashboard, serve, pipelines. Versions and hashes
+# are those of the lock. A model's own image starts FROM tidemill-pipelines and adds its code
 # (docs/kubernetes/user-code.md).
 ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
 
@@ -23,7 +23,9 @@ ENV INSTALL="uv pip install --no-cache --python /opt/tidemill --constraint .ci/r
 FROM source AS with-streaming
 RUN ${INSTALL} ".[streaming]"
 FROM source AS with-labels
-RUN ${INSTALL} ".[labels]"
+RUN ${INSTALL} ".[labels,cluster]"
+FROM source AS with-features
+RUN ${INSTALL} ".[features]"
 FROM source AS with-alerts
 RUN ${INSTALL} ".[alerts]"
 FROM source AS with-serving
@@ -33,7 +35,7 @@ RUN ${INSTALL} ".[pipelines]"
 FROM source AS with-operator
 RUN ${INSTALL} ".[operator]"
 FROM source AS with-dashboard
-RUN ${INSTALL} ".[dashboard]"
+RUN ${INSTALL} ".[dashboard,cluster]"
 
 FROM ${PYTHON} AS role
 # Numbers, so that a cluster can see that it is not root.
@@ -45,6 +47,8 @@ ENTRYPOINT ["tidemill"]
 
 FROM role AS ingest
 COPY --from=with-streaming /opt/tidemill /opt/tidemill
+FROM role AS feast
+COPY --from=with-features /opt/tidemill /opt/tidemill
 FROM role AS outcomes
 COPY --from=with-streaming /opt/tidemill /opt/tidemill
 FROM role AS watch
