@@ -2,9 +2,9 @@
 #
 #   docker build --target operator -t tidemill-operator .
 #
-# Targets: operator, feast, ingest, outcomes, watch, alerts, feedback, dashboard, serve, pipelines. Versions and hashes
-# are those of the lock. A model's own image starts FROM tidemill-pipelines and adds its code
-# (docs/kubernetes/user-code.md).
+# Targets: operator, feast, ingest, outcomes, watch, alerts, feedback, dashboard, serve, pipelines, and model, from which
+# a model's own image starts (docs/kubernetes/user-code.md): its runs and its servers use the same one. Versions and
+# hashes are those of the lock.
 ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS source
@@ -32,6 +32,8 @@ FROM source AS with-serving
 RUN ${INSTALL} ".[serving]"
 FROM source AS with-pipelines
 RUN ${INSTALL} ".[pipelines]"
+FROM source AS with-model
+RUN ${INSTALL} ".[pipelines,serving]"
 FROM source AS with-operator
 RUN ${INSTALL} ".[operator]"
 FROM source AS with-dashboard
@@ -63,5 +65,7 @@ FROM role AS serve
 COPY --from=with-serving /opt/tidemill /opt/tidemill
 FROM role AS pipelines
 COPY --from=with-pipelines /opt/tidemill /opt/tidemill
+FROM role AS model
+COPY --from=with-model /opt/tidemill /opt/tidemill
 FROM role AS operator
 COPY --from=with-operator /opt/tidemill /opt/tidemill

@@ -142,6 +142,12 @@ def test_only_holders_of_the_verb_may_approve(plane: ControlPlane, helm: Helm, n
     assert annotate("lead", "tidemill.dev/approve=v2") == ""
     assert "may be changed only by" in annotate("editor", "tidemill.dev/approve=v3")
     assert "may be changed only by" in annotate("editor", "tidemill.dev/approve-")
+    assert "may be changed only by" in annotate("editor", "tidemill.dev/promote=v3")
+    required, lifted = ('{"spec": {"rollout": {"approval": "%s"}}}' % word for word in ("required", "none"))
+    patch = ("patch", "ctm", "minimal", "--namespace", namespace, "--type=merge", "--as=editor", "--patch")
+    plane.kubectl(*patch, required)
+    with pytest.raises(AssertionError, match=r"spec\.rollout\.approval may be lifted only by"):
+        plane.kubectl(*patch, lifted)
     assert annotate("editor", "tidemill.dev/note=x") == ""
     made = json.dumps(
         {
