@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tidemill.rollout.driver import TrafficDriver
     from tidemill.rollout.prometheus import RevisionMetrics
     from tidemill.spec.model import ContinualModel
+    from tidemill.stack.doctor import Check
     from tidemill.stack.supervisor import ProcessSupervisor
 
 __all__ = ["Cluster", "Local", "cluster", "local"]
@@ -346,6 +347,12 @@ class Cluster(Local):
             login=self.api.access,
             namespace=self.settings.namespace,
         ).run(stop)
+
+    def examine(self) -> list[Check]:
+        """What the cluster has of what the operator joins there."""
+        from tidemill.control.cluster_doctor import examine
+
+        return examine(self.api, self.settings, namespace=self.settings.namespace)
 
     def _driver(self, stored: StoredModel, api: Api) -> TrafficDriver:
         from tidemill.control.cluster_provision import owner_of

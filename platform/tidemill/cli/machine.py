@@ -112,12 +112,21 @@ def config(output: OutputOption = Output.TABLE) -> None:
     emit(data, output, table(("setting", "value", "from"), rows))
 
 
-def doctor(output: OutputOption = Output.TABLE) -> None:
-    """What is missing on this machine, and the command that helps. Exit status 1 if something is missing."""
+def doctor(
+    output: OutputOption = Output.TABLE,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Look at the cluster instead of this machine.")] = False,
+) -> None:
+    """What is missing on this machine, or on a cluster, and what helps. Exit status 1 if something is missing."""
     from tidemill.stack.doctor import examine
 
     settings, origins = load_settings()
-    checks = examine(own_servers_only(settings, origins))
+    own = own_servers_only(settings, origins)
+    if cluster:
+        from tidemill.wiring import cluster as wired
+
+        checks = wired(own).examine()
+    else:
+        checks = examine(own)
     rows = [(check.state, check.name, check.found, check.hint) for check in checks]
     emit(checks, output, table(("", "what", "found", "what helps"), rows))
     if any(check.state == "missing" for check in checks):

@@ -107,6 +107,24 @@ class KubernetesCluster:
         found = self._call("GET", root, absent=_NONE)
         return found is not None and any(one["name"] == kind.plural for one in found["resources"])
 
+    def version(self) -> str:
+        """Of the API server, e.g. `v1.36.1`."""
+        return str((self._call("GET", "/version") or {})["gitVersion"])
+
+    def allows(self, verb: str, kind: Kind, namespace: str | None = None, *, part: str | None = None) -> bool:
+        """Whether who asks may do this in the namespace (None: in all), by a SelfSubjectAccessReview."""
+        group = kind.api_version.rpartition("/")[0]
+        wanted = {"verb": verb, "group": group, "resource": kind.plural, "namespace": namespace or ""}
+        if part is not None:
+            wanted["subresource"] = part
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": wanted},
+        }
+        answer = self._call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=review) or {}
+        return bool(answer["status"]["allowed"])
+
     def _call(
         self,
         method: str,

@@ -93,6 +93,7 @@ class ClusterResourceStore:
     def put(self, resource: ContinualModel, *, code: str | None = None) -> StoredModel:
         """Create or replace the resource; its status stays. On a cluster its code is in `model.image`."""
         said = resource.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        said["metadata"]["namespace"] = resource.metadata.namespace
         return self._stored(self._cluster.apply(said, MODEL))
 
     def put_status(self, model: str, status: bytes, *, version: str) -> StoredModel:

@@ -13,12 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 from tidemill.control.protocols import StoredModel
 from tidemill.core.errors import Conflict, InvalidInput, NotFound, SpecError
 from tidemill.core.files import write_atomically
-from tidemill.spec.load import load, resource_yamls
+from tidemill.spec.load import loads, resource_yaml
 from tidemill.spec.model import ContinualModel, Metadata
 
 __all__ = ["CODE_ANNOTATION", "LocalResourceStore", "resource_yaml"]

@@ -168,6 +168,8 @@ class _Writer:
             written["items"] = self._value(found["items"])
         if written["type"] == "object":  # a mapping of anything
             written["x-kubernetes-preserve-unknown-fields"] = True
+            # As one value: what is stated anew takes the place of all of it, and nobody's fields are kept account of.
+            written["x-kubernetes-map-type"] = "atomic"
         return written
 
     def _mixed(self, choices: list[Schema]) -> Schema:

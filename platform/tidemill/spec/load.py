@@ -9,6 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -17,7 +18,7 @@ from tidemill.spec import planned
 from tidemill.spec.document import Document, Path, path_text, read
 from tidemill.spec.model import PATTERNS, ContinualModel
 
-__all__ = ["load", "loads"]
+__all__ = ["load", "loads", "resource_yaml"]
 
 
 def load(path: pathlib.Path) -> ContinualModel:

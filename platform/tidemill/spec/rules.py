@@ -105,8 +105,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("has(self.of) || self.agg == 'count'", "of is needed: the field that the window is about"),
         Rule("has(self.q) == (self.agg == 'quantile')", "q is for agg quantile, which needs it"),
         Rule(
-            f"self.over.map(l, {_seconds('l')})"
-            ".all(s, s >= 6.0 && s <= 31536000.0 && int(s * 1000.0 + 0.5) % 60 == 0)",
+            f"self.over.map(l, {_seconds('l')}).all(s, s >= 6.0 && s <= 31536000.0 && int(s * 1000.0 + 0.5) % 60 == 0)",
             "over: a window is 6s to 365d long, and a whole number of milliseconds times 60",
         ),
     ),

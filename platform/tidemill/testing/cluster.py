@@ -13,6 +13,8 @@ from tidemill.core.errors import Conflict, TidemillError, Unsupported
 __all__ = ["InMemoryCluster"]
 
 Leaf = tuple[str, ...]
+_ATOMIC = {("status", "loop"), ("status", "requests")}
+"""Mappings that the CRD of ContinualModel takes as one value."""
 _SERVER = {"resourceVersion", "uid", "generation", "creationTimestamp", "managedFields"}
 """Metadata that the server writes."""
 
@@ -20,20 +22,22 @@ _SERVER = {"resourceVersion", "uid", "generation", "creationTimestamp", "managed
 @dataclass
 class _Stored:
     manifest: Manifest
-    owners: dict[Leaf, str] = field(default_factory=dict)
+    owners: dict[Leaf, set[str]] = field(default_factory=dict)
 
 
 class InMemoryCluster:
     """Implements `Cluster`. Lists are single fields here, where the real server merges some by key.
 
     `fail` is raised by the next calls, once each, as a server that is down or slow would; `calls` has the verb and
-    kind of each call that was made.
+    kind of each call that was made; `denied` the verbs that are not allowed, each with its resource, as far as
+    `allows` tells.
     """
 
     def __init__(self, *, unknown: Sequence[Kind] = (), manager: str = MANAGER) -> None:
         """A server that serves every kind but those `unknown` to it."""
         self.fail: list[TidemillError] = []
         self.calls: list[tuple[str, str]] = []
+        self.denied: set[tuple[str, str]] = set()
         self._unknown = set(unknown)
         self._manager = manager
         self._objects: dict[tuple[Kind, str, str], _Stored] = {}
@@ -81,13 +85,17 @@ class InMemoryCluster:
         wanted = _leaves(manifest, part)
         self._refuse_foreign(stored, wanted, force, meta["name"])
         before = copy.deepcopy(stored.manifest)
-        for leaf in [one for one, owner in stored.owners.items() if owner == self._manager and one not in wanted]:
+        given_up = [one for one, owners in stored.owners.items() if self._manager in owners and one not in wanted]
+        for leaf in given_up:
             if (leaf[0] == "status") == (part == "status"):
-                _drop(stored.manifest, leaf)
-                del stored.owners[leaf]
+                stored.owners[leaf].discard(self._manager)
+                if not stored.owners[leaf]:
+                    _drop(stored.manifest, leaf)
+                    del stored.owners[leaf]
         for leaf, value in wanted.items():
+            shared = stored.owners.get(leaf, set()) if _at(stored.manifest, leaf) == value else set()
             _put(stored.manifest, leaf, copy.deepcopy(value))
-            stored.owners[leaf] = self._manager
+            stored.owners[leaf] = shared | {self._manager}
         if stored.manifest != before or key not in self._objects:
             stored.manifest["metadata"]["resourceVersion"] = str(next(self._versions))
             if stored.manifest.get("spec") != before.get("spec") or key not in self._objects:
@@ -106,6 +114,14 @@ class InMemoryCluster:
         """Whether the API server knows the kind."""
         return kind not in self._unknown
 
+    def version(self) -> str:
+        """Of the API server."""
+        return "v1.36.1"
+
+    def allows(self, verb: str, kind: Kind, namespace: str | None = None, *, part: str | None = None) -> bool:
+        """Everything but what is in `denied`."""
+        return (verb, kind.plural if part is None else f"{kind.plural}/{part}") not in self.denied
+
     def _collect(self, owner: str) -> None:
         for key, stored in list(self._objects.items()):
             owners = stored.manifest["metadata"].get("ownerReferences", [])
@@ -122,13 +138,13 @@ class InMemoryCluster:
 
     def _refuse_foreign(self, stored: _Stored, wanted: Mapping[Leaf, Any], force: bool, name: str) -> None:
         taken = {
-            leaf: owner
-            for leaf, owner in stored.owners.items()
-            if owner != self._manager and leaf in wanted and _at(stored.manifest, leaf) != wanted[leaf]
+            leaf: owners - {self._manager}
+            for leaf, owners in stored.owners.items()
+            if owners != {self._manager} and leaf in wanted and _at(stored.manifest, leaf) != wanted[leaf]
         }
         if taken and not force:
             fields = [f".{'.'.join(leaf)}" for leaf in sorted(taken)]
-            managers = sorted(set(taken.values()))
+            managers = sorted(set().union(*taken.values()))
             raise Foreign(f"{name}: {', '.join(fields)} belong to {managers}", managers=managers, fields=fields)
 
 
@@ -137,7 +153,7 @@ def _leaves(manifest: Manifest, part: str | None) -> dict[Leaf, Any]:
     found: dict[Leaf, Any] = {}
 
     def walk(value: Any, path: Leaf) -> None:
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and path not in _ATOMIC:
             for key, inner in value.items():
                 walk(inner, (*path, key))
         else:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from tidemill.cluster import Manifest
 from tidemill.stack.ports import HOST, free_ports
 from tidemill.stack.supervisor import ProcessWanted
 from tidemill.testing.certificates import Certificates, certificates
@@ -86,17 +87,33 @@ class ControlPlane:
         return _kubeconfig(self.folder / f"{name}.kubeconfig", self.server, self.ca, token)
 
     def install(self, folder: Path) -> None:
-        """Apply every manifest in a folder of `programs`, and wait until its definitions are served."""
-        self.kubectl("apply", "--server-side", "--force-conflicts", "--recursive", "--filename", str(folder))
-        found = [one for file in folder.rglob("*.yaml") for one in yaml.safe_load_all(file.read_text()) if one]
-        for name in sorted(one["metadata"]["name"] for one in found if one["kind"] == "CustomResourceDefinition"):
-            self.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
+        """Apply the resource definitions that lie in a folder of `programs`, and wait until they are served."""
+        files = sorted(file for file in folder.glob("*.yaml") if file.name != "kustomization.yaml")
+        filenames = [f"--filename={file}" for file in files]
+        applied = self.kubectl("apply", "--server-side", "--force-conflicts", "--output", "name", *filenames)
+        names = [name for name in applied.split() if name.startswith("customresourcedefinition")]
+
+        def served() -> bool:
+            # Not `kubectl wait`, which fails on a definition that has no conditions yet.
+            seen = json.loads(self.kubectl("get", *names, "--output", "json"))["items"]
+            return all("Established" in _true(one) for one in seen)
+
+        eventually(served, deadline_s=60, every_s=0.2)
+
+    @contextmanager
+    def without_api_server(self) -> Iterator[None]:
+        """The API server is killed for the time of the block, and then started again where it was."""
+        self._api.close()
+        try:
+            yield
+        finally:
+            self._api.enter_context(running(self._apiserver, self.folder))
+            self._wait()
 
     def restart_api_server(self) -> None:
         """Kill the API server, and start it again where it was."""
-        self._api.close()
-        self._api.enter_context(running(self._apiserver, self.folder))
-        self._wait()
+        with self.without_api_server():
+            pass
 
     def _wait(self) -> None:
         def ready() -> bool:
@@ -209,6 +226,11 @@ def _kwok(programs: Path, kubeconfig: Path) -> tuple[str, ...]:
         "--manage-all-nodes=true",
         "--node-lease-duration-seconds=40",
     )
+
+
+def _true(manifest: Manifest) -> set[str]:
+    conditions = manifest.get("status", {}).get("conditions") or []
+    return {one["type"] for one in conditions if one["status"] == "True"}
 
 
 def _kubeconfig(path: Path, server: str, ca: Path, token: str) -> Path:

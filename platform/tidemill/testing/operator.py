@@ -8,18 +8,21 @@ from tidemill.control.cluster_kinds import MODEL
 from tidemill.control.cluster_store import ClusterResourceStore
 from tidemill.control.operator import Operator
 from tidemill.control.protocols import StoredModel
+from tidemill.control.state import LoopStatus, decode_status
 from tidemill.control.tick import Loop, Parts
 from tidemill.core.settings import Settings
-from tidemill.events.records import Request
+from tidemill.events.records import Decision, Request
 from tidemill.rollout.driver import TrafficDriver
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.clock import ManualClock
 from tidemill.testing.log import MemoryLog
+from tidemill.testing.loop import Crash, LoopBench
 from tidemill.testing.registry import MemoryRegistry
 from tidemill.testing.runner import ScriptedRunner
 from tidemill.testing.traffic import MemoryTrafficDriver
+from tidemill.testing.waiting import eventually
 
-__all__ = ["OperatorBench"]
+__all__ = ["OperatorBench", "OperatorLoopBench"]
 
 
 class OperatorBench:
@@ -36,8 +39,8 @@ class OperatorBench:
         cluster: Cluster,
         settings: Settings | None = None,
         *,
-        driver: Callable[[StoredModel], TrafficDriver] | None = None,
-        clock: ManualClock | None = None,
+        driver: Callable[[StoredModel, Cluster], TrafficDriver] | None = None,
+        clock: Any = None,
         namespace: str | None = None,
         login: Callable[[], Any] = lambda: None,
     ) -> None:
@@ -49,7 +52,9 @@ class OperatorBench:
         self.runners: dict[str, ScriptedRunner] = {}
         self.drivers: dict[str, TrafficDriver] = {}
         self.registry = MemoryRegistry(self.clock)
-        self._driver = driver or (lambda stored: MemoryTrafficDriver(ready_at_once=True))
+        self.labelled = 0
+        self._driver = driver or (lambda stored, cluster: self._in_memory.setdefault(stored.resource.id, _ready()))
+        self._in_memory: dict[str, MemoryTrafficDriver] = {}
         self.operator = Operator(
             cluster,
             self.settings,
@@ -99,13 +104,83 @@ class OperatorBench:
 
     def _loop(self, stored: StoredModel, store: ClusterResourceStore, cluster: Cluster) -> Loop:
         model = stored.resource.id
-        driver = self.drivers.get(model) or self._driver(stored)
+        driver = self._driver(stored, cluster)
         self.drivers[model] = driver
         parts = Parts(
             log=self._log(model),
             runner=self.runners.setdefault(model, ScriptedRunner()),
             driver=driver,
             registry=self.registry,
-            labelled=lambda since: 0,
+            labelled=lambda since: self.labelled,
         )
         return Loop(model, store, parts, self.clock, quiet=True)
+
+
+def _ready() -> MemoryTrafficDriver:
+    return MemoryTrafficDriver(ready_at_once=True)
+
+
+class OperatorLoopBench(LoopBench):
+    """One model's loop as the operator of an API server runs it: the same stories as on one machine are told of it.
+
+    Args:
+        people: the API server, as an administrator sees it; the status is read from it.
+        operator: the API server, as the operator sees it.
+        resource: the model.
+        driver: makes its traffic driver.
+        play: lets those who are not there have a turn: KServe, a gateway.
+        deadline_s: seconds in which whatever is waited for must come, where real controllers take part.
+    """
+
+    def __init__(
+        self,
+        people: Cluster,
+        operator: Cluster,
+        resource: ContinualModel,
+        *,
+        driver: Callable[[StoredModel, Cluster], TrafficDriver],
+        play: Callable[[], None],
+        deadline_s: float = 60.0,
+    ) -> None:
+        self._operator, self._play, self._deadline_s = operator, play, deadline_s
+        self.bench = OperatorBench(operator, driver=driver, namespace=resource.metadata.namespace)
+        super().__init__(resource)
+        self.clock = self.bench.clock
+        self.registry = self.bench.registry
+        self.bench.logs[resource.id] = self.log
+        self.bench.runners[resource.id] = self.runner
+        self.store = ClusterResourceStore(people, self.clock)  # type: ignore[assignment]
+        self.store.put(resource)
+
+    def restart(self) -> None:
+        """Start the operator anew: all that it held in memory is gone."""
+        self.bench.restart()
+
+    def tick(self, times: int = 1, *, every_s: float = 0.25) -> LoopStatus:
+        """So many rounds of the operator, and of those who play a part."""
+        for _ in range(times):
+            self.clock.advance(every_s)
+            self.bench.labelled = self.labelled
+            self.bench.service.wake(self.resource.id)
+            try:
+                self.bench.service.round()
+            except Crash:
+                self.restart()
+            self._play()
+            if self.resource.id in self.bench.drivers:
+                self.driver = self.bench.drivers[self.resource.id]  # type: ignore[assignment]
+        found = self.store.get(self.resource.id).status
+        return LoopStatus(created_at=0) if found is None else decode_status(found)
+
+    def propose(self, grant: Decision, **arguments: Any) -> Decision:
+        """The run's last step; its version is where KServe can fetch it."""
+        return super().propose(grant, **{"artifact": f"s3://models/{grant.subject}"} | arguments)
+
+    def until(self, condition: Callable[[LoopStatus], bool], *, ticks: int = 400) -> LoopStatus:
+        """Rounds until the status is as wished, however many they are."""
+
+        def reached() -> LoopStatus | None:
+            status = self.tick()
+            return status if condition(status) else None
+
+        return eventually(reached, self._deadline_s, every_s=0.05)  # type: ignore[return-value]

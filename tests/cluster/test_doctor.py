@@ -1,0 +1,58 @@
+"""`tidemill doctor --cluster` on a real API server with KServe's controller, by an administrator and by less."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tidemill.testing.control_plane import ControlPlane
+
+pytestmark = pytest.mark.slow
+
+
+def doctor(kubeconfig: Path, folder: Path, **settings: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
+    """The exit status, and the checks by their name."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMILL_")}
+    environment |= {"KUBECONFIG": str(kubeconfig)} | {f"TIDEMILL_{name}": value for name, value in settings.items()}
+    argv = [sys.executable, "-m", "tidemill.cli", "doctor", "--cluster", "--output", "json"]
+    run = subprocess.run(argv, env=environment, cwd=folder, capture_output=True, text=True, timeout=240)
+    found: dict[str, list[dict[str, str]]] = {}
+    for check in json.loads(run.stdout or f"no output: {run.stderr}"):
+        found.setdefault(check["name"], []).append(check)
+    return run.returncode, found
+
+
+def test_it_finds_what_is_installed_and_names_what_is_not(kserve: ControlPlane, tmp_path: Path) -> None:
+    status, found = doctor(kserve.kubeconfig, tmp_path)
+    assert status == 1
+    said = {name: checks[0]["found"] for name, checks in found.items()}
+    assert said["Kubernetes"] == "v1.36.1"
+    assert said["Gateway API"].startswith("v1.6.3 ")
+    assert said["KServe's settings"] == "mode Standard, gateway kserve/kserve-ingress-gateway"
+    assert said["traffic driver"].startswith("knative: ")
+    assert said["Strimzi"].startswith("not installed: ")
+    assert said["Kafka"] == "TIDEMILL_KAFKA is not set: no events come in"
+
+
+def test_the_gateway_it_proposes_changes_the_driver(kserve: ControlPlane, tmp_path: Path) -> None:
+    _, found = doctor(kserve.kubeconfig, tmp_path, GATEWAY="kserve/kserve-ingress-gateway")
+    assert found["KServe's settings"][0]["state"] == "ok"
+    assert found["traffic driver"][0]["found"].startswith("gateway: ")
+
+
+def test_who_has_no_rights_is_told_each_that_lacks(kserve: ControlPlane, tmp_path: Path) -> None:
+    here = kserve.namespace()
+    token = kserve.kubectl("create", "token", "default", "--namespace", here).strip()
+    status, found = doctor(kserve.kubeconfig_for(token, here), tmp_path, NAMESPACE=here)
+    assert status == 1
+    assert found["KServe's settings"][0]["found"] == "may not be read"
+    missing = {one["found"] for one in found["rights"]}
+    assert f"no get, list, watch, create, patch, delete of inferenceservices in {here}" in missing
+
+
+def test_a_cluster_that_does_not_answer_is_an_error_and_no_list(kserve: ControlPlane, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Expecting value"):
+        doctor(tmp_path / "none", tmp_path)
