@@ -2,9 +2,9 @@
 #
 #   docker build --target operator -t tidemill-operator .
 #
-# Targets: operator, ingest, outcomes, watch, alerts, feedback, dashboard, serve, pipelines. Versions and hashes are those
-# of the lock. A model's own image starts FROM tidemill-pipelines, or tidemill-serve, and adds its code
-# (docs/kubernetes/user-code.md).
+# Targets: operator, feast, ingest, outcomes, watch, alerts, feedback, dashboard, serve, pipelines, and model, from which
+# a model's own image starts (docs/kubernetes/user-code.md): its runs and its servers use the same one. Versions and
+# hashes are those of the lock.
 ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS source
@@ -23,17 +23,21 @@ ENV INSTALL="uv pip install --no-cache --python /opt/tidemill --constraint .ci/r
 FROM source AS with-streaming
 RUN ${INSTALL} ".[streaming]"
 FROM source AS with-labels
-RUN ${INSTALL} ".[labels]"
+RUN ${INSTALL} ".[labels,cluster]"
+FROM source AS with-features
+RUN ${INSTALL} ".[features]"
 FROM source AS with-alerts
 RUN ${INSTALL} ".[alerts]"
 FROM source AS with-serving
 RUN ${INSTALL} ".[serving]"
 FROM source AS with-pipelines
 RUN ${INSTALL} ".[pipelines]"
+FROM source AS with-model
+RUN ${INSTALL} ".[pipelines,serving]"
 FROM source AS with-operator
 RUN ${INSTALL} ".[operator]"
 FROM source AS with-dashboard
-RUN ${INSTALL} ".[dashboard]"
+RUN ${INSTALL} ".[dashboard,cluster]"
 
 FROM ${PYTHON} AS role
 # Numbers, so that a cluster can see that it is not root.
@@ -45,6 +49,8 @@ ENTRYPOINT ["tidemill"]
 
 FROM role AS ingest
 COPY --from=with-streaming /opt/tidemill /opt/tidemill
+FROM role AS feast
+COPY --from=with-features /opt/tidemill /opt/tidemill
 FROM role AS outcomes
 COPY --from=with-streaming /opt/tidemill /opt/tidemill
 FROM role AS watch
@@ -59,5 +65,7 @@ FROM role AS serve
 COPY --from=with-serving /opt/tidemill /opt/tidemill
 FROM role AS pipelines
 COPY --from=with-pipelines /opt/tidemill /opt/tidemill
+FROM role AS model
+COPY --from=with-model /opt/tidemill /opt/tidemill
 FROM role AS operator
 COPY --from=with-operator /opt/tidemill /opt/tidemill

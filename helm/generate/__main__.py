@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -19,11 +20,21 @@ def generated() -> dict[Path, str]:
     files = CHART / "files"
     return {
         files / "crd.yaml": crd.text(),
-        files / "rules.yaml": (ROOT / "manifests/prometheus/rules.yaml").read_text(),
+        files / "rules.yaml": alerts((ROOT / "manifests/prometheus/rules.yaml").read_text()),
         CHART / "values.schema.json": json.dumps(values.schema(source), indent=2, ensure_ascii=False) + "\n",
         CHART / "README.md": values.readme(source, (CHART / "README.md").read_text()),
         **{files / "dashboards" / f"{name}.json": text for name, text in dashboards.texts().items()},
     }
+
+
+def alerts(rules: str) -> str:
+    """The rules of one machine, with the pages of a cluster: each alert has its own heading in the runbook."""
+    lines, alert = [], ""
+    for line in rules.splitlines():
+        found = re.search(r"- alert: (\w+)", line)
+        alert = found[1] if found else alert
+        lines.append(re.sub(r"(runbook_url: ).*", rf"\g<1>docs/kubernetes/runbook.md#{alert.lower()}", line))
+    return "\n".join(line for line in lines if not line.startswith("# runbook_url")) + "\n"
 
 
 def main() -> None:

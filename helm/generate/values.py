@@ -17,8 +17,9 @@ from tidemill.core.settings import Settings
 __all__ = ["OWN_SETTINGS", "Value", "described", "readme", "schema"]
 
 OWN_SETTINGS = frozenset(
-    {"state", "image", "log_format", "metrics_host", "metrics_port"}  # the pods' own
-    | {"feast_repo", "envoy_admin", "envoy_port", "feedback_host", "feedback_port", "dashboard_host", "dashboard_port"}
+    {"state", "image", "context", "namespace", "log_format", "metrics_host", "metrics_port"}  # the pods' own
+    | {"feast_repo", "envoy_admin", "envoy_port", "feedback_host", "feedback_port", "serve_host"}
+    | {"dashboard_host", "dashboard_port"}
 )
 """Settings that are no values: the templates say them, or they mean nothing in a pod."""
 

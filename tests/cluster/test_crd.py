@@ -79,7 +79,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(plane: ControlPlane) -> Server:
-    plane.kubectl("apply", "--server-side", "--filename", str(DEFINITION))
+    plane.kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(DEFINITION))
     found = Server(plane)
     eventually(lambda: found.create(RESOURCES[0])[0], deadline_s=30)
     return found

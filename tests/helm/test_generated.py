@@ -67,6 +67,15 @@ def test_a_dashboard_asks_for_metrics_that_are_told(name: str) -> None:
     assert set(re.findall(r"{{(\w+)}}", " ".join(legends))) <= LABELS | {"role"}
 
 
+def test_each_alert_leads_to_its_entry_in_the_runbook() -> None:
+    page = (ROOT / "docs/kubernetes/runbook.md").read_text()
+    entries = re.findall(r"^## (\w+)\n\n(.+)$", page, re.MULTILINE)
+    groups = yaml.safe_load((CHART / "files/rules.yaml").read_text())["groups"]
+    found = {rule["alert"]: rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]}
+    assert [name for name, _ in entries] == list(found), "in the order of the rules"
+    assert found == {name: f"docs/kubernetes/runbook.md#{name.lower()}" for name, _ in entries}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "manifests/samples").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_sample_is_valid(path: Path) -> None:
     assert load(path).spec.model.image is not None, "a cluster needs it"

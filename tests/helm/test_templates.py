@@ -133,7 +133,10 @@ def test_what_people_ask_is_there_only_where_values_say(
     template = one(everything, "Deployment", name)["spec"]["template"]
     assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
     rules = one(everything, "ClusterRole", name)["rules"]
-    assert [(rule["resources"], rule["verbs"]) for rule in rules] == [(["continualmodels"], ["get", "list", "watch"])]
+    more = ["patch"] if role == "dashboard" else []
+    assert [(one["resources"], one["verbs"]) for one in rules] == [
+        (["continualmodels"], ["get", "list", "watch", *more])
+    ]
     assert not [item for item in plain if item["metadata"]["name"] == name]
 
 
@@ -204,7 +207,7 @@ def test_monitoring_is_there_only_where_values_say(render: Render, plain: list[M
     groups = one(found, "PrometheusRule")["spec"]["groups"]
     assert [group["name"] for group in groups] == [group["name"] for group in alerts]
     first = groups[0]["rules"][0]["annotations"]["runbook_url"]
-    assert first == "https://docs.example/" + alerts[0]["rules"][0]["annotations"]["runbook_url"]
+    assert first == f"https://docs.example/docs/kubernetes/runbook.md#{alerts[0]['rules'][0]['alert'].lower()}"
     boards = [item for item in of(found, "ConfigMap") if item["metadata"]["labels"].get("grafana_dashboard") == "1"]
     assert len(boards) == len(list((CHART / "files/dashboards").glob("*.json")))
     (text,) = boards[0]["data"].values()
