@@ -14,6 +14,7 @@ import kopf
 from tidemill.cluster import Access, Kind, Manifest
 from tidemill.cluster.watched import WatchedCluster
 from tidemill.control.cluster_kinds import MODEL
+from tidemill.core.clock import SystemClock
 from tidemill.core.errors import Unavailable
 from tidemill.core.telemetry import get_logger
 from tidemill.rollout.kserve import MODEL as MODEL_LABEL
@@ -54,7 +55,11 @@ def watching(
     kopf.on.login(registry=registry)(lambda **_: _connection(login()))
     thread = threading.Thread(target=_run, args=(registry, namespace, stop, ready), name="watching", daemon=True)
     thread.start()
-    if not ready.wait(_READY_S):
+    clock = SystemClock()
+    until = clock.monotonic() + _READY_S
+    while not ready.wait(0.1) and thread.is_alive() and clock.monotonic() < until:
+        pass
+    if not ready.is_set():
         raise Unavailable(f"the watches have not begun within {_READY_S:g} s", hint="`tidemill doctor --cluster`")
     return thread
 
@@ -100,8 +105,8 @@ def _run(registry: kopf.OperatorRegistry, namespace: str | None, stop: threading
     settings.scanning.disabled = True  # what is served is looked at when the process starts
     settings.watching.inactivity_timeout = _SERVER_TIMEOUT_S + 30
     settings.watching.server_timeout = _SERVER_TIMEOUT_S
-    settings.batching.idle_timeout = 5.0
-    settings.batching.worker_limit = 8
+    settings.queueing.idle_timeout = 5.0
+    settings.queueing.worker_limit = 8
     try:
         asyncio.run(
             kopf.operator(
