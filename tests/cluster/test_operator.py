@@ -185,6 +185,7 @@ def test_a_deleted_worker_is_back_within_two_seconds_and_an_edit_is_told(
     assert before is not None
     kserve.kubectl("delete", "deployment", "phones-watch", "--namespace", namespace)
     made = eventually(lambda: cluster.get(DEPLOYMENT, namespace, "phones-watch"), 10)
+    assert made is not None
     assert made["metadata"]["uid"] != before["metadata"]["uid"]
     kserve.kubectl("scale", "deployment", "phones-outcomes", "--replicas=0", "--namespace", namespace)
     told = eventually(lambda: _condition(cluster, namespace, "Provisioned", "ForeignEdit"), 20)

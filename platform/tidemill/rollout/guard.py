@@ -63,7 +63,7 @@ def is_fast_enough(state: RolloutState, now: int) -> bool:
     if state.plan.latency_guard_ms is None:
         return True
     since = state.spans[-1].since if state.spans else now
-    return state.slow_since is None and now - since >= _SLOW_MS
+    return state.slow_at is None and state.slow_ms == 0 and now - since >= _SLOW_MS
 
 
 def _slow(state: RolloutState, seen: RevisionSeen | None, now: int) -> tuple[RolloutState, Fault | None]:
