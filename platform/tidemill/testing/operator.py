@@ -166,6 +166,7 @@ class OperatorLoopBench(LoopBench):
                 self.bench.service.round()
             except Crash:
                 self.restart()
+                self.bench.service.round()
             self._play()
             if self.resource.id in self.bench.drivers:
                 self.driver = self.bench.drivers[self.resource.id]  # type: ignore[assignment]
