@@ -392,6 +392,7 @@ class Cluster(Local):
             endpoint=settings.endpoint,
             metrics=self._metrics(),
             owner=owner,
+            bucket_header=settings.bucket_header,
         )
 
     def _metrics(self) -> RevisionMetrics | None:

@@ -34,7 +34,8 @@ _LAG = "1000"
 _LOCAL_ONLY = frozenset(
     {"state", "endpoint", "envoy_admin", "envoy_port", "feedback_host", "feedback_port", "feast_repo"}
     | {"metrics_port", "metrics_host", "image", "strimzi_cluster", "gateway", "gateway_host", "prometheus"}
-    | {"context", "namespace"}
+    | {"context", "namespace", "bucket_header", "serve_host"}
+    | {name for name in Settings.model_fields if name.startswith("dashboard_")}
 )
 """Settings of a machine or of the operator, which mean nothing to a model's pods."""
 
