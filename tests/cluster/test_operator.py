@@ -190,6 +190,7 @@ def test_a_deleted_worker_is_back_and_an_edit_is_told_until_it_is_taken_back(
     assert before is not None
     kserve.kubectl("delete", "deployment", "phones-watch", "--namespace", namespace)
     made = eventually(lambda: cluster.get(DEPLOYMENT, namespace, "phones-watch"), 10)
+    assert made is not None
     assert made["metadata"]["uid"] != before["metadata"]["uid"]
     _edit(kserve, namespace, "somebody-elses:1")
     told = eventually(lambda: _condition(cluster, namespace, "Provisioned", "ForeignEdit"), 20)
