@@ -20,7 +20,7 @@ from tidemill.testing.operator_world import OperatorWorld
 
 __all__ = ["SIZES", "End", "life", "run"]
 
-SIZES = {"small": 24, "full": 1}
+SIZES = {"small": 8, "full": 1}
 """Every so many-th write is followed by a kill."""
 _IDLE_S = 600
 _REFUSALS: dict[str, TidemillError] = {
