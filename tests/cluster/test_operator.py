@@ -278,7 +278,7 @@ def test_versions_come_step_by_step_and_one_that_does_harm_is_taken_back(
     second = _candidate(story)
     seen = set()
     while (status := story.status).rollout is not None or status.champion.version != second:  # type: ignore[union-attr]
-        story.judge({first: 0.1, second: 0.1}, per_second=60)
+        story.judge({first: 0.4, second: 0.05})
         seen.add(_status(cluster, namespace)["traffic"])
     assert {f"{first} 95 %, {second} 5 %", f"{first} 75 %, {second} 25 %"} <= seen
     third = _candidate(story)

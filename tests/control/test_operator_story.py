@@ -25,7 +25,7 @@ def test_a_candidate_that_does_well_takes_over_step_by_step(world: OperatorWorld
         seen.add(world.status["traffic"])
         return bool(status.champion and status.champion.version == second and status.rollout is None)
 
-    world.judged(promoted, {first: 0.1, second: 0.1})
+    world.judged(promoted, {first: 0.4, second: 0.05})
     assert {f"{first} {100 - share} %, {second} {share} %" for share in (5, 25)} <= seen
     assert world.status["champion"] == second
     assert world.status["previous"] == first

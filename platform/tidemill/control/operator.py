@@ -94,6 +94,8 @@ class Operator:
     def service(self, cluster: Cluster) -> Service:
         """The service, over an API server whose reads are cheap."""
         troubles: dict[str, str] = {}
+        heard: dict[str, frozenset[str]] = {}
+        """The decisions that have been told as Events, of those that a status still carries."""
         told: list[ClusterProvisioner] = []
 
         def conditions(model: str) -> list[Condition]:
@@ -111,8 +113,10 @@ class Operator:
         told.append(provisioner)
 
         def after(stored: StoredModel, status: LoopStatus) -> None:
-            troubles.pop(stored.resource.id, None)
-            self._tell(stored, status, cluster, store)
+            model = stored.resource.id
+            troubles.pop(model, None)
+            self._tell(stored, status, cluster, store, heard.get(model, frozenset()))
+            heard[model] = frozenset(one.decision_id for one in status.outbox)
 
         def failed(model: str, error: Exception) -> None:
             if not isinstance(error, SpecError):  # that stands in the status, under its own name
@@ -182,7 +186,14 @@ class Operator:
         if known != manifest.get("status", {}).get("requests", {}):
             store.answer(model, known)
 
-    def _tell(self, stored: StoredModel, status: LoopStatus, cluster: Cluster, store: ClusterResourceStore) -> None:
+    def _tell(
+        self,
+        stored: StoredModel,
+        status: LoopStatus,
+        cluster: Cluster,
+        store: ClusterResourceStore,
+        heard: frozenset[str],
+    ) -> None:
         """Decisions of this turn as Events, and as answers to the annotations that asked for them."""
         meta = stored.resource.metadata
         manifest = cluster.get(MODEL, meta.namespace, meta.name)
@@ -190,7 +201,8 @@ class Operator:
             return
         store.retell(stored.resource.id)
         for decision in status.outbox:
-            self._event(decision, manifest)
+            if decision.decision_id not in heard:
+                self._event(decision, manifest)
         known = dict(manifest.get("status", {}).get("requests", {}))
         prefix = f"annotation-{manifest['metadata']['uid']}-"
         for decision in status.outbox:

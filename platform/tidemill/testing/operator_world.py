@@ -50,7 +50,7 @@ class OperatorWorld:
 
     def judged(self, condition: Callable[[LoopStatus], bool], errors: dict[str, float]) -> LoopStatus:
         """Requests are answered and labelled until the status is as wished."""
-        return self.bench.judged_until(condition, errors, per_second=60)
+        return self.bench.judged_until(condition, errors)
 
     def delete(self) -> None:
         """Delete the model, as the API server does with an object that has finalizers."""
