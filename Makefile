@@ -30,7 +30,8 @@ demo: setup ## the whole loop on this machine, in under four minutes
 test: setup lint types unit ## lint, types, import contracts, unit and integration tests (under 10 minutes)
 
 check: setup ## what takes minutes rather than seconds
-	@if command -v go >/dev/null; then $(MAKE) --no-print-directory cluster || echo "no control plane: tests/cluster are skipped" >&2; fi
+	@if command -v go >/dev/null; then timeout 900 $(MAKE) --no-print-directory cluster \
+	  || echo "no control plane within 15 minutes: tests/cluster are skipped" >&2; fi
 	@mkdir -p $(RESULTS)
 	$(BIN)/python -m pytest -q -m slow --junitxml=$(RESULTS)/check.xml
 
