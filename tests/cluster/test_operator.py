@@ -41,11 +41,6 @@ def rights(kserve: ControlPlane) -> Path:
     """A kubeconfig of the operator's service account, bound to the chart's rules and to nothing else."""
     kserve.kubectl("apply", "--server-side", "--filename", str(ROOT / "helm/tidemill/files/crd.yaml"))
     kserve.kubectl("wait", "--for=condition=Established", "crd/continualmodels.tidemill.dev", "--timeout=60s")
-    # Without it KServe fetches nothing.
-    folder = kserve.programs / "crds/kserve/clusterstoragecontainer"
-    kserve.kubectl(
-        "apply", "--server-side", "--filename", str(folder / "serving.kserve.io_clusterstoragecontainers.yaml")
-    )
     home = kserve.namespace("operator")
     rules = yaml.safe_load((ROOT / "helm/tidemill/files/operator-rules.yaml").read_text())
     group = "rbac.authorization.k8s.io"

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FloatRect, Locator, Page, expect
 from tests.dashboard.site import HOSTILE, MODEL, Site, send_hostile
 
 from tidemill.events.lake import LakeTable, table_uri
@@ -90,14 +90,26 @@ def test_what_means_harm_is_shown_as_text(look: Look, site: Site) -> None:
         assert "49" not in shown.locator(".tm-page").inner_text().split()
 
 
+def at_rest(image: Locator) -> FloatRect:
+    """Where a picture is, once its dialog has stopped to open."""
+    seen: list[FloatRect | None] = [None]
+
+    def same() -> bool:
+        seen.append(image.bounding_box())
+        return seen[-1] == seen[-2]
+
+    eventually(same, every_s=0.3)
+    assert seen[-1] is not None
+    return seen[-1]
+
+
 def test_a_box_drawn_with_the_mouse_becomes_a_label_in_the_lake(look: Look, site: Site) -> None:
     page = look(f"{OF}/browse?kind=right", role="labeller")
     page.locator(".tm-tile").first.click()
     image = page.locator(".tm-canvas img")
     expect(image).to_be_visible()
     event = page.locator(".tm-dialog .tm-mono").first.inner_text().split(" · ")[0]
-    place = image.bounding_box()
-    assert place is not None
+    place = at_rest(image)
     x, y, width = place["x"], place["y"], place["width"]
     page.mouse.move(x + width * 0.25, y + width * 0.25)
     page.mouse.down()

@@ -31,7 +31,8 @@ _AT = "2026-01-01T00:00:00Z"
 @contextmanager
 def kserve_controller(plane: ControlPlane) -> Iterator[None]:
     """Run KServe's controller (Standard mode unless a service asks for Knative) until the block ends."""
-    for name in ("gateway", "knative", "kserve"):
+    # Without storage containers KServe fetches nothing.
+    for name in ("gateway", "knative", "kserve", "kserve/clusterstoragecontainer"):
         plane.install(plane.programs / "crds" / name)
     port, probe = free_ports(2)
     # The controller looks for its certificates in a folder of this name under TMPDIR.

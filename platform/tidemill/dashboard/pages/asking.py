@@ -39,7 +39,8 @@ def buttons(page: Page, resource: ContinualModel, which: Sequence[Asking]) -> No
 
 def _open(page: Page, resource: ContinualModel, kind: Asking) -> None:
     word, look, about = _WORDS[kind]
-    with ui.dialog() as dialog, box("tm-dialog tm-col"):
+    # Beside the live parts of the page: within one, its next showing would take the dialog away.
+    with ui.context.client.content, ui.dialog() as dialog, box("tm-dialog tm-col"):
         Text(f"{word}: {resource.metadata.name}", "h2", "tm-title")
         Text(about, classes="tm-sub")
         reason = ui.textarea("Why? It stands in the decision").props("outlined autofocus autogrow maxlength=1000")

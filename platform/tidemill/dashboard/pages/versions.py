@@ -96,7 +96,8 @@ def _more(one: VersionRow, known: Sequence[VersionRow]) -> None:
 
 
 def _card(one: VersionRow, known: Sequence[VersionRow]) -> None:
-    with ui.dialog() as dialog, box("tm-dialog tm-col").style("width:860px"):
+    # Beside the live parts of the page: within one, its next showing would take the dialog away.
+    with ui.context.client.content, ui.dialog() as dialog, box("tm-dialog tm-col").style("width:860px"):
         Text(f"Model card of {one.version}", "h2", "tm-title")
         made_from, went_into = lineage_of(one.version, known)
         with box("tm-facts"):
