@@ -95,8 +95,8 @@ class ControlPlane:
 
         def served() -> bool:
             # Not `kubectl wait`, which fails on a definition that has no conditions yet.
-            seen = json.loads(self.kubectl("get", *names, "--output", "json"))["items"]
-            return all("Established" in _true(one) for one in seen)
+            seen = json.loads(self.kubectl("get", *names, "--output", "json"))
+            return all("Established" in _true(one) for one in seen.get("items", [seen]))  # of one there is no list
 
         eventually(served, deadline_s=60, every_s=0.2)
 
