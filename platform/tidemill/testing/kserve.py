@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tidemill.cluster import Cluster, Kind, Manifest
+from tidemill.core.errors import Conflict, Unsupported
 from tidemill.rollout.http_route import HTTP_ROUTE
 from tidemill.rollout.kserve import INFERENCE_SERVICE, stated, version_of
 
@@ -125,4 +126,7 @@ def tell(cluster: Cluster, kind: Kind, found: Manifest, status: Mapping[str, Any
         return
     meta = {"name": found["metadata"]["name"], "namespace": found["metadata"]["namespace"]}
     manifest = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": meta, "status": dict(status)}
-    cluster.apply(manifest, kind, part="status", force=True)
+    try:
+        cluster.apply(manifest, kind, part="status", force=True)
+    except (Conflict, Unsupported):  # deleted since it was looked at
+        return

@@ -140,7 +140,7 @@ class OperatorLoopBench(LoopBench):
         *,
         driver: Callable[[StoredModel, Cluster], TrafficDriver],
         play: Callable[[], None],
-        deadline_s: float = 60.0,
+        deadline_s: float = 180.0,  # controllers need a minute to find an API server that was away
     ) -> None:
         self._operator, self._play, self._deadline_s = operator, play, deadline_s
         self.bench = OperatorBench(operator, driver=driver, namespace=resource.metadata.namespace)
