@@ -275,7 +275,8 @@ def test_versions_come_step_by_step_and_one_that_does_harm_is_taken_back(
     while (status := story.status).rollout is not None or status.champion.version != second:  # type: ignore[union-attr]
         story.judge({first: 0.4, second: 0.05})
         seen.add(_status(cluster, namespace)["traffic"])
-    assert {f"{first} 95 %, {second} 5 %", f"{first} 75 %, {second} 25 %"} <= seen
+    # It may be promoted from any step, where the evidence is strong: how many are seen is chance.
+    assert f"{first} 95 %, {second} 5 %" in seen
     third = _candidate(story)
     story.until(lambda status: bool(status.rollout and status.rollout.weight == 5))
     while story.status.rollout is not None:
