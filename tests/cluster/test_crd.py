@@ -74,7 +74,8 @@ class Server:
                 kept: dict[str, Any] = json.loads(answer.read())
                 return kept, ""
         except urllib.error.HTTPError as error:
-            return None, str(json.loads(error.read())["message"])
+            text = error.read().decode()  # plain while the kind is not served yet
+            return None, str(json.loads(text)["message"]) if text.startswith("{") else text
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def end(bench: LoopBench) -> dict[str, object]:
         "versions": [found and (found.version, found.artifact) for found in places],
         "run": status.run,
         "rollout": status.rollout,
-        "traffic": status.traffic,
+        "traffic": status.traffic.revisions,
         "drift": status.drift,
         "answered": status.answered,
         "decided": [(one.kind, one.subject, one.answers) for one in bench.log.decisions()],

@@ -116,7 +116,7 @@ class Events(Part):
     """How late an event may arrive and still count in ticks and windows; it is kept in the lake in any case."""
     max_future: Duration = timedelta(minutes=1)
     """How far ahead of its arrival an event time may lie before the event is quarantined."""
-    fields: Annotated[tuple[EventField, ...], Field(min_length=1, max_length=500)]
+    fields: Annotated[tuple[EventField, ...], Field(min_length=1, max_length=1000)]
     """The event's fields, besides entity, id and timestamp; at most one is an image."""
     quarantine: Quarantine = Quarantine()
     """What happens to events that cannot be taken in."""
