@@ -143,6 +143,7 @@ def test_what_is_under_way_at_the_end_is_waited_for_and_remembered(world: Callab
     assert remembered_told(made) == 1
 
 
+@pytest.mark.slow
 def test_a_restart_repeats_nothing_and_forgets_nothing(world: Callable[..., World]) -> None:
     made, notifier = world(), MemoryNotifier()
     made.decide("promote", "r1")
@@ -209,6 +210,7 @@ class EmptySignals(Topics, frozen=True):
         return f"{self.model}.empty"
 
 
+@pytest.mark.slow
 def test_a_route_that_hangs_holds_up_no_other(
     world: Callable[..., World], service: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

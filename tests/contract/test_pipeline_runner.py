@@ -251,6 +251,7 @@ def test_a_run_of_the_kfp_ui_is_shown_under_an_id_of_its_own_and_those_of_other_
     assert [seen.run for seen in runner.observe()] == [f"kfp-{by_hand['run_id'][:8]}", RUN]
 
 
+@pytest.mark.slow
 def test_runs_that_are_forgotten_and_older_ones_of_others_are_read_no_more(
     api: KfpApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,6 +229,7 @@ def changed(site: Site, *fields: dict[str, Any], **types: str) -> ContinualModel
     return ContinualModel.model_validate(rules)
 
 
+@pytest.mark.slow
 def test_a_new_optional_field_needs_no_stop(site: Site) -> None:
     before = site.resource
     after = changed(site, {"name": "temperature", "type": "float", "required": False})

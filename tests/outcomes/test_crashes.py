@@ -222,6 +222,7 @@ def check_same(found: dict[str, list[Known]], expected: dict[str, list[Known]]) 
 SEEDS = st.integers(0, 2**32)
 
 
+@pytest.mark.slow
 @given(SEEDS, st.sampled_from([1, 2]), RULES)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_the_interleaving_the_outcomes_are_those_of_the_batch(

@@ -87,6 +87,7 @@ def test_gates_that_refuse_end_green_with_the_verdict_and_register_nothing(site:
     assert control.asked("propose") == []
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_tells_control_which_and_why(filled: Site, kafka: str, tmp_path: Path) -> None:
     filled.kafka = kafka
     code = tmp_path / "code"
@@ -130,6 +131,7 @@ def test_a_run_that_is_stopped_ends_its_steps_and_gives_the_grant_back(filled: S
     assert own_group(process.pid) == []
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_not_there_fails_the_claim_in_words(filled: Site) -> None:
     finished = filled.finish(filled.start())
     assert finished.status == 1
@@ -137,6 +139,7 @@ def test_a_broker_that_is_not_there_fails_the_claim_in_words(filled: Site) -> No
     assert "Kafka at 127.0.0.1:1" in str(finished.seen.error)
 
 
+@pytest.mark.slow
 def test_steps_run_where_they_are_called_without_the_warm_processes(site: Site, kafka: str) -> None:
     site.kafka = kafka
 
