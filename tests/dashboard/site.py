@@ -100,7 +100,7 @@ def live_site(folder: Path) -> Iterator[Site]:
             dashboard(folder, ports[1], TIDEMILL_DASHBOARD_IDENTITY_HEADER=HEADER, TIDEMILL_DASHBOARD_ROLES=said)
         )
         for port in ports[:2]:
-            eventually(lambda port=port: is_ready(f"tcp://127.0.0.1:{port}"), 60, every_s=0.2)  # type: ignore[misc]
+            eventually(lambda port=port: is_ready(f"tcp://127.0.0.1:{port}"), 300, every_s=0.2)  # type: ignore[misc]
         with signed_in(ports[1], roles) as urls:
             yield Site(folder, f"http://127.0.0.1:{ports[0]}", urls)
     finally:
