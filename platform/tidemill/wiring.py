@@ -374,14 +374,14 @@ class Cluster(Local):
         from tidemill.rollout.auto import choose, installed
         from tidemill.rollout.gateway import GatewayTrafficDriver
         from tidemill.rollout.http_route import Gateway
-        from tidemill.rollout.knative import KnativeTrafficDriver
+        from tidemill.rollout.knative import KnativeTrafficDriver, driver_of
 
         resource, settings = stored.resource, self.settings
-        choice = choose(resource.spec.serving.driver, installed(api, settings.gateway))
+        choice = choose(driver_of(resource, api), installed(api, settings.gateway))
         owner = owner_of(resource, api)
         if choice.driver == "knative" or settings.gateway is None:
             return KnativeTrafficDriver(
-                api, resource=resource, endpoint=settings.endpoint, metrics=self._metrics(), owner=owner
+                api, resource=resource, endpoint=settings.endpoint, metrics=self._metrics, owner=owner
             )
         hosts = () if settings.gateway_host is None else (settings.gateway_host,)
         return GatewayTrafficDriver(
@@ -390,12 +390,15 @@ class Cluster(Local):
             gateway=Gateway.parse(settings.gateway, hosts),
             clock=self.clock,
             endpoint=settings.endpoint,
-            metrics=self._metrics(),
+            metrics=self._metrics,
             owner=owner,
             bucket_header=settings.bucket_header,
         )
 
+    @cached_property
     def _metrics(self) -> RevisionMetrics | None:
+        """Who counts requests; shared by all models, so that a silent one costs one wait."""
         from tidemill.rollout.prometheus import RevisionMetrics
 
-        return None if self.settings.prometheus is None else RevisionMetrics(self.settings.prometheus)
+        url = self.settings.prometheus
+        return None if url is None else RevisionMetrics(url, clock=self.clock)

@@ -105,6 +105,8 @@ def test_a_child_finds_the_same_settings_wherever_it_runs(tmp_path: Path) -> Non
         ("redis://user:secret@host:1/0", "redis://user:***@host:1/0"),
         ("redis://:secret@host:1/0", "redis://:***@host:1/0"),
         ("postgresql+psycopg://u:p@h/db", "postgresql+psycopg://u:***@h/db"),
+        ("redis://:p/w@host:1/0", "redis://:***@host:1/0"),
+        ("redis://host:1/0?db=1&password=secret", "redis://host:1/0?db=1&password=***"),
         ("127.0.0.1:9092", "127.0.0.1:9092"),
         (Path("state"), "state"),
     ],

@@ -5,6 +5,7 @@ from helm.generate.__main__ import CHART
 
 from tidemill.cluster import Kind
 from tidemill.control.cluster_events import EVENT
+from tidemill.control.cluster_kinds import KAFKA_TOPIC
 from tidemill.control.operator import WATCHED
 from tidemill.rollout.knative import REVISION
 
@@ -29,6 +30,7 @@ def test_what_is_watched_may_be_read_stated_and_taken_back() -> None:
     # An object that is stated for the first time is created: the API server asks for both verbs.
     whole = {"get", "list", "watch", "create", "patch", "delete"}
     people_and_knative = {MODEL: {"create", "delete"}, named(REVISION): {"create", "patch"}}  # do these themselves
+    people_and_knative[named(KAFKA_TOPIC)] = {"delete"}  # a topic is data: it goes by a person's hand
     for kind in WATCHED:
         assert rights()[named(kind)] == whole - people_and_knative.get(named(kind), set()), kind
 

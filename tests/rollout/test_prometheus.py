@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tidemill.core.clock import SystemClock
 from tidemill.core.errors import Unavailable
 from tidemill.rollout.prometheus import Counted, RevisionMetrics, counts_of
 
@@ -59,7 +60,7 @@ def test_requests_errors_and_latency_are_those_of_the_versions_pods(prometheus: 
         "requests_total": rows(answered="90", refused="7", failed="3"),
         "histogram_quantile": [{"metric": {}, "value": [0, "0.0125"]}],
     }
-    metrics = RevisionMetrics(prometheus.url)
+    metrics = RevisionMetrics(prometheus.url, clock=SystemClock())
     found = metrics.counted("shop", {"v1": "m-v1-predictor-.+"})
     metrics.close()
     assert found == {"v1": Counted(requests=100, errors=3, p99_ms=12.5)}
@@ -68,13 +69,13 @@ def test_requests_errors_and_latency_are_those_of_the_versions_pods(prometheus: 
 
 def test_without_requests_there_is_no_latency(prometheus: Prometheus) -> None:
     prometheus.answers = {"histogram_quantile": [{"metric": {}, "value": [0, "NaN"]}]}
-    metrics = RevisionMetrics(prometheus.url)
+    metrics = RevisionMetrics(prometheus.url, clock=SystemClock())
     assert metrics.counted("shop", {"v1": "m-v1-predictor-.+"}) == {"v1": Counted()}
     metrics.close()
 
 
 def test_a_prometheus_that_does_not_answer_is_said_and_stops_nothing() -> None:
-    metrics = RevisionMetrics("http://127.0.0.1:1")
+    metrics = RevisionMetrics("http://127.0.0.1:1", clock=SystemClock())
     with pytest.raises(Unavailable, match="Prometheus does not answer"):
         metrics.counted("shop", {"v1": "m-v1-predictor-.+"})
     found, why = counts_of(metrics, "shop", {"v1": "m-v1-predictor-.+"})

@@ -7,7 +7,7 @@ so that it never reads its own write late; an event that is older than what is k
 import threading
 from collections.abc import Collection, Mapping, Sequence
 
-from tidemill.cluster.api import Cluster, Foreign, Kind, Manifest
+from tidemill.cluster.api import MANAGER, Cluster, Foreign, Kind, Manifest
 from tidemill.core.errors import Conflict
 
 __all__ = ["WatchedCluster"]
@@ -27,8 +27,16 @@ class WatchedCluster:
     What is read is what is remembered, not a copy: nobody is to change it.
     """
 
-    def __init__(self, cluster: Cluster, kinds: Collection[Kind], *, index: str = "tidemill.dev/model") -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        kinds: Collection[Kind],
+        *,
+        index: str = "tidemill.dev/model",
+        whole: Collection[Kind] | None = None,
+    ) -> None:
         self._cluster = cluster
+        self._whole = frozenset(kinds if whole is None else whole)
         self._known: dict[Kind, dict[_Place, Manifest]] = {kind: {} for kind in kinds}
         self._index = index
         self._places: dict[Kind, dict[str, set[_Place]]] = {kind: {} for kind in kinds}
@@ -51,11 +59,13 @@ class WatchedCluster:
                 for place in before.keys() - found.keys():
                     if place in known and _version(known[place]) == before[place]:
                         self._forget(kind, place)
-        self._served = {kind: True for kind, served in self._served.items() if served}
+        self._served = {kind: True for kind, served in list(self._served.items()) if served}
 
     def seen(self, kind: Kind, manifest: Manifest) -> bool:
         """An object as a watch shows it; returns whether that is news."""
         place = _place(manifest)
+        if kind not in self._whole and not self._is_ours(manifest):
+            manifest = _named(manifest)
         with self._lock:
             before = self._known[kind].get(place)
             if before is not None and _version(before) >= _version(manifest) and _uid(before) == _uid(manifest):
@@ -117,9 +127,14 @@ class WatchedCluster:
 
     def serves(self, kind: Kind) -> bool:
         """Whether the API server knows the kind; a no is asked again after each `fill`."""
-        if kind not in self._served:
-            self._served[kind] = self._cluster.serves(kind)
-        return self._served[kind]
+        served = self._served.get(kind)  # `fill` replaces them in another thread
+        if served is None:
+            served = self._served[kind] = self._cluster.serves(kind)
+        return served
+
+    def _is_ours(self, manifest: Manifest) -> bool:
+        labels = manifest["metadata"].get("labels", {})
+        return self._index in labels or labels.get("app.kubernetes.io/managed-by") == MANAGER
 
     def _forget(self, kind: Kind, place: _Place) -> None:
         manifest = self._known[kind].pop(place)
@@ -152,3 +167,10 @@ def _version(manifest: Manifest) -> int:
 
 def _uid(manifest: Manifest) -> str:
     return str(manifest["metadata"].get("uid", ""))
+
+
+def _named(manifest: Manifest) -> Manifest:
+    """Of a stranger's object, that it is there and whose it is: a cluster has more of them than memory."""
+    kept = ("name", "namespace", "uid", "resourceVersion", "labels")
+    meta = {name: manifest["metadata"][name] for name in kept if name in manifest["metadata"]}
+    return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": meta}

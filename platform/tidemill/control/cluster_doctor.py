@@ -40,7 +40,7 @@ RIGHTS: tuple[tuple[Kind, str | None, tuple[str, ...]], ...] = (
     (INFERENCE_SERVICE, None, _ALL),
     (HTTP_ROUTE, None, _ALL),
     (_REVISION, None, ("get", "list", "watch", "delete")),
-    (KAFKA_TOPIC, None, _ALL),
+    (KAFKA_TOPIC, None, _ALL[:-1]),  # a topic is data: it goes by a person's hand
     (SCALED_OBJECT, None, _ALL),
     (_EVENT, None, ("create", "patch")),
 )

@@ -6,6 +6,7 @@ What is scraped of the pods, and the alerts of it, are the chart's: they are the
 """
 
 import hashlib
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +101,9 @@ class _Builder:
         digest = data_digest(self.model)
         if role == _ALERTS:
             digest = hashlib.sha256(self.model.spec.alerts.model_dump_json().encode()).hexdigest()[:16]
+        # Pods read the settings when they start, and must start anew for others.
+        told = json.dumps(settings_of(self.settings, "")["data"])
+        digest = hashlib.sha256(f"{digest} {told}".encode()).hexdigest()[:16]
         spec: dict[str, Any] = {
             "selector": {"matchLabels": {MODEL: self._name, ROLE: role}},
             # A worker that shares partitions may overlap with the next; one that is alone may not.

@@ -32,6 +32,7 @@ FINALIZER = "tidemill.dev/loop"
 ORPHAN = "tidemill.dev/orphan"
 """Annotation: with `true`, a deleted ContinualModel leaves behind what was made for it, traffic included."""
 
+_MANAGED = "app.kubernetes.io/managed-by"
 _PRUNED = (DEPLOYMENT, JOB, SCALED_OBJECT)
 """Kinds of which a changed resource may need fewer."""
 _PAUSE_S = 10.0
@@ -130,10 +131,11 @@ class ClusterProvisioner:
             try:
                 self._let_go(manifest)
                 self._again.pop(uid, None)
-            except TidemillError as error:
+            except Exception as error:  # of one model: the others are not to end with it
                 self._again[uid] = self._clock.monotonic() + _PAUSE_S
                 name = manifest["metadata"]["name"]
-                _log.warning("a deleted model cannot be let go yet", model=name, error=error.message)
+                words = error.message if isinstance(error, TidemillError) else repr(error)
+                _log.warning("a deleted model cannot be let go yet", model=name, error=words)
 
     def _let_go(self, manifest: Manifest) -> None:
         """In this order: traffic and runs, what is to stay, then the object, and with it all that it owns."""
@@ -153,7 +155,11 @@ class ClusterProvisioner:
     def _state(self, kind: Kind, wanted: Manifest) -> None:
         meta = wanted["metadata"]
         found = self._cluster.get(kind, meta["namespace"], meta["name"])
-        if found is None or not stated(found, wanted):
+        if found is not None and found["metadata"].get("labels", {}).get(_MANAGED) != "tidemill":
+            text = f"{kind.kind} {meta['name']} is there already, and is someone else's"
+            raise Foreign(text, managers=(), fields=())
+        # All of a ConfigMap is ours: what is wanted no more must go, too.
+        if found is None or not stated(found, wanted) or found.get("data") != wanted.get("data"):
             self._cluster.apply(wanted, kind)
 
     def _prune(
@@ -190,8 +196,8 @@ class ClusterProvisioner:
             for one in self._cluster.list(kind, meta["namespace"], labels={MODEL_LABEL: meta["name"]}):
                 if one["metadata"]["name"] != SETTINGS and one["metadata"].get("ownerReferences"):
                     kept = {key: value for key, value in one.items() if key in {"spec", "data"}}
-                    labels = one["metadata"].get("labels", {})
-                    self._cluster.apply(bare(one, labels=labels) | kept, kind, force=True)
+                    said = {name: one["metadata"].get(name, {}) for name in ("labels", "annotations")}
+                    self._cluster.apply(bare(one, **said) | kept, kind, force=True)
 
 
 def bare(manifest: Manifest, **metadata: Any) -> Manifest:

@@ -19,7 +19,7 @@ def reach(settings: Settings) -> Iterator[Check]:
     """A check for each service that the loop needs on a cluster. Takes up to 2 s for one that does not answer."""
     yield _service("Kafka", "kafka", settings.kafka, "missing", "no events come in")
     yield _service("Redis", "redis", settings.redis, "missing", "no features are served")
-    yield _service("Kubeflow Pipelines", "kfp", settings.kfp, "warning", "no run can be started")
+    yield _service("Kubeflow Pipelines", "kfp", settings.kfp, "missing", "no loop turns: it could start no run")
     yield _service("Prometheus", "prometheus", settings.prometheus, "warning", "guards of a rollout see nothing")
     yield _service("MLflow", "mlflow", settings.mlflow, "missing", "versions are registered in a file of this machine")
     # Not set, it is of no harm where each resource names its own.

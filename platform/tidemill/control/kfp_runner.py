@@ -28,6 +28,8 @@ __all__ = ["PIPELINE", "KfpRunner"]
 PIPELINE = "tidemill-retrain"
 """Its name in Kubeflow; its versions are named by the digest of the compiled pipeline."""
 _PAGE = 100
+_TIMEOUT_S = (5, 30)
+"""To connect, and to wait for an answer: one that never comes must not hold up every other model."""
 _NOT_FOUND = 404
 _SKEW = timedelta(hours=1)
 """By so much the clocks of two API servers differ at most."""
@@ -105,6 +107,7 @@ class KfpRunner:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it warns that servers before 2.0 will not do
                 self._known = kfp.Client(host=self._host, namespace=self._namespace or "kubeflow")
+            _bounded(self._known)
         return self._known
 
     def _uploaded(self) -> tuple[str, str]:
@@ -206,3 +209,14 @@ def _seen(run: Any) -> RunSeen:
     if state == "failed" and error is None:
         error = "it was terminated" if run.state == "CANCELED" else "KFP gives no reason"
     return RunSeen(run=run_of(run.display_name, run.run_id), state=state, step=step, error=error)
+
+
+def _bounded(client: kfp.Client) -> None:
+    """Give every call a time-out: the client's methods take none, and without one they wait for ever."""
+    rest = client._run_api.api_client.rest_client
+    send = rest.request
+
+    def request(*args: Any, **kwargs: Any) -> Any:
+        return send(*args, **{**kwargs, "_request_timeout": kwargs.get("_request_timeout") or _TIMEOUT_S})
+
+    rest.request = request

@@ -76,7 +76,7 @@ class Operator:
                 "this API server knows no ContinualModel", hint="install the chart, or `kubectl apply` its CRD"
             )
         kinds = self._served()
-        memory = WatchedCluster(self.cluster, kinds)
+        memory = WatchedCluster(self.cluster, kinds, whole=(MODEL,))
         memory.fill(self.namespace)
         service = self.service(memory)
         threads = [
@@ -149,6 +149,9 @@ class Operator:
                 served = self._served()
             except TidemillError as error:
                 _log.info("the API server could not be looked at", error=error.message)
+                continue
+            except Exception:  # this thread is to look again, whatever it met
+                _log.exception("the API server could not be looked at")
                 continue
             if served != kinds:
                 _log.warning("other kinds are served than are watched: this process ends, to be started again")

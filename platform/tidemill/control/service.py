@@ -115,10 +115,12 @@ class Service:
     def _turn(self, name: str, model: _Model) -> None:
         try:
             stored = self._store.get(name)
-            loop = self._loop_of(model, stored)
+            self._note(model, stored)
+            # First what it needs: events are taken in even where nothing runs its pipeline or moves its traffic yet.
             if self._clock.monotonic() >= model.provide_at:
                 self._provisioner.provide(stored)
                 model.provide_at = self._clock.monotonic() + self._provide_every_s
+            model.loop = loop = model.loop or self._loop(stored)
             self._before(stored)
             began = self._clock.monotonic()
             status = loop.tick()
@@ -143,13 +145,12 @@ class Service:
             self._failed(name, error)
             _log.exception("a turn failed in a way that nobody foresaw", model=name, failures=model.failures)
 
-    def _loop_of(self, model: _Model, stored: StoredModel) -> Loop:
-        """The model's loop; a new one where the resource or the code folder has changed."""
+    def _note(self, model: _Model, stored: StoredModel) -> None:
+        """Let go of the loop, and provide anew, where the resource or the code folder has changed."""
         declared = (stored.resource, stored.code)
-        if model.loop is None or model.declared != declared:
+        if model.declared != declared:
             _close(model)
-            model.loop, model.declared, model.provide_at = self._loop(stored), declared, 0.0
-        return model.loop
+            model.declared, model.provide_at = declared, 0.0
 
     def _pause(self, name: str, model: _Model) -> None:
         # Not all at once: what failed for many is asked again by each at a time of its own.
@@ -169,9 +170,11 @@ class Service:
             try:
                 if model.loop is not None and self._withdraws:
                     model.loop.withdraw()
+                _close(model)
             except TidemillError as error:
                 _log.warning("not all of a deleted model could be taken back", model=name, error=error.message)
-            _close(model)
+            except Exception:  # of one model: the others are not to end with it
+                _log.exception("a deleted model failed in a way that nobody foresaw", model=name)
         self._provisioner.withdraw(ids)
 
 

@@ -208,8 +208,9 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def masked(value: object) -> str:
-    """The value as text, with the password of a URL hidden."""
-    return re.sub(r"(://[^:/@\s]*:)[^@/\s]+@", r"\1***@", str(value))
+    """The value as text, with the passwords of URLs hidden: before the host, and in a query."""
+    text = re.sub(r"(://[^:/@\s]*:)\S+@", r"\1***@", str(value))
+    return re.sub(r"(?i)([?&](?:password|passwd|token|secret)=)[^&\s]+", r"\1***", text)
 
 
 def _read_file(path: Path) -> dict[str, Any]:

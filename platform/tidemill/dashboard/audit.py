@@ -58,5 +58,13 @@ class Audit:
             return []
         if size > _READ_BYTES:
             lines = lines[1:]  # begins in the middle
-        found = (msgspec.json.decode(line, type=Done) for line in reversed(lines))
-        return [one for one in found if one.model == model][:most]
+        found = (_done(line) for line in reversed(lines))
+        return [one for one in found if one is not None and one.model == model][:most]
+
+
+def _done(line: bytes) -> Done | None:
+    """One record; None for a line that a full disk has torn."""
+    try:
+        return msgspec.json.decode(line, type=Done)
+    except msgspec.MsgspecError:
+        return None

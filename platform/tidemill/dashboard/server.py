@@ -123,3 +123,5 @@ async def _send(desk: Desk) -> None:
             await asyncio.to_thread(desk.send_due)
         except TidemillError as error:  # they wait on
             _log.warning("labels are not sent yet", reason=error.message)
+        except Exception:  # a full disk, for one: what it was may pass, and this task is to go on
+            _log.exception("labels are not sent yet")

@@ -8,6 +8,9 @@ import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+# One that is away holds up whoever asks: two minutes a call, again and again, is the client's own patience.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
 from mlflow.store.model_registry import sqlalchemy_store as _versions
 from mlflow.store.tracking import sqlalchemy_store as _runs

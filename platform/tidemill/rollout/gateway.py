@@ -130,9 +130,7 @@ class GatewayTrafficDriver:
             raise refused
 
     def close(self) -> None:
-        """Drop the connection to Prometheus; objects stay as they are."""
-        if self._metrics is not None:
-            self._metrics.close()
+        """Nothing is held but what other models share; objects stay as they are."""
 
     def _state_versions(self, wanted: TrafficWanted, services: Mapping[str, Manifest]) -> TidemillError | None:
         """State each version's InferenceService; returns the first refusal that trying again cannot help."""

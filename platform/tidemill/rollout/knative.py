@@ -7,7 +7,7 @@ revision. Until the next decision, somebody else's edit is reported and left as 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from tidemill.cluster import Cluster, Foreign, Kind, Manifest
 from tidemill.rollout.driver import RevisionSeen, RevisionWanted, TrafficSeen, TrafficWanted, in_one_line
@@ -27,13 +27,29 @@ from tidemill.rollout.kserve import (
 from tidemill.rollout.prometheus import Counted, RevisionMetrics, counts_of
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["CONFIG_MAP", "REVISION", "KnativeTrafficDriver"]
+__all__ = ["CONFIG_MAP", "REVISION", "KnativeTrafficDriver", "driver_of"]
 
 REVISION = Kind("serving.knative.dev/v1", "Revision", "revisions")
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
+Driver = Literal["auto", "gateway", "knative", "local"]
 _MODE = "Serverless"
 """KServe's Knative mode, by the name that 0.15 knows, too; later versions store it as `Knative`."""
 _MODES = frozenset({_MODE, "Knative"})
+
+
+def driver_of(resource: ContinualModel, cluster: Cluster) -> Driver:
+    """What `serving.driver` asks for; a model that Knative serves already stays there with `auto`.
+
+    KServe takes no other mode for an InferenceService that is there: one that is installed later is for new models.
+    """
+    asked = resource.spec.serving.driver
+    found = cluster.get(INFERENCE_SERVICE, resource.metadata.namespace, name_of(resource.metadata.name))
+    return "knative" if asked == "auto" and found is not None and _mode(found) in _MODES else asked
+
+
+def _mode(found: Manifest) -> str | None:
+    mode: str | None = found["metadata"].get("annotations", {}).get("serving.kserve.io/deploymentMode")
+    return mode
 
 
 class KnativeTrafficDriver:
@@ -92,9 +108,7 @@ class KnativeTrafficDriver:
             self._forget(found, revisions, shares.keys() | {statement.version})
 
     def close(self) -> None:
-        """Drop the connection to Prometheus; objects stay as they are."""
-        if self._metrics is not None:
-            self._metrics.close()
+        """Nothing is held but what other models share; objects stay as they are."""
 
     def _state(self, found: Manifest | None, one: RevisionWanted, statement: Statement, decision: str) -> None:
         manifest = self._manifest(found, one, statement)
@@ -104,7 +118,9 @@ class KnativeTrafficDriver:
         if not is_so:
             try:
                 # A new decision is made with an edit known; an old one is not made again over it.
-                self._cluster.apply(manifest, INFERENCE_SERVICE, force=is_new)
+                made = self._cluster.apply(manifest, INFERENCE_SERVICE, force=is_new)
+                if _percent(made) != statement.percent:  # a field that is not stated, and not ours, stays
+                    self._foreign = f"InferenceService {self._name}: its canaryTrafficPercent is somebody else's"
             except Foreign as error:
                 by = ", ".join(error.managers)
                 self._foreign = f"InferenceService {self._name} was edited by {by} ({', '.join(error.fields)})"
@@ -112,7 +128,7 @@ class KnativeTrafficDriver:
             self._cluster.apply(self._record_of(decision), CONFIG_MAP, force=True)
 
     def _manifest(self, found: Manifest | None, one: RevisionWanted, statement: Statement) -> Manifest:
-        mode = found["metadata"].get("annotations", {}).get("serving.kserve.io/deploymentMode") if found else None
+        mode = _mode(found) if found else None
         return inference_service(
             self._resource,
             one,

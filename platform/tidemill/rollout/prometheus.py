@@ -11,10 +11,13 @@ from typing import Any
 import httpx
 import msgspec
 
+from tidemill.core.clock import Clock
 from tidemill.core.errors import Unavailable
+from tidemill.core.settings import masked
 
 __all__ = ["Counted", "RevisionMetrics", "counts_of"]
 
+_PAUSE_S = 30.0
 _WINDOW = "1m"
 """Of the latency; at least two scrapes lie in it."""
 
@@ -28,10 +31,13 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RevisionMetrics:
-    """Asks one Prometheus (or whatever answers its HTTP API)."""
+    """Asks one Prometheus (or whatever answers its HTTP API), for all models.
 
-    def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
-        self._url = url
+    After it has not answered, it is not asked for half a minute: every model's turn would else wait for it.
+    """
+
+    def __init__(self, url: str, *, clock: Clock, timeout_s: float = 2.0) -> None:
+        self._url, self._clock, self._silent_until = url, clock, 0.0
         self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout_s)
 
     def counted(self, namespace: str, pods: Mapping[str, str]) -> dict[str, Counted]:
@@ -59,11 +65,14 @@ class RevisionMetrics:
         )
 
     def _ask(self, query: str) -> list[dict[str, Any]]:
+        if self._clock.monotonic() < self._silent_until:
+            raise Unavailable(masked(f"Prometheus did not answer at {self._url} a moment ago"))
         try:
             answer = self._http.get("/api/v1/query", params={"query": query}).raise_for_status().json()
             found: list[dict[str, Any]] = answer["data"]["result"]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise Unavailable(f"Prometheus does not answer at {self._url}: {error}") from error
+            self._silent_until = self._clock.monotonic() + _PAUSE_S
+            raise Unavailable(masked(f"Prometheus does not answer at {self._url}: {error}")) from error
         return found
 
 

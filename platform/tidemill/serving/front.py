@@ -41,6 +41,8 @@ class Front:
         """One request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+        elif not scope["path"].isprintable():  # what is behind this would take a line's end for the path's
+            await self._refuse(send, Refusal(404, "there is no such path"))
         elif found := _PREDICT.fullmatch(scope["path"]):
             await self._predict(scope, receive, send, *found.groups())
         elif found := _OF_VERSION.fullmatch(scope["path"]):

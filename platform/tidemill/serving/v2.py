@@ -6,6 +6,7 @@ INT64, tensors that are shorter than announced, the same input twice, and answer
 """
 
 import math
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
@@ -14,6 +15,7 @@ import msgspec
 import numpy as np
 
 from tidemill.core.errors import InvalidInput
+from tidemill.serving.rows import MAX_ROWS
 
 __all__ = ["EXTENSION", "HEADER_LENGTH", "MAX_ID", "REQUEST", "Column", "V2Request", "read", "write"]
 
@@ -22,6 +24,9 @@ EXTENSION = "binary_tensor_data"
 HEADER_LENGTH = "inference-header-content-length"
 """Header of requests and responses with binary tensors: bytes of the JSON in front."""
 MAX_ID = 512
+_LONGEST_NUMBER = 64
+"""Bytes of a number in JSON, with what is around it; what is longer is not read."""
+_NESTED = re.compile(rb"\s*\[\s*\[")
 """Characters of a request's id."""
 _NOT_IN_JSON = "FP16"
 Datatype = Literal[
@@ -58,7 +63,8 @@ class _Input(msgspec.Struct):
     name: str
     datatype: Datatype
     shape: list[Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]]
-    data: list[Any] | None = None
+    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    """Read once its shape is known; `null` is none."""
     parameters: _Parameters | None = None
 
 
@@ -154,7 +160,8 @@ def write(request: V2Request, head: Mapping[str, Any], columns: Mapping[str, Col
 def _split(body: bytes, json_length: str | None) -> tuple[bytes, bytes]:
     if json_length is None:
         return body, b""
-    if not (json_length.isascii() and json_length.isdigit()) or int(json_length[:20]) > len(body):
+    is_number = json_length.isascii() and json_length.isdigit() and len(json_length) <= 20
+    if not is_number or int(json_length) > len(body):
         raise InvalidInput(f"{HEADER_LENGTH}: {json_length[:20]} is not a length within {len(body)} bytes")
     return body[: int(json_length)], body[int(json_length) :]
 
@@ -163,8 +170,10 @@ def _values(one: _Input, tail: bytes) -> tuple[list[Any], bytes]:
     """The values of an input, and the bytes that are left."""
     if len(one.shape) not in {1, 2} or one.shape[1:] not in ([], [1]):
         raise InvalidInput(f"input {one.name}: the shape should be [n] or [n, 1], not {one.shape}")
+    if math.prod(one.shape) > MAX_ROWS:  # before any of them is read
+        raise InvalidInput(f"{math.prod(one.shape)} rows in one request; at most {MAX_ROWS} are taken")
     size = one.parameters.binary_data_size if one.parameters else None
-    if (one.data is None) == (size is None):
+    if (bytes(one.data) in {b"", b"null"}) == (size is None):
         raise InvalidInput(f"input {one.name}: needs data, or else a parameter binary_data_size")
     if size is None:
         return _of_json(one), tail
@@ -176,10 +185,12 @@ def _values(one: _Input, tail: bytes) -> tuple[list[Any], bytes]:
 def _of_json(one: _Input) -> list[Any]:
     if one.datatype == _NOT_IN_JSON:
         raise InvalidInput(f"input {one.name}: {_NOT_IN_JSON} is taken in binary tensors only")
-    given = one.data or []
-    is_nested = bool(given) and isinstance(given[0], list)
+    given = bytes(one.data)
+    if one.datatype != "BYTES" and len(given) > _LONGEST_NUMBER * (1 + math.prod(one.shape)):
+        raise InvalidInput(f"input {one.name}: its data are longer than any {math.prod(one.shape)} numbers")
+    is_nested = _NESTED.match(given) is not None
     try:
-        found: list[Any] = msgspec.convert(given, _LISTS[one.datatype][is_nested])
+        found: list[Any] = msgspec.json.decode(given, type=_LISTS[one.datatype][is_nested])
     except msgspec.ValidationError as error:
         raise InvalidInput(f"input {one.name}, {one.datatype}: {_place(str(error), 'data')}") from error
     return _counted(one, [value for (value,) in found] if is_nested else found)

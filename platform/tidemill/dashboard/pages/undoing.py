@@ -37,8 +37,9 @@ class Undoing:
 
     async def _undo(self, batch: str) -> None:
         undone: Undone | None = await self._page.do(self._page.app.desk.undo, batch)
+        if undone is None:  # it was told why, and can be tried again
+            return
         self._said = [one for one in self._said if one[0] != batch]
         self._draw()
-        if undone is not None:
-            stay = f"; {undone.stay:,} had no label before and stay: say what is true" if undone.stay else ""
-            tell(f"{undone.labels:,} as before{stay}", "positive")
+        stay = f"; {undone.stay:,} had no label before and stay: say what is true" if undone.stay else ""
+        tell(f"{undone.labels:,} as before{stay}", "positive")
