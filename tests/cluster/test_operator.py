@@ -28,7 +28,11 @@ from tidemill.testing.kserve import PlayedGateway, Servers
 from tidemill.testing.loop import example_resource
 from tidemill.testing.operator import OperatorBench, OperatorLoopBench
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # kopf leaves connections of watches that were cancelled to the collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = Kind("serving.kserve.io/v1alpha1", "ServingRuntime", "servingruntimes")
