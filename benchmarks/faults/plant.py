@@ -26,9 +26,9 @@ from tidemill.events.records import Decision, Request
 from tidemill.registry import RegisteredVersion
 from tidemill.registry.mlflow import MlflowRegistry
 from tidemill.stack.launch import Process, signal_group, spawn
-from tidemill.stack.runner import Runner
 from tidemill.stack.wanted import FileSupervisor
 from tidemill.testing import eventually
+from tidemill.testing.process import supervise
 from tidemill.testing.retrain import Site
 from tidemill.testing.training import events_frame, tiny_resource
 
@@ -55,7 +55,8 @@ class Plant:
         self.env |= {"TIDEMILL_STATE": str(self.state), "TIDEMILL_KAFKA": kafka}
         self._control: Process | None = None
         self._stop = threading.Event()
-        self._supervising = threading.Thread(target=self._supervise)
+        held = {"env": self.env, "folder": self.state}
+        self._supervising = threading.Thread(target=supervise, args=(self.state, self._stop), kwargs=held)
         self._supervising.start()
 
     def start_control(self) -> None:
@@ -83,15 +84,6 @@ class Plant:
         self.kill_control()
         self._stop.set()
         self._supervising.join()
-
-    def _supervise(self) -> None:
-        # The processes die with the thread that starts them, so that this one holds them all.
-        runner = Runner(self.state, env=self.env, folder=self.state, clock=self.clock)
-        runner.follow_files(True)
-        while not self._stop.is_set():
-            runner.step()
-            runner.sleep()
-        runner.close()
 
 
 class Model:

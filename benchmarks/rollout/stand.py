@@ -36,9 +36,9 @@ from tidemill.spec.paths import predict_path
 from tidemill.stack import envoy as envoy_process
 from tidemill.stack.launch import Process, signal_group, spawn
 from tidemill.stack.ports import HOST, free_ports
-from tidemill.stack.runner import Runner
 from tidemill.stack.wanted import FileSupervisor
 from tidemill.testing import eventually
+from tidemill.testing.process import supervise
 from tidemill.testing.serving import make_version
 
 __all__ = ["FIRST_SHARE", "Stand", "open_stand", "the_rollout"]
@@ -85,7 +85,11 @@ class Stand:
         self.env = kept | environment(self.settings) | {"PYTHONPATH": self._code}
         self._control: Process | None = None
         self._stop, self._labels = threading.Event(), SimpleQueue[Label | None]()
-        self._threads = [threading.Thread(target=self._supervise), threading.Thread(target=self._label)]
+        held = {"env": self.env, "folder": self.state}
+        self._threads = [
+            threading.Thread(target=supervise, args=(self.state, self._stop), kwargs=held),
+            threading.Thread(target=self._label),
+        ]
         for thread in self._threads:
             thread.start()
         self._log = KafkaLog(site.bootstrap, topics_of(self.resource))
@@ -204,15 +208,6 @@ class Stand:
         self.envoy.end()
         self.driver.close()
         self._log.close()
-
-    def _supervise(self) -> None:
-        # The processes die with the thread that starts them, so that this one holds them all.
-        runner = Runner(self.state, env=self.env, folder=self.state, clock=self.clock)
-        runner.follow_files(True)
-        while not self._stop.is_set():
-            runner.step()
-            runner.sleep()
-        runner.close()
 
     def _label(self) -> None:
         with RecordWriter(self.site.bootstrap, give_up_s=120.0) as writer:

@@ -9,22 +9,23 @@ import pytest
 
 from tidemill.cluster import Cluster, Kind, Manifest
 from tidemill.cluster.kubernetes_api import KubernetesCluster
-from tidemill.rollout.driver import RevisionWanted, Sticky, TrafficDriver, TrafficSeen, TrafficWanted
+from tidemill.rollout.driver import Sticky, TrafficDriver, TrafficSeen, TrafficWanted
 from tidemill.rollout.gateway import GatewayTrafficDriver
 from tidemill.rollout.http_route import HTTP_ROUTE, Gateway, route_name
-from tidemill.rollout.knative import CONFIG_MAP, REVISION, KnativeTrafficDriver
-from tidemill.rollout.kserve import INFERENCE_SERVICE, VERSION
+from tidemill.rollout.knative import KnativeTrafficDriver
+from tidemill.rollout.kserve import CONFIG_MAP, INFERENCE_SERVICE, REVISION, VERSION
 from tidemill.spec.model import ContinualModel
 from tidemill.testing import eventually
 from tidemill.testing.clock import ManualClock
 from tidemill.testing.control_plane import ControlPlane
 from tidemill.testing.knative import PlayedKnative
 from tidemill.testing.kserve import PlayedGateway, Servers
+from tidemill.testing.kserve_controller import RUNTIME, serving_runtime
 from tidemill.testing.loop import Crash, Crashing, example_resource
+from tidemill.testing.traffic import wanted_shares
 
 pytestmark = pytest.mark.slow
 
-RUNTIME = Kind("serving.kserve.io/v1alpha1", "ServingRuntime", "servingruntimes")
 NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 SERVICE = Kind("v1", "Service", "services")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
@@ -55,8 +56,8 @@ class Site:
             else KnativeTrafficDriver(cluster, resource=self.resource)
         )
 
-    def install_runtime(self) -> None:
-        self.cluster.apply(_runtime(self.namespace), RUNTIME)
+    def installserving_runtime(self) -> None:
+        self.cluster.apply(serving_runtime(self.namespace), RUNTIME)
 
     def step(self, shares: dict[str, int]) -> TrafficSeen:
         try:
@@ -105,27 +106,6 @@ def _named(kind: Kind, name: str, namespace: str | None) -> Manifest:
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": meta}
 
 
-def _runtime(namespace: str) -> Manifest:
-    container = {
-        "name": "kserve-container",
-        "image": "tidemill-serve:latest",
-        "args": ["serve", "--resource=/etc/tidemill/resource.yaml", "--artifact=/mnt/models", "--port=8080"],
-        "ports": [{"containerPort": 8080, "protocol": "TCP"}],
-    }
-    spec = {
-        "supportedModelFormats": [{"name": "tidemill", "version": "1"}],
-        "protocolVersions": ["v1", "v2"],
-        "containers": [container],
-    }
-    return _named(RUNTIME, "tidemill", namespace) | {"spec": spec}
-
-
-def wanted_shares(shares: dict[str, int]) -> TrafficWanted:
-    return TrafficWanted(
-        tuple(RevisionWanted(version=name, artifact=f"s3://models/{name}", share=one) for name, one in shares.items())
-    )
-
-
 @pytest.fixture(params=["gateway", "knative"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -138,7 +118,7 @@ def make(kserve: ControlPlane, cluster: KubernetesCluster) -> Iterator[Callable[
     def site(kind: str, *, runtime: bool = True) -> Site:
         made.append(Site(kserve, cluster, f"drivers-{next(_NUMBERS)}", kind))
         if runtime:
-            made[-1].install_runtime()
+            made[-1].installserving_runtime()
         return made[-1]
 
     yield site

@@ -25,6 +25,7 @@ from tidemill.testing import eventually
 from tidemill.testing.control_plane import ControlPlane
 from tidemill.testing.knative import PlayedKnative
 from tidemill.testing.kserve import PlayedGateway, Servers
+from tidemill.testing.kserve_controller import RUNTIME, serving_runtime
 from tidemill.testing.loop import example_resource
 from tidemill.testing.operator import OperatorBench, OperatorLoopBench
 
@@ -35,7 +36,6 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-RUNTIME = Kind("serving.kserve.io/v1alpha1", "ServingRuntime", "servingruntimes")
 NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 VERSION = "tidemill.dev/version"
 
@@ -69,7 +69,7 @@ def rights(kserve: ControlPlane) -> Path:
 def open_namespace(kserve: ControlPlane, cluster: KubernetesCluster) -> Iterator[str]:
     """One in which KServe's own storage initializer may run: the restricted standard forbids it."""
     name = kserve.namespace("models")
-    cluster.apply(_runtime(name), RUNTIME)
+    cluster.apply(serving_runtime(name), RUNTIME)
     yield name
     cluster.delete(NAMESPACE, None, name)
 
@@ -79,7 +79,7 @@ def namespace(kserve: ControlPlane, cluster: KubernetesCluster) -> Iterator[str]
     """One in which the restricted standard is enforced."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     name = kserve.namespace("models", **labels)
-    cluster.apply(_runtime(name), RUNTIME)
+    cluster.apply(serving_runtime(name), RUNTIME)
     yield name
     cluster.delete(NAMESPACE, None, name)
 
@@ -319,25 +319,3 @@ def _condition(cluster: KubernetesCluster, namespace: str, kind: str, reason: st
 
 def _all(found: list[str], count: int) -> list[str]:
     return found if len(found) == count else []
-
-
-def _runtime(namespace: str) -> Manifest:
-    container = {
-        "name": "kserve-container",
-        "image": "tidemill-serve:latest",
-        "args": ["serve", "--resource=/etc/tidemill/resource.yaml", "--artifact=/mnt/models", "--port=8080"],
-        "ports": [{"containerPort": 8080, "protocol": "TCP"}],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "runAsNonRoot": True,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-    }
-    meta = {"name": "tidemill", "namespace": namespace}
-    spec = {
-        "supportedModelFormats": [{"name": "tidemill", "version": "1"}],
-        "protocolVersions": ["v1", "v2"],
-        "containers": [container],
-    }
-    return {"apiVersion": RUNTIME.api_version, "kind": RUNTIME.kind, "metadata": meta, "spec": spec}

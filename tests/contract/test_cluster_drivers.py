@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.contract.world import World, wanted_shares
+from tests.contract.world import World
 
 from tidemill.cluster import Kind
 from tidemill.core.errors import Conflict, InvalidInput, Unavailable, Unsupported
@@ -15,6 +15,7 @@ from tidemill.rollout.gateway import GatewayTrafficDriver
 from tidemill.rollout.http_route import HTTP_ROUTE, Gateway
 from tidemill.rollout.kserve import INFERENCE_SERVICE, name_of, version_of
 from tidemill.testing.loop import example_resource
+from tidemill.testing.traffic import wanted_shares
 
 PROMOTED = ({"v1": 100}, {"v1": 75, "v2": 25}, {"v1": 0, "v2": 100}, {"v2": 100})
 ROLLED_BACK = ({"v1": 100}, {"v1": 75, "v2": 25}, {"v1": 100, "v2": 0}, {"v1": 100})

@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tidemill.core.clock import SystemClock
 from tidemill.core.errors import InvalidInput
-from tidemill.stack.runner import Runner
 from tidemill.stack.supervisor import ProcessSeen, ProcessSupervisor, ProcessWanted
 from tidemill.stack.wanted import FileSupervisor
 from tidemill.testing import eventually
+from tidemill.testing.process import supervise
 from tidemill.testing.supervisor import SupervisorDouble
 
 # Runs until the file that its name stands for says with which status to end; a service finds it once.
@@ -57,21 +56,13 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
         yield Case(double, double.end, tmp_path)
         return
     over = threading.Event()
-    runner = Runner(tmp_path, env={}, folder=tmp_path, clock=SystemClock())
-    runner.follow_files(True)
-
-    def loop() -> None:
-        while not over.is_set():
-            runner.step()
-            runner.sleep()
-        runner.close()
 
     def end(name: str, status: int) -> None:
         part = tmp_path / f"{name}.part"
         part.write_text(str(status))
         part.rename(tmp_path / name)
 
-    thread = threading.Thread(target=loop)
+    thread = threading.Thread(target=supervise, args=(tmp_path, over), kwargs={"env": {}, "folder": tmp_path})
     thread.start()
     try:
         yield Case(FileSupervisor(tmp_path / "processes"), end, tmp_path)

@@ -5,16 +5,17 @@ from typing import Any
 
 from tidemill.cluster import Cluster, Manifest
 from tidemill.rollout.auto import KNATIVE_SERVICE
-from tidemill.rollout.driver import RevisionWanted, TrafficDriver, TrafficSeen, TrafficWanted
+from tidemill.rollout.driver import TrafficDriver, TrafficSeen, TrafficWanted
 from tidemill.rollout.gateway import GatewayTrafficDriver
 from tidemill.rollout.http_route import HTTP_ROUTE, Gateway
-from tidemill.rollout.knative import CONFIG_MAP, REVISION, KnativeTrafficDriver
-from tidemill.rollout.kserve import INFERENCE_SERVICE, version_of
+from tidemill.rollout.knative import KnativeTrafficDriver
+from tidemill.rollout.kserve import CONFIG_MAP, INFERENCE_SERVICE, REVISION, version_of
 from tidemill.testing.clock import ManualClock
 from tidemill.testing.cluster import InMemoryCluster
 from tidemill.testing.knative import PlayedKnative, PlayedKServeOnKnative
 from tidemill.testing.kserve import PlayedGateway, PlayedKServe, Servers
 from tidemill.testing.loop import Crash, Crashing, example_resource
+from tidemill.testing.traffic import wanted_shares
 
 KINDS = (INFERENCE_SERVICE, HTTP_ROUTE, REVISION, CONFIG_MAP, KNATIVE_SERVICE)
 
@@ -99,9 +100,3 @@ class World:
 def _part(found: Manifest, spec: dict[str, Any]) -> Manifest:
     meta = {name: found["metadata"][name] for name in ("name", "namespace")}
     return {"apiVersion": found["apiVersion"], "kind": found["kind"], "metadata": meta, "spec": spec}
-
-
-def wanted_shares(shares: dict[str, int]) -> TrafficWanted:
-    return TrafficWanted(
-        tuple(RevisionWanted(version=name, artifact=f"s3://models/{name}", share=one) for name, one in shares.items())
-    )

@@ -7,7 +7,7 @@ from tidemill.cluster import Kind
 from tidemill.control.cluster_events import EVENT
 from tidemill.control.cluster_kinds import KAFKA_TOPIC
 from tidemill.control.operator import WATCHED
-from tidemill.rollout.knative import REVISION
+from tidemill.rollout.kserve import REVISION
 
 RULES = yaml.safe_load((CHART / "files/operator-rules.yaml").read_text())
 MODEL = "tidemill.dev/continualmodels"

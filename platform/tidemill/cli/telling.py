@@ -31,7 +31,7 @@ def summary(model: str, status: LoopStatus | None, now: datetime) -> tuple[str |
         return (model, None, None, None, "Pending", None, None)
     champion, candidate = _name(status.champion), _name(status.candidate)
     drift = ", ".join(signal.feature for signal in status.drift.alarms) or "none"
-    traffic = shares(status.seen.traffic, status)
+    traffic = shares(status)
     return (model, champion, candidate, traffic, status.phase, drift, age(status.created_at, now))
 
 

@@ -11,13 +11,15 @@ from typing import Any, Protocol
 
 from tidemill.core.errors import Conflict
 
-__all__ = ["MANAGER", "Access", "Cluster", "Foreign", "Kind", "Manifest"]
+__all__ = ["MANAGED_BY", "MANAGER", "Access", "Cluster", "Foreign", "Kind", "Manifest"]
 
 Manifest = dict[str, Any]
 """A Kubernetes object as JSON."""
 
 MANAGER = "tidemill"
 """The field manager of everything that Tidemill applies."""
+MANAGED_BY = "app.kubernetes.io/managed-by"
+"""The label that says so; its value is `MANAGER`."""
 
 
 @dataclass(frozen=True, slots=True)

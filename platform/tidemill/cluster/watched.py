@@ -7,7 +7,7 @@ so that it never reads its own write late; an event that is older than what is k
 import threading
 from collections.abc import Collection, Mapping, Sequence
 
-from tidemill.cluster.api import MANAGER, Cluster, Foreign, Kind, Manifest
+from tidemill.cluster.api import MANAGED_BY, MANAGER, Cluster, Foreign, Kind, Manifest
 from tidemill.core.errors import Conflict
 
 __all__ = ["WatchedCluster"]
@@ -134,7 +134,7 @@ class WatchedCluster:
 
     def _is_ours(self, manifest: Manifest) -> bool:
         labels = manifest["metadata"].get("labels", {})
-        return self._index in labels or labels.get("app.kubernetes.io/managed-by") == MANAGER
+        return self._index in labels or labels.get(MANAGED_BY) == MANAGER
 
     def _forget(self, kind: Kind, place: _Place) -> None:
         manifest = self._known[kind].pop(place)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from tidemill.cluster import Cluster, Kind, Manifest
-from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, KAFKA_TOPIC, MODEL, SCALED_OBJECT
+from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, KAFKA_TOPIC, MODEL, REVISION, SCALED_OBJECT
 from tidemill.control.cluster_reach import reach
 from tidemill.core.errors import Unsupported
 from tidemill.core.settings import Settings
@@ -26,7 +26,6 @@ OLDEST = (1, 30)
 _DEFINITION = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
 _POD_MONITOR = Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors")
 _CERTIFICATE = Kind("cert-manager.io/v1", "Certificate", "certificates")
-_REVISION = Kind("serving.knative.dev/v1", "Revision", "revisions")
 _EVENT = Kind("v1", "Event", "events")
 
 _ALL = ("get", "list", "watch", "create", "patch", "delete")
@@ -39,7 +38,7 @@ RIGHTS: tuple[tuple[Kind, str | None, tuple[str, ...]], ...] = (
     (JOB, None, _ALL),
     (INFERENCE_SERVICE, None, _ALL),
     (HTTP_ROUTE, None, _ALL),
-    (_REVISION, None, ("get", "list", "watch", "delete")),
+    (REVISION, None, ("get", "list", "watch", "delete")),
     (KAFKA_TOPIC, None, _ALL[:-1]),  # a topic is data: it goes by a person's hand
     (SCALED_OBJECT, None, _ALL),
     (_EVENT, None, ("create", "patch")),

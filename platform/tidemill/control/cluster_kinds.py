@@ -1,6 +1,7 @@
 """The kinds of objects that the operator reads and writes."""
 
 from tidemill.cluster import Kind
+from tidemill.rollout.kserve import CONFIG_MAP, REVISION
 
 __all__ = [
     "CONFIG_MAP",
@@ -8,11 +9,11 @@ __all__ = [
     "JOB",
     "KAFKA_TOPIC",
     "MODEL",
+    "REVISION",
     "SCALED_OBJECT",
 ]
 
 MODEL = Kind("tidemill.dev/v1alpha1", "ContinualModel", "continualmodels")
-CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 JOB = Kind("batch/v1", "Job", "jobs")
 KAFKA_TOPIC = Kind("kafka.strimzi.io/v1beta2", "KafkaTopic", "kafkatopics")

@@ -9,13 +9,25 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tidemill.cluster import Kind, Manifest
+from tidemill.cluster.api import MANAGED_BY, MANAGER
 from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, KAFKA_TOPIC, SCALED_OBJECT
-from tidemill.control.provision import WORKERS, data_digest, retention
-from tidemill.core.settings import Settings, environment, masked
-from tidemill.rollout.kserve import MODEL, RESOURCE_FOLDER, SETTINGS, name_of, resource_config
+from tidemill.control.provision import WORKERS, alerts_digest, data_digest, retention
+from tidemill.core.settings import PREFIX, Settings, environment, masked
+from tidemill.rollout.kserve import (
+    MODEL,
+    RESOURCE_FOLDER,
+    RESOURCE_MOUNT,
+    SETTINGS,
+    SETTINGS_SOURCES,
+    labels_of,
+    name_of,
+    resource_config,
+    resource_volume,
+)
 from tidemill.spec.load import resource_yaml
 from tidemill.spec.model import ContinualModel
 
@@ -33,12 +45,13 @@ _FEAST = "feast"
 _LAG = "1000"
 """Records that wait, for each further replica."""
 _LOCAL_ONLY = frozenset(
-    {"state", "endpoint", "envoy_admin", "envoy_port", "feedback_host", "feedback_port", "feast_repo"}
+    f"{PREFIX}{name.upper()}"
+    for name in {"state", "endpoint", "envoy_admin", "envoy_port", "feedback_host", "feedback_port", "feast_repo"}
     | {"metrics_port", "metrics_host", "image", "strimzi_cluster", "gateway", "gateway_host", "prometheus"}
     | {"context", "namespace", "bucket_header", "serve_host"}
     | {name for name in Settings.model_fields if name.startswith("dashboard_")}
 )
-"""Settings of a machine or of the operator, which mean nothing to a model's pods."""
+"""Settings of a machine or of the operator, as variables: they mean nothing to a model's pods."""
 
 
 def settings_of(settings: Settings, namespace: str) -> Manifest:
@@ -46,16 +59,12 @@ def settings_of(settings: Settings, namespace: str) -> Manifest:
 
     Such a setting belongs in the Secret of the same name, which only a person writes.
     """
-    known = environment(settings)
-    data = {
-        f"TIDEMILL_{name.upper()}": known[f"TIDEMILL_{name.upper()}"]
-        for name, value in settings
-        if value is not None and name not in _LOCAL_ONLY and masked(value) == str(value)
-    }
+    shared = {name: value for name, value in environment(settings).items() if name not in _LOCAL_ONLY}
+    data = {name: value for name, value in shared.items() if masked(value) == value}
     return {
         "apiVersion": CONFIG_MAP.api_version,
         "kind": CONFIG_MAP.kind,
-        "metadata": {"name": SETTINGS, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "tidemill"}},
+        "metadata": {"name": SETTINGS, "namespace": namespace, "labels": {MANAGED_BY: MANAGER}},
         "data": dict(sorted(data.items())),
     }
 
@@ -98,12 +107,9 @@ class _Builder:
     def worker(self, role: str) -> Manifest:
         """The Deployment of one stage."""
         labels = self._labels(role)
-        digest = data_digest(self.model)
-        if role == _ALERTS:
-            digest = hashlib.sha256(self.model.spec.alerts.model_dump_json().encode()).hexdigest()[:16]
+        digest = alerts_digest(self.model) if role == _ALERTS else data_digest(self.model)
         # Pods read the settings when they start, and must start anew for others.
-        told = json.dumps(settings_of(self.settings, "")["data"])
-        digest = hashlib.sha256(f"{digest} {told}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"{digest} {self._told}".encode()).hexdigest()[:16]
         spec: dict[str, Any] = {
             "selector": {"matchLabels": {MODEL: self._name, ROLE: role}},
             # A worker that shares partitions may overlap with the next; one that is alone may not.
@@ -167,18 +173,17 @@ class _Builder:
         }
         return self._object(SCALED_OBJECT, f"{self._name}-ingest", "ingest") | {"spec": spec}
 
+    @cached_property
+    def _told(self) -> str:
+        return json.dumps(settings_of(self.settings, "")["data"])
+
     @property
     def _name(self) -> str:
         return self.model.metadata.name
 
     def _labels(self, role: str) -> dict[str, str]:
-        return {
-            "app.kubernetes.io/managed-by": "tidemill",
-            "app.kubernetes.io/part-of": "tidemill",
-            "app.kubernetes.io/component": role,
-            MODEL: self._name,
-            ROLE: role,
-        }
+        part = {"app.kubernetes.io/part-of": "tidemill", "app.kubernetes.io/component": role}
+        return labels_of(self.model) | part | {ROLE: role}
 
     def _object(self, kind: Kind, name: str, role: str) -> Manifest:
         return {
@@ -198,7 +203,7 @@ class _Builder:
             "name": role,
             "image": self.settings.image_of(role),
             "args": [*command, "--resource", f"{RESOURCE_FOLDER}/resource.yaml"],
-            "envFrom": [{kind: {"name": SETTINGS, "optional": True}} for kind in ("configMapRef", "secretRef")],
+            "envFrom": SETTINGS_SOURCES,
             "env": [
                 {"name": "TIDEMILL_STATE", "value": "/var/lib/tidemill"},
                 {"name": "TIDEMILL_METRICS_HOST", "value": "0.0.0.0"},  # noqa: S104 - its pod's; policies say who may
@@ -217,7 +222,7 @@ class _Builder:
                 "capabilities": {"drop": ["ALL"]},
             },
             "volumeMounts": [
-                {"name": "resource", "mountPath": RESOURCE_FOLDER, "readOnly": True},
+                RESOURCE_MOUNT,
                 {"name": "state", "mountPath": "/var/lib/tidemill"},
                 {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
             ],
@@ -231,7 +236,7 @@ class _Builder:
             },
             "containers": [container],
             "volumes": [
-                {"name": "resource", "configMap": {"name": resource_config(self._name)}},
+                resource_volume(self.model),
                 {"name": "state", "emptyDir": {}},
                 {"name": "tmp", "emptyDir": {}},
             ],

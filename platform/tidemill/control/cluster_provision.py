@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from tidemill.cluster import Cluster, Foreign, Kind, Manifest
+from tidemill.cluster.api import MANAGED_BY, MANAGER
 from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, KAFKA_TOPIC, MODEL, SCALED_OBJECT
 from tidemill.control.cluster_objects import OPTIONAL, ROLE, objects_of, settings_of
 from tidemill.control.cluster_status import Condition
@@ -32,7 +33,6 @@ FINALIZER = "tidemill.dev/loop"
 ORPHAN = "tidemill.dev/orphan"
 """Annotation: with `true`, a deleted ContinualModel leaves behind what was made for it, traffic included."""
 
-_MANAGED = "app.kubernetes.io/managed-by"
 _PRUNED = (DEPLOYMENT, JOB, SCALED_OBJECT)
 """Kinds of which a changed resource may need fewer."""
 _PAUSE_S = 10.0
@@ -155,7 +155,7 @@ class ClusterProvisioner:
     def _state(self, kind: Kind, wanted: Manifest) -> None:
         meta = wanted["metadata"]
         found = self._cluster.get(kind, meta["namespace"], meta["name"])
-        if found is not None and found["metadata"].get("labels", {}).get(_MANAGED) != "tidemill":
+        if found is not None and found["metadata"].get("labels", {}).get(MANAGED_BY) != MANAGER:
             text = f"{kind.kind} {meta['name']} is there already, and is someone else's"
             raise Foreign(text, managers=(), fields=())
         # All of a ConfigMap is ours: what is wanted no more must go, too.

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import msgspec
 
 from tidemill.control.state import LoopStatus, Version
-from tidemill.rollout.driver import TrafficSeen
+from tidemill.control.words import in_order
 
-__all__ = ["Condition", "condition_list", "invalid_status", "shares_seen", "status_of"]
+__all__ = ["Condition", "condition_list", "invalid_status", "status_of"]
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ def status_of(
         "champion": _name(status.champion),
         "candidate": _name(status.candidate),
         "previous": _name(status.previous),
-        "traffic": shares_seen(status.seen.traffic, status),
+        "traffic": _shares_seen(status),
         "drift": ", ".join(signal.feature for signal in status.drift.alarms) or ("none" if status.champion else ""),
         "quality": _quality(status),
     }
@@ -96,11 +96,10 @@ def condition_list(
     return found
 
 
-def shares_seen(traffic: TrafficSeen, status: LoopStatus) -> str:
+def _shares_seen(status: LoopStatus) -> str:
     """`v1 100 %`, or champion's and candidate's: `v1 75 %, v2 25 %`."""
-    order = [found.version for found in (status.champion, status.candidate) if found]
-    seen = sorted(traffic.revisions, key=lambda one: order.index(one.version) if one.version in order else 2)
-    return ", ".join(f"{one.version} {one.share} %" for one in seen if one.share or one.version in order)
+    named = {found.version for found in (status.champion, status.candidate) if found}
+    return ", ".join(f"{one.version} {one.share} %" for one in in_order(status) if one.share or one.version in named)
 
 
 def _of_loop(status: LoopStatus) -> list[Condition]:

@@ -16,6 +16,7 @@ from tidemill.control.protocols import StoredModel
 from tidemill.control.state import decode_status
 from tidemill.core.clock import Clock
 from tidemill.core.errors import InvalidInput, NotFound, SpecError, TidemillError
+from tidemill.core.ids import model_id
 from tidemill.core.telemetry import get_logger
 from tidemill.spec.load import loads
 from tidemill.spec.model import ContinualModel
@@ -197,7 +198,7 @@ class ClusterResourceStore:
 
 
 def _id(manifest: Manifest) -> str:
-    return f"{manifest['metadata']['namespace']}.{manifest['metadata']['name']}"
+    return model_id(manifest["metadata"]["namespace"], manifest["metadata"]["name"])
 
 
 def _split(model: str) -> tuple[str, str]:

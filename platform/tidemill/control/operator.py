@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tidemill.cluster import Cluster, Kind, Manifest
 from tidemill.cluster.watched import WatchedCluster
 from tidemill.control.cluster_events import EVENT, event_of
-from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, MODEL
+from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, MODEL, REVISION
 from tidemill.control.cluster_objects import OPTIONAL
 from tidemill.control.cluster_provision import ClusterProvisioner
 from tidemill.control.cluster_requests import asked_in, request_of
@@ -21,6 +21,7 @@ from tidemill.control.tick import Loop
 from tidemill.control.watching import Login, watching
 from tidemill.core.clock import Clock, to_ms
 from tidemill.core.errors import SpecError, TidemillError, Unsupported
+from tidemill.core.ids import model_id
 from tidemill.core.settings import Settings
 from tidemill.core.telemetry import get_logger
 from tidemill.events.records import Decision, Request
@@ -32,8 +33,7 @@ __all__ = ["WATCHED", "Operator"]
 
 _log = get_logger(__name__)
 
-_REVISION = Kind("serving.knative.dev/v1", "Revision", "revisions")
-WATCHED = (MODEL, CONFIG_MAP, DEPLOYMENT, JOB, INFERENCE_SERVICE, HTTP_ROUTE, _REVISION, *OPTIONAL)
+WATCHED = (MODEL, CONFIG_MAP, DEPLOYMENT, JOB, INFERENCE_SERVICE, HTTP_ROUTE, REVISION, *OPTIONAL)
 """Kinds that are watched, as far as the API server knows them."""
 
 _REST_S = 5.0
@@ -161,7 +161,7 @@ class Operator:
         """Take back the traffic and the runs of a model that is being deleted."""
         meta = manifest["metadata"]
         try:
-            loop = self.loop(store.get(f"{meta['namespace']}.{meta['name']}"), store, cluster)
+            loop = self.loop(store.get(model_id(meta["namespace"], meta["name"])), store, cluster)
         except SpecError:
             return  # it never ran in this form; what it made before goes with its owner
         try:

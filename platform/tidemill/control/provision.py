@@ -14,7 +14,7 @@ from tidemill.events.records import Topics
 from tidemill.spec.model import ContinualModel
 from tidemill.stack.supervisor import ProcessSupervisor, ProcessWanted
 
-__all__ = ["WORKERS", "Provisioner", "data_digest", "owner_of", "retention", "topics_of"]
+__all__ = ["WORKERS", "Provisioner", "alerts_digest", "data_digest", "owner_of", "retention", "topics_of"]
 
 WORKERS = ("ingest", "outcomes", "watch")
 """The stages that have a worker for each model; each is the command of that name."""
@@ -37,6 +37,11 @@ def data_digest(resource: ContinualModel) -> str:
     parts = [spec.events, spec.features, spec.prediction, spec.labels, spec.triggers.drift]
     text = "\n".join(part.model_dump_json() if part is not None else "" for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def alerts_digest(resource: ContinualModel) -> str:
+    """Likewise, for what the process that tells people depends on."""
+    return hashlib.sha256(resource.spec.alerts.model_dump_json().encode()).hexdigest()[:16]
 
 
 def owner_of(process: str) -> str | None:
@@ -110,7 +115,7 @@ class Provisioner:
             self._supervisor.unwant(name)
             return
         file = ("--resource", str(self._file(resource.id)))
-        env = {DIGEST: hashlib.sha256(alerts.model_dump_json().encode()).hexdigest()[:16]}
+        env = {DIGEST: alerts_digest(resource)}
         argv = (sys.executable, "-m", "tidemill.cli", _ALERTS, "run", *file)
         self._supervisor.want(ProcessWanted(name=name, argv=argv, env=env))
 

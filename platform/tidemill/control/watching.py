@@ -16,6 +16,7 @@ from tidemill.cluster.watched import WatchedCluster
 from tidemill.control.cluster_kinds import MODEL
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import Unavailable
+from tidemill.core.ids import model_id
 from tidemill.core.telemetry import get_logger
 from tidemill.rollout.kserve import MODEL as MODEL_LABEL
 
@@ -34,7 +35,7 @@ def model_of(kind: Kind, manifest: Manifest) -> str | None:
     """The id of the model that an object is, or belongs to."""
     meta = manifest["metadata"]
     name = meta["name"] if kind == MODEL else meta.get("labels", {}).get(MODEL_LABEL)
-    return None if name is None else f"{meta['namespace']}.{name}"
+    return None if name is None else model_id(meta["namespace"], name)
 
 
 def watching(

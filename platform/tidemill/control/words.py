@@ -7,9 +7,9 @@ from typing import Any
 
 from tidemill.control.state import LoopStatus
 from tidemill.core.clock import to_ms
-from tidemill.rollout.driver import TrafficSeen
+from tidemill.rollout.driver import RevisionSeen
 
-__all__ = ["age", "figures_text", "shares"]
+__all__ = ["age", "figures_text", "in_order", "shares"]
 
 _LONGEST_FIGURE = 60
 _UNTOLD = frozenset(
@@ -29,11 +29,16 @@ def age(since_ms: int | None, now: datetime) -> str:
     return f"{seconds}s"
 
 
-def shares(traffic: TrafficSeen, status: LoopStatus) -> str | None:
-    """The shares that are seen: `100 %`, or champion's and candidate's, `75 % / 25 %`."""
+def in_order(status: LoopStatus) -> list[RevisionSeen]:
+    """The versions that are seen: the champion, the candidate, others."""
     order = [found.version for found in (status.champion, status.candidate) if found]
-    seen = sorted(traffic.revisions, key=lambda one: order.index(one.version) if one.version in order else 2)
-    return " / ".join(f"{one.share} %" for one in seen) or None
+    seen = status.seen.traffic.revisions
+    return sorted(seen, key=lambda one: order.index(one.version) if one.version in order else len(order))
+
+
+def shares(status: LoopStatus) -> str | None:
+    """The shares that are seen: `100 %`, or champion's and candidate's, `75 % / 25 %`."""
+    return " / ".join(f"{one.share} %" for one in in_order(status)) or None
 
 
 def figures_text(figures: Mapping[str, Any]) -> str:

@@ -10,9 +10,11 @@ from tidemill.core.errors import Unsupported
 from tidemill.rollout.http_route import HTTP_ROUTE
 from tidemill.rollout.kserve import INFERENCE_SERVICE
 
-__all__ = ["KNATIVE_SERVICE", "Choice", "Driver", "Installed", "choose", "installed"]
+__all__ = ["KNATIVE_SERVICE", "Asked", "Choice", "Driver", "Installed", "choose", "installed"]
 
 Driver = Literal["gateway", "knative", "local"]
+Asked = Literal["auto", "gateway", "knative", "local"]
+"""What `spec.serving.driver` may say."""
 
 KNATIVE_SERVICE = Kind("serving.knative.dev/v1", "Service", "services")
 
@@ -45,7 +47,7 @@ def installed(cluster: Cluster, gateway: str | None) -> Installed:
     )
 
 
-def choose(asked: Literal["auto", "gateway", "knative", "local"], found: Installed | None) -> Choice:
+def choose(asked: Asked, found: Installed | None) -> Choice:
     """The driver for `spec.serving.driver`; `found` is None on one machine, where there is only one.
 
     Raises `Unsupported` where the driver that is asked for, or any, cannot work here, saying what it lacks.

@@ -34,6 +34,7 @@ from tidemill.rollout.kserve import (
     failure,
     find_mine,
     inference_service,
+    mode_of,
     name_of,
     says,
     stated,
@@ -146,7 +147,7 @@ class GatewayTrafficDriver:
 
     def _state_version(self, one: RevisionWanted, found: Manifest | None) -> None:
         name = found["metadata"]["name"] if found else name_of(self._model, one.version)
-        mode = found["metadata"].get("annotations", {}).get("serving.kserve.io/deploymentMode") if found else None
+        mode = mode_of(found)
         manifest = inference_service(
             self._resource,
             one,

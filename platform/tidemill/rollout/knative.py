@@ -7,18 +7,22 @@ revision. Until the next decision, somebody else's edit is reported and left as 
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-from tidemill.cluster import Cluster, Foreign, Kind, Manifest
+from tidemill.cluster import Cluster, Foreign, Manifest
+from tidemill.rollout.auto import Asked
 from tidemill.rollout.driver import RevisionSeen, RevisionWanted, TrafficSeen, TrafficWanted, in_one_line
 from tidemill.rollout.knative_plan import UNKNOWN, Standing, Statement, checked, next_statement
 from tidemill.rollout.kserve import (
+    CONFIG_MAP,
     INFERENCE_SERVICE,
     MODEL,
+    REVISION,
     failure,
     find_mine,
     inference_service,
     labels_of,
+    mode_of,
     name_of,
     says,
     stated,
@@ -27,29 +31,21 @@ from tidemill.rollout.kserve import (
 from tidemill.rollout.prometheus import Counted, RevisionMetrics, counts_of
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["CONFIG_MAP", "REVISION", "KnativeTrafficDriver", "driver_of"]
+__all__ = ["KnativeTrafficDriver", "driver_of"]
 
-REVISION = Kind("serving.knative.dev/v1", "Revision", "revisions")
-CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
-Driver = Literal["auto", "gateway", "knative", "local"]
 _MODE = "Serverless"
 """KServe's Knative mode, by the name that 0.15 knows, too; later versions store it as `Knative`."""
 _MODES = frozenset({_MODE, "Knative"})
 
 
-def driver_of(resource: ContinualModel, cluster: Cluster) -> Driver:
+def driver_of(resource: ContinualModel, cluster: Cluster) -> Asked:
     """What `serving.driver` asks for; a model that Knative serves already stays there with `auto`.
 
     KServe takes no other mode for an InferenceService that is there: one that is installed later is for new models.
     """
     asked = resource.spec.serving.driver
     found = cluster.get(INFERENCE_SERVICE, resource.metadata.namespace, name_of(resource.metadata.name))
-    return "knative" if asked == "auto" and found is not None and _mode(found) in _MODES else asked
-
-
-def _mode(found: Manifest) -> str | None:
-    mode: str | None = found["metadata"].get("annotations", {}).get("serving.kserve.io/deploymentMode")
-    return mode
+    return "knative" if asked == "auto" and mode_of(found) in _MODES else asked
 
 
 class KnativeTrafficDriver:
@@ -128,7 +124,7 @@ class KnativeTrafficDriver:
             self._cluster.apply(self._record_of(decision), CONFIG_MAP, force=True)
 
     def _manifest(self, found: Manifest | None, one: RevisionWanted, statement: Statement) -> Manifest:
-        mode = _mode(found) if found else None
+        mode = mode_of(found)
         return inference_service(
             self._resource,
             one,

@@ -10,27 +10,38 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tidemill.cluster import Cluster, Kind, Manifest
+from tidemill.cluster.api import MANAGED_BY, MANAGER
 from tidemill.core.errors import Conflict, Unsupported
 from tidemill.rollout.driver import RevisionWanted
 from tidemill.rollout.last_words import last_words
 from tidemill.spec.model import ContinualModel
 
 __all__ = [
+    "CONFIG_MAP",
     "INFERENCE_SERVICE",
     "MODEL",
+    "RESOURCE_FOLDER",
+    "RESOURCE_MOUNT",
+    "REVISION",
+    "SETTINGS",
+    "SETTINGS_SOURCES",
     "VERSION",
     "condition",
     "failure",
     "find_mine",
     "inference_service",
     "labels_of",
+    "mode_of",
     "name_of",
     "resource_config",
+    "resource_volume",
     "says",
     "stated",
     "version_of",
 ]
 
+CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
+REVISION = Kind("serving.knative.dev/v1", "Revision", "revisions")
 INFERENCE_SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
 MODEL, VERSION = "tidemill.dev/model", "tidemill.dev/version"
 """Labels by which a model's objects, and the version they serve, are found again."""
@@ -39,6 +50,11 @@ RUNTIME = "tidemill"
 SETTINGS = "tidemill-settings"
 """ConfigMap and Secret with the settings of the pods, as environment variables; either may be absent."""
 RESOURCE_FOLDER = "/etc/tidemill"
+RESOURCE_MOUNT = {"name": "resource", "mountPath": RESOURCE_FOLDER, "readOnly": True}
+"""Where a pod finds `resource.yaml`."""
+SETTINGS_SOURCES = [{kind: {"name": SETTINGS, "optional": True}} for kind in ("configMapRef", "secretRef")]
+"""Where a container's environment comes from."""
+_MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
 
 _STORES = frozenset({"s3", "gs", "pvc", "oci", "hf", "https", "azure"})
 """What KServe fetches versions from; a folder of this process is none of it."""
@@ -57,6 +73,12 @@ def name_of(model: str, version: str = "", longest: int = _LONGEST) -> str:
     return f"{name[: longest - 9].rstrip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+def mode_of(found: Manifest | None) -> str | None:
+    """How an InferenceService was asked to be deployed; None where it is not there, or does not say."""
+    mode: str | None = (found or {"metadata": {}})["metadata"].get("annotations", {}).get(_MODE_ANNOTATION)
+    return mode
+
+
 def resource_config(model: str) -> str:
     """The ConfigMap in which pods find the resource, written by the operator."""
     return f"{model}-resource"
@@ -64,7 +86,7 @@ def resource_config(model: str) -> str:
 
 def labels_of(resource: ContinualModel, version: str = "") -> dict[str, str]:
     """The labels of a model's objects; with a version, of those that serve it."""
-    found = {"app.kubernetes.io/managed-by": "tidemill", MODEL: resource.metadata.name}
+    found = {MANAGED_BY: MANAGER, MODEL: resource.metadata.name}
     return found | ({VERSION: version} if version else {})
 
 
@@ -93,11 +115,16 @@ def inference_service(
         "name": name,
         "namespace": resource.metadata.namespace,
         "labels": labels_of(resource, wanted.version) | dict(labels or {}),
-        "annotations": {"serving.kserve.io/deploymentMode": mode},
+        "annotations": {_MODE_ANNOTATION: mode},
     }
     if owner is not None:
         meta["ownerReferences"] = [dict(owner)]
-    spec = {"model": _model(resource, wanted), "volumes": [_volume(resource)], **_pod(resource), **(predictor or {})}
+    spec = {
+        "model": _model(resource, wanted),
+        "volumes": [resource_volume(resource)],
+        **_pod(resource),
+        **(predictor or {}),
+    }
     return {
         "apiVersion": INFERENCE_SERVICE.api_version,
         "kind": INFERENCE_SERVICE.kind,
@@ -121,15 +148,16 @@ def _model(resource: ContinualModel, wanted: RevisionWanted) -> dict[str, Any]:
         "resources": _resources(resource),
         # KServe adds these to the runtime's own, which name everything that is the same for all versions.
         "args": ["--version", wanted.version],
-        "envFrom": [{kind: {"name": SETTINGS, "optional": True}} for kind in ("configMapRef", "secretRef")],
-        "volumeMounts": [{"name": "resource", "mountPath": RESOURCE_FOLDER, "readOnly": True}],
+        "envFrom": SETTINGS_SOURCES,
+        "volumeMounts": [RESOURCE_MOUNT],
         # What a server ends with then stands in modelStatus, and so in the rollout's reason.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     return found | ({"image": spec.image} if spec.image else {})
 
 
-def _volume(resource: ContinualModel) -> dict[str, Any]:
+def resource_volume(resource: ContinualModel) -> dict[str, Any]:
+    """The volume of a pod that `RESOURCE_MOUNT` is of."""
     return {"name": "resource", "configMap": {"name": resource_config(resource.metadata.name)}}
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from tidemill.cluster import Cluster, Manifest
 from tidemill.rollout.auto import KNATIVE_SERVICE
-from tidemill.rollout.knative import REVISION
-from tidemill.rollout.kserve import INFERENCE_SERVICE, condition, version_of
+from tidemill.rollout.kserve import INFERENCE_SERVICE, REVISION, condition, version_of
 from tidemill.testing.kserve import Servers, state, tell, told
 
 __all__ = ["PlayedKServeOnKnative", "PlayedKnative"]

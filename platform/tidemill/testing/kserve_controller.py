@@ -13,17 +13,19 @@ from typing import Any
 
 import yaml
 
-from tidemill.cluster import Manifest
+from tidemill.cluster import Kind, Manifest
 from tidemill.stack.ports import HOST, free_ports
 from tidemill.stack.supervisor import ProcessWanted
 from tidemill.testing.certificates import certificates
 from tidemill.testing.control_plane import ControlPlane
 from tidemill.testing.process import running
 
-__all__ = ["GATEWAY", "accept_route", "knative_revision", "kserve_controller"]
+__all__ = ["GATEWAY", "RUNTIME", "accept_route", "knative_revision", "kserve_controller", "serving_runtime"]
 
 GATEWAY = "kserve/kserve-ingress-gateway"
 """The gateway that KServe's settings name, as `<namespace>/<name>`."""
+
+RUNTIME = Kind("serving.kserve.io/v1alpha1", "ServingRuntime", "servingruntimes")
 
 _AT = "2026-01-01T00:00:00Z"
 
@@ -55,6 +57,29 @@ def kserve_controller(plane: ControlPlane) -> Iterator[None]:
     )
     with running(wanted, plane.folder):
         yield
+
+
+def serving_runtime(namespace: str) -> Manifest:
+    """The runtime of `tidemill serve` in a namespace, restricted as a cluster may ask for."""
+    container = {
+        "name": "kserve-container",
+        "image": "tidemill-serve:latest",
+        "args": ["serve", "--resource=/etc/tidemill/resource.yaml", "--artifact=/mnt/models", "--port=8080"],
+        "ports": [{"containerPort": 8080, "protocol": "TCP"}],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    meta = {"name": "tidemill", "namespace": namespace}
+    spec = {
+        "supportedModelFormats": [{"name": "tidemill", "version": "1"}],
+        "protocolVersions": ["v1", "v2"],
+        "containers": [container],
+    }
+    return {"apiVersion": RUNTIME.api_version, "kind": RUNTIME.kind, "metadata": meta, "spec": spec}
 
 
 def accept_route(plane: ControlPlane, namespace: str, name: str, *, accepted: bool = True) -> None:

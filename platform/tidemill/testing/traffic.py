@@ -1,11 +1,13 @@
 """A traffic driver in memory: servers become ready, fail and answer when the test says so."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from tidemill.core.errors import Unavailable
-from tidemill.rollout.driver import RevisionSeen, RevisionWanted, TrafficSeen, TrafficWanted
+from tidemill.rollout.driver import RevisionSeen, RevisionWanted, Sticky, TrafficSeen, TrafficWanted
 
-__all__ = ["MemoryTrafficDriver"]
+__all__ = ["MemoryTrafficDriver", "wanted_shares"]
 
 
 class MemoryTrafficDriver:
@@ -93,3 +95,11 @@ class MemoryTrafficDriver:
     def _answer(self) -> None:
         if self.unavailable:
             raise Unavailable("the proxy does not answer")
+
+
+def wanted_shares(shares: Mapping[str, int], sticky: Sticky | None = None) -> TrafficWanted:
+    """These versions with these shares, their artifacts in an object store."""
+    revisions = (
+        RevisionWanted(version=name, artifact=f"s3://models/{name}", share=one) for name, one in shares.items()
+    )
+    return TrafficWanted(tuple(revisions), sticky)

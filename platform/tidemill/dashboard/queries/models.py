@@ -7,6 +7,7 @@ from tidemill.control.known import known_resource, known_status
 from tidemill.control.protocols import StoredModel
 from tidemill.control.state import LoopStatus
 from tidemill.control.triggers import why_not_now
+from tidemill.control.words import in_order
 from tidemill.core.errors import Corrupt, NotFound
 from tidemill.outcomes.known import Bracketed, Cut, Kind
 from tidemill.outcomes.matured import matured
@@ -113,13 +114,8 @@ def traffic_of(status: LoopStatus | None) -> tuple[Share, ...]:
     """The shares that are seen, the champion's first; versions without traffic are there, too."""
     if status is None:
         return ()
-    order = [found.version for found in (status.champion, status.candidate) if found]
-    seen = sorted(
-        status.seen.traffic.revisions,
-        key=lambda one: order.index(one.version) if one.version in order else len(order),
-    )
     candidate = status.candidate.version if status.candidate else None
-    return tuple(Share(one.version, one.share, one.version == candidate, one.ready) for one in seen)
+    return tuple(Share(one.version, one.share, one.version == candidate, one.ready) for one in in_order(status))
 
 
 def _next(status: LoopStatus | None, reasons: tuple[str, ...]) -> tuple[str, ...]:
