@@ -10,11 +10,17 @@ RESULTS := .tidemill/ci
 # Where the programs of the control plane that tests run on are, or are built.
 CLUSTER_PROGRAMS ?= .bootstrap/cluster
 
+# Suites that start a whole loop or control plane have the machine to themselves, and end it before the next begins.
+ALONE := cluster dashboard examples
+
+# Tests wait for servers more than they work: two files of them at once.
+TWO_AT_ONCE := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
 # Of bench, faults and simulate: one of their names (all where it is empty), and how much of it.
 ONLY ?=
 SIZE ?= small
 
-.PHONY: help setup demo test check cluster test-cluster test-ui manifests spark peers bench faults simulate lint types format unit lock clean
+.PHONY: help setup demo test check $(ALONE:%=slow-%) slow-others cluster test-cluster test-ui manifests spark peers bench faults simulate lint types format unit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{split($$1, name, ":"); printf "  make %-12s %s\n", name[1], $$2}'
@@ -29,15 +35,20 @@ demo: setup ## the whole loop on this machine, in under four minutes
 
 test: setup lint types unit ## lint, types, import contracts, unit and integration tests (under 10 minutes)
 
-check: setup ## what takes minutes rather than seconds
+check: setup ## what takes minutes rather than seconds (40 minutes)
 	@if command -v go >/dev/null; then timeout 900 $(MAKE) --no-print-directory cluster \
 	  || echo "no control plane within 15 minutes: tests/cluster are skipped" >&2; fi
-	@mkdir -p $(RESULTS)
-	$(BIN)/python -m pytest -q -m slow --junitxml=$(RESULTS)/check.xml
+	@$(MAKE) --no-print-directory --keep-going $(ALONE:%=slow-%) slow-others
 
-test-ui: setup ## the dashboard in a real browser against a live loop (part of check; ten minutes)
+$(ALONE:%=slow-%): slow-%: setup
 	@mkdir -p $(RESULTS)
-	$(BIN)/python -m pytest -q -m slow tests/dashboard --junitxml=$(RESULTS)/ui.xml
+	$(BIN)/python -m pytest -q -m slow tests/$* --junitxml=$(RESULTS)/$*.xml
+
+slow-others: setup
+	@mkdir -p $(RESULTS)
+	$(TWO_AT_ONCE) -m slow $(ALONE:%=--ignore=tests/%) --junitxml=$(RESULTS)/others.xml
+
+test-ui: slow-dashboard ## the dashboard in a real browser against a live loop (part of check)
 
 cluster: ## a Kubernetes control plane with KServe's controller, built from Go modules (Go 1.26; 10 minutes, once)
 	@$(PYTHON) .ci/cluster/build.py $(CLUSTER_PROGRAMS)
@@ -73,7 +84,7 @@ types: setup ## mypy, strict
 
 unit: setup
 	@mkdir -p $(RESULTS)
-	$(BIN)/python -m pytest -q -m "not slow" --junitxml=$(RESULTS)/test.xml
+	$(TWO_AT_ONCE) -m "not slow" --junitxml=$(RESULTS)/test.xml
 
 format: setup ## rewrite the code as ruff would
 	$(BIN)/ruff check --fix .
