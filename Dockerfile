@@ -4,7 +4,7 @@
 #
 # Targets: operator, feast, ingest, outcomes, watch, alerts, feedback, dashboard, serve, pipelines, and model, from which
 # a model's own image starts (docs/kubernetes/user-code.md): its runs and its servers use the same one. Versions and
-# hashes are those of the lock.
+# hashes are those of the lock. `make images` makes the same environments without a container engine, and starts each role.
 ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${PYTHON} AS source

@@ -20,7 +20,7 @@ TWO_AT_ONCE := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 ONLY ?=
 SIZE ?= small
 
-.PHONY: help setup demo test check $(ALONE:%=slow-%) slow-others cluster test-cluster test-ui manifests spark peers bench faults simulate lint types format unit lock clean
+.PHONY: help setup demo test check $(ALONE:%=slow-%) slow-others cluster test-cluster test-ui images manifests spark peers bench faults simulate lint types format unit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{split($$1, name, ":"); printf "  make %-12s %s\n", name[1], $$2}'
@@ -70,6 +70,9 @@ faults: setup ## whether it holds when things break: ONLY=name SIZE=small|full
 simulate: setup ## whether the statistics keep their promises: ONLY=name SIZE=small|full
 bench faults simulate:
 	@$(BIN)/python -m benchmarks $@ $(if $(ONLY),--only $(ONLY)) --size $(SIZE)
+
+images: setup ## what each image of the Dockerfile would hold, as an environment here; each command of it started (minutes)
+	$(BIN)/python .ci/images.py
 
 manifests: setup ## CRD, values schema, dashboards and plain manifests, made anew (the last of them with helm)
 	$(BIN)/python -m helm.generate
