@@ -182,8 +182,11 @@ class ControlPlane:
 
 
 @contextmanager
-def control_plane(folder: Path, programs: Path) -> Iterator[ControlPlane]:
-    """Run a control plane with one fake node in `folder` until the block ends."""
+def control_plane(folder: Path, programs: Path, *, controllers: bool = True) -> Iterator[ControlPlane]:
+    """Run a control plane with one fake node in `folder` until the block ends.
+
+    Without `controllers` it is the API server alone: what is stated is stored, and nothing follows from it.
+    """
     api_port, etcd_port, peer_port, manager_port, scheduler_port = free_ports(5)
     server, token = f"https://{HOST}:{api_port}", secrets.token_hex(16)
     made = certificates(folder / "certificates")
@@ -197,6 +200,9 @@ def control_plane(folder: Path, programs: Path) -> Iterator[ControlPlane]:
         stack.enter_context(plane._api)
         plane._api.enter_context(running(apiserver, folder))
         plane._wait()
+        if not controllers:
+            yield plane
+            return
         for wanted in (
             _controllers(bin_, folder, kubeconfig, made, manager_port),
             _scheduler(bin_, folder, kubeconfig, scheduler_port),
