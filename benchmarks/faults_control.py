@@ -20,9 +20,9 @@ from tidemill.testing.operator_world import OperatorWorld
 
 __all__ = ["SIZES", "run"]
 
-SIZES = {"small": 8, "full": 1}
+SIZES = {"small": 12, "full": 1}
 """Every so many-th write is followed by a kill."""
-_IDLE_S = 600
+_IDLE_S = 300
 _REFUSALS: dict[str, TidemillError] = {
     "409": Conflict("it has been changed meanwhile"),
     "429": Unavailable("too many requests"),

@@ -22,7 +22,7 @@ from tidemill.core.errors import Conflict, TidemillError, Unavailable
 from tidemill.testing.control_plane import ControlPlane, control_plane
 from tidemill.testing.kserve_controller import kserve_controller
 from tidemill.testing.loop import example_resource
-from tidemill.testing.operator_plane import PlaneWorld, RunningOperator, in_namespace, operator_rights
+from tidemill.testing.operator_plane import PlaneWorld, Rights, RunningOperator, in_namespace, operator_rights
 from tidemill.testing.operator_world import WRITES
 from tidemill.testing.waiting import eventually
 
@@ -51,7 +51,7 @@ def on_a_real_server(size: str) -> list[Figure]:
         return [*kills, *_Faults(plane, rights).figures(whole=size == "full")]
 
 
-def _kills_in_one_life(plane: ControlPlane, rights: Path) -> list[Figure]:
+def _kills_in_one_life(plane: ControlPlane, rights: Rights) -> list[Figure]:
     with _world(plane, rights) as world:
         wanted = life(world)
     with _world(plane, rights) as world:
@@ -61,7 +61,7 @@ def _kills_in_one_life(plane: ControlPlane, rights: Path) -> list[Figure]:
     return _kills(deaths, [differs(wanted, end)] if end != wanted else [])
 
 
-def _each_write_in_turn(plane: ControlPlane, rights: Path) -> list[Figure]:
+def _each_write_in_turn(plane: ControlPlane, rights: Rights) -> list[Figure]:
     with _world(plane, rights) as world:
         wanted = life(world)
         writes = -world.fuse[0]
@@ -83,7 +83,7 @@ def _kills(deaths: int, others: Sequence[str]) -> list[Figure]:
 
 
 @contextmanager
-def _world(plane: ControlPlane, rights: Path) -> Iterator[PlaneWorld]:
+def _world(plane: ControlPlane, rights: Rights) -> Iterator[PlaneWorld]:
     world = PlaneWorld(plane, rights)
     try:
         yield world
@@ -94,20 +94,22 @@ def _world(plane: ControlPlane, rights: Path) -> Iterator[PlaneWorld]:
 class _Faulty:
     """The API server, which answers each write with an error while there is one."""
 
-    def __init__(self, rights: Path) -> None:
-        self._inner = connect(kubeconfig=str(rights))
+    def __init__(self, rights: Rights) -> None:
+        self._inner = connect(kubeconfig=str(rights.kubeconfig))
         self.error: TidemillError | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if self.error is not None and name in WRITES:
+        return self._fail if self.error is not None and name in WRITES else getattr(self._inner, name)
+
+    def _fail(self, *_: Any, **__: Any) -> None:
+        if self.error is not None:
             raise self.error
-        return getattr(self._inner, name)
 
 
 class _Faults:
     """One model under an operator that runs, and faults that come one after the other."""
 
-    def __init__(self, plane: ControlPlane, rights: Path) -> None:
+    def __init__(self, plane: ControlPlane, rights: Rights) -> None:
         self.plane, self.rights, self.clock = plane, rights, SystemClock()
         self.namespace = plane.namespace("models")
         self.resource = in_namespace(example_resource("phones"), self.namespace)
@@ -157,9 +159,10 @@ class _Faults:
     def _restarted(self) -> Figure:
         with self.plane.without_api_server():
             self.clock.sleep(5)
+        before = self._uid()
         self.plane.admin.delete(DEPLOYMENT, self.namespace, _WATCH)
         name = "a Deployment deleted after the API server was away is there again"
-        return self._took(name, lambda: self._uid() is not None, 60)
+        return self._took(name, lambda: self._uid() not in {None, before}, 60)
 
     def _refused(self, operator: RunningOperator, name: str, error: TidemillError) -> Figure:
         """Calls a minute while each write is refused so; then what was deleted meanwhile must come back."""

@@ -5,17 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tidemill.cluster import Kind, Manifest
 from tidemill.cluster.kubernetes_api import KubernetesCluster
-from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, MODEL
+from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, KAFKA_TOPIC, MODEL, SCALED_OBJECT
 from tidemill.control.cluster_provision import FINALIZER, ORPHAN
+from tidemill.core.settings import Settings
+from tidemill.rollout.http_route import HTTP_ROUTE
+from tidemill.rollout.kserve import INFERENCE_SERVICE, REVISION
 from tidemill.rollout.kserve import MODEL as MODEL_LABEL
 from tidemill.testing import eventually
 from tidemill.testing.control_plane import NAMESPACE, ControlPlane
 from tidemill.testing.kserve_controller import RUNTIME, serving_runtime
 from tidemill.testing.loop import example_resource
-from tidemill.testing.operator_plane import PlaneWorld, RunningOperator, operator_rights
+from tidemill.testing.operator_plane import PlaneWorld, Rights, RunningOperator, install_optional, operator_rights
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,14 +27,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
+ROOT = Path(__file__).parents[2]
+SERVED = (INFERENCE_SERVICE, HTTP_ROUTE, REVISION)
 SOON_S = 60
 """What takes a second or two on a machine that has nothing else to do."""
-
-
-@pytest.fixture(scope="module")
-def rights(kserve: ControlPlane) -> Path:
-    """A kubeconfig of the operator's service account."""
-    return operator_rights(kserve)
+SETTINGS = Settings(
+    kafka="kafka.example:9092", redis="redis://redis.example:6379/0", strimzi_cluster="main", events_partitions=3
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +41,26 @@ def namespace(kserve: ControlPlane, cluster: KubernetesCluster) -> Iterator[str]
     """One in which the restricted standard is enforced; each test has a model of its own in it."""
     name = kserve.namespace("models", **{"pod-security.kubernetes.io/enforce": "restricted"})
     cluster.apply(serving_runtime(name), RUNTIME)
+    install_optional(kserve)
     yield name
     cluster.delete(NAMESPACE, None, name)
 
 
 @pytest.fixture(scope="module")
-def running(rights: Path, namespace: str) -> Iterator[RunningOperator]:
-    found = RunningOperator(rights, namespace)
+def rights(kserve: ControlPlane) -> Rights:
+    """An operator of the whole cluster."""
+    return operator_rights(kserve)
+
+
+@pytest.fixture(scope="module")
+def few_rights(kserve: ControlPlane, namespace: str) -> Rights:
+    """An operator of that namespace alone."""
+    return operator_rights(kserve, namespace)
+
+
+@pytest.fixture(scope="module")
+def running(few_rights: Rights, namespace: str) -> Iterator[RunningOperator]:
+    found = RunningOperator(few_rights, namespace, settings=SETTINGS)
     yield found
     found.close()
 
@@ -103,7 +119,8 @@ def test_what_is_applied_becomes_objects_and_a_status_and_is_then_left_in_peace(
     running: RunningOperator, phones: Model
 ) -> None:
     assert phones.workers() == [f"{phones.name}-{role}" for role in ("ingest", "outcomes", "watch")]
-    assert len(phones.names(JOB)) == 1
+    kinds = (JOB, KAFKA_TOPIC, SCALED_OBJECT)
+    assert eventually(lambda: all(phones.names(kind) for kind in kinds), SOON_S)
     status = eventually(lambda: phones.status, SOON_S)
     assert status["phase"] == "Bootstrapping"
     # The restricted standard lets their pods be.
@@ -149,6 +166,25 @@ def test_an_invalid_resource_is_told_its_path(phones: Model) -> None:
     assert "triggers.schedule" in phones.condition("Valid", "Refused")["message"]
 
 
+def test_what_a_changed_resource_needs_no_more_goes(phones: Model) -> None:
+    (before,) = eventually(lambda: phones.names(JOB), SOON_S)
+    said = example_resource(phones.name).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    route = {"name": "ops", "urlEnv": "OPS_URL"}
+    phones.declare(said | {"spec": said["spec"] | {"alerts": {"routes": [route]}}})
+    eventually(lambda: len(phones.names(DEPLOYMENT)) == 4, SOON_S)
+    phones.declare(said | {"spec": said["spec"] | {"features": {"image": ["brightness"]}}})
+    eventually(lambda: len(phones.names(DEPLOYMENT)) == 3 and phones.names(JOB) not in ([before], []), SOON_S)
+
+
+def test_what_other_settings_need_no_more_goes(kserve: ControlPlane, rights: Rights) -> None:
+    here = kserve.namespace("models")
+    for partitions, scaled in ((3, 1), (1, 0)):
+        model = Model(kserve, here, "phones")
+        operator = RunningOperator(rights, here, settings=SETTINGS.model_copy(update={"events_partitions": partitions}))
+        eventually(lambda: len(model.names(SCALED_OBJECT)) == scaled, SOON_S)  # noqa: B023 - waited for here
+        operator.close()
+
+
 @pytest.mark.parametrize("orphaned", [False, True])
 def test_a_deleted_model_takes_all_with_it_unless_it_is_to_be_left(phones: Model, orphaned: bool) -> None:
     workers = phones.workers()
@@ -166,7 +202,7 @@ def test_a_deleted_model_takes_all_with_it_unless_it_is_to_be_left(phones: Model
 
 
 @pytest.fixture(params=["gateway", "knative"])
-def world(request: pytest.FixtureRequest, rights: Path, kserve: ControlPlane) -> Iterator[PlaneWorld]:
+def world(request: pytest.FixtureRequest, rights: Rights, kserve: ControlPlane) -> Iterator[PlaneWorld]:
     """A model whose rollouts go through the driver of this name."""
     found = PlaneWorld(kserve, rights, by=request.param)
     yield found
@@ -185,6 +221,8 @@ def test_versions_come_step_by_step_and_one_that_does_harm_is_taken_back(world: 
     world.judged(lambda status: status.rollout is None, {second: 0.05, third: 0.9}, per_second=100)
     world.bench.until(lambda status: world.status["traffic"] == f"{second} 100 %")
     assert world.status["champion"] == second
+    world.delete()
+    eventually(lambda: not [one for kind in SERVED for one in world.objects(kind)], SOON_S)
 
 
 def _at_five_percent(world: PlaneWorld, champion: str) -> str:
@@ -192,3 +230,29 @@ def _at_five_percent(world: PlaneWorld, champion: str) -> str:
     candidate = world.candidate()
     world.bench.until(lambda status: world.status["traffic"] == f"{champion} 95 %, {candidate} 5 %")
     return candidate
+
+
+def test_each_right_is_used_and_no_other_is_asked_for(
+    kserve: ControlPlane, request: pytest.FixtureRequest, rights: Rights, few_rights: Rights
+) -> None:
+    """It is the last of this file: it judges what the tests before it made the operators ask for."""
+    if not {"world", "phones"} <= {
+        name for item in request.session.items for name in getattr(item, "fixturenames", ())
+    }:
+        pytest.skip("only as the last of all tests of this file")
+    asked = [one for user in (rights.user, few_rights.user) for one in kserve.asked_by(user)]
+    assert not [one for one in asked if one.status == 403]
+    done = {(one.group, one.resource, one.verb) for one in asked if one.status < 300}
+    # An object that is stated for the first time is created: the API server asks for both verbs.
+    done |= {(one.group, one.resource, "create") for one in asked if (one.verb, one.status) == ("patch", 201)}
+    # It is asked for within another call, wherever an owner holds up deletion.
+    done.add(("tidemill.dev", "continualmodels/finalizers", "update"))
+    rules = yaml.safe_load((ROOT / "helm/tidemill/files/operator-rules.yaml").read_text())
+    granted = {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert done == granted

@@ -25,10 +25,10 @@ from tidemill.testing.certificates import Certificates, certificates
 from tidemill.testing.process import running
 from tidemill.testing.waiting import eventually
 
-__all__ = ["NAMESPACE", "Asked", "ControlPlane", "control_plane"]
+__all__ = ["DEFINITION", "NAMESPACE", "Asked", "ControlPlane", "control_plane"]
 
 NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
-_DEFINITION = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
+DEFINITION = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
 
 _NODE = {
     "apiVersion": "v1",
@@ -153,7 +153,7 @@ class ControlPlane:
 
         def served() -> bool:
             # Not `kubectl wait`, which fails on a definition that has no conditions yet.
-            seen = [self.admin.get(_DEFINITION, None, name) or {} for name in definitions]
+            seen = [self.admin.get(DEFINITION, None, name) or {} for name in definitions]
             return all("Established" in _true(one) for one in seen)
 
         eventually(served, deadline_s=60, every_s=0.2)
@@ -252,6 +252,7 @@ def _apiserver(programs: Path, folder: Path, etcd: str, port: int, token: str, m
         "--authorization-mode=RBAC",
         "--endpoint-reconciler-type=none",
         "--allow-privileged=true",
+        "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",  # as OpenShift's do
         f"--audit-policy-file={policy}",
         f"--audit-log-path={folder / _AUDIT}",
         "--audit-log-mode=batch",

@@ -3,7 +3,7 @@
 import json
 import threading
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -11,15 +11,17 @@ from tidemill.cluster import Cluster
 from tidemill.cluster.kubernetes_api import connect
 from tidemill.cluster.watched import WatchedCluster
 from tidemill.control.cluster_kinds import MODEL
+from tidemill.control.cluster_objects import OPTIONAL
 from tidemill.control.cluster_provision import owner_of
 from tidemill.control.operator import WATCHED
 from tidemill.control.protocols import StoredModel
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import TidemillError
+from tidemill.core.settings import Settings
 from tidemill.rollout.driver import TrafficDriver
 from tidemill.rollout.knative import KnativeTrafficDriver
 from tidemill.spec.model import ContinualModel
-from tidemill.testing.control_plane import NAMESPACE, ControlPlane
+from tidemill.testing.control_plane import DEFINITION, NAMESPACE, ControlPlane
 from tidemill.testing.knative import PlayedKnative
 from tidemill.testing.kserve import PlayedGateway
 from tidemill.testing.kserve_controller import RUNTIME, serving_runtime
@@ -28,40 +30,62 @@ from tidemill.testing.operator import OperatorBench, OperatorLoopBench
 from tidemill.testing.operator_world import WRITES, World
 from tidemill.testing.waiting import eventually
 
-__all__ = ["PlaneWorld", "RunningOperator", "in_namespace", "operator_rights"]
+__all__ = ["PlaneWorld", "Rights", "RunningOperator", "in_namespace", "install_optional", "operator_rights"]
 
 _CHART = Path(__file__).parents[3] / "helm/tidemill"
 _GROUP = "rbac.authorization.k8s.io"
 
 
-def operator_rights(plane: ControlPlane) -> Path:
-    """A kubeconfig of the operator's service account, bound to the chart's rules and to nothing else.
+class Rights(NamedTuple):
+    """An operator's service account."""
+
+    kubeconfig: Path
+    user: str
+    """Its name, as the API server writes it down."""
+
+
+def operator_rights(plane: ControlPlane, namespace: str | None = None) -> Rights:
+    """The operator's service account, bound to the chart's rules alone, in one namespace or (None) in all.
 
     The definition of ContinualModels is installed with it.
     """
     plane.install(_CHART / "files/crd.yaml")
-    home = plane.namespace("operator")
+    home, scope = plane.namespace("operator"), "Cluster" if namespace is None else ""
     rules = yaml.safe_load((_CHART / "files/operator-rules.yaml").read_text())
+    where = {"name": home} | ({} if namespace is None else {"namespace": namespace})
     made = [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "operator", "namespace": home}},
-        {"apiVersion": f"{_GROUP}/v1", "kind": "ClusterRole", "metadata": {"name": home}, "rules": rules},
+        {"apiVersion": f"{_GROUP}/v1", "kind": f"{scope}Role", "metadata": where, "rules": rules},
         {
             "apiVersion": f"{_GROUP}/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": home},
-            "roleRef": {"apiGroup": _GROUP, "kind": "ClusterRole", "name": home},
+            "kind": f"{scope}RoleBinding",
+            "metadata": where,
+            "roleRef": {"apiGroup": _GROUP, "kind": f"{scope}Role", "name": home},
             "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": home}],
         },
     ]
-    plane.kubectl(
-        "apply",
-        "--server-side",
-        "--filename",
-        "-",
-        stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": made}),
-    )
+    everything = json.dumps({"apiVersion": "v1", "kind": "List", "items": made})
+    plane.kubectl("apply", "--server-side", "--filename", "-", stdin=everything)
     token = plane.kubectl("create", "token", "operator", "--namespace", home, "--duration=4h").strip()
-    return plane.kubeconfig_for(token, "operator")
+    return Rights(plane.kubeconfig_for(token, home), f"system:serviceaccount:{home}:operator")
+
+
+def install_optional(plane: ControlPlane) -> None:
+    """Definitions of what a platform may do without (Strimzi, KEDA), which take whatever is stated."""
+    for kind in OPTIONAL:
+        group, _, version = kind.api_version.partition("/")
+        schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+        spec = {
+            "group": group,
+            "names": {"kind": kind.kind, "plural": kind.plural},
+            "scope": "Namespaced",
+            "versions": [{"name": version, "served": True, "storage": True, "schema": schema}],
+        }
+        meta = {"name": f"{kind.plural}.{group}"}
+        plane.admin.apply(
+            {"apiVersion": DEFINITION.api_version, "kind": DEFINITION.kind, "metadata": meta, "spec": spec}, DEFINITION
+        )
+    plane.wait_until_served(*(f"{kind.plural}.{kind.api_version.partition('/')[0]}" for kind in OPTIONAL))
 
 
 def in_namespace(resource: ContinualModel, namespace: str) -> ContinualModel:
@@ -84,7 +108,7 @@ class PlaneWorld(World):
     def __init__(
         self,
         plane: ControlPlane,
-        rights: Path,
+        rights: Rights,
         *,
         by: Literal["gateway", "knative"] = "gateway",
         deadline_s: float = 240.0,  # on a busy machine KServe's controller needs a minute for what takes two seconds
@@ -99,7 +123,7 @@ class PlaneWorld(World):
             if by == "gateway"
             else PlayedKnative(others, self.servers, self.namespace)
         )
-        operator: Any = Crashing(connect(kubeconfig=str(rights)), self.fuse, WRITES)
+        operator: Any = Crashing(connect(kubeconfig=str(rights.kubeconfig)), self.fuse, WRITES)
         self.bench = OperatorLoopBench(
             plane.admin.as_manager("kubectl"),
             operator,
@@ -144,17 +168,20 @@ class RunningOperator:
     """The operator as it runs: kopf's watches, its own rounds, real time. Logs, runs and versions are in memory.
 
     Args:
-        rights: kubeconfig of who it is.
+        rights: who it is.
         namespace: whose models it runs; None: those of all.
+        settings: its own; default: those of `OperatorBench`.
         api: the API server as it is to see it; default: as it is.
     """
 
-    def __init__(self, rights: Path, namespace: str | None, *, api: Cluster | None = None) -> None:
-        reached = connect(kubeconfig=str(rights))
+    def __init__(
+        self, rights: Rights, namespace: str | None, *, settings: Settings | None = None, api: Cluster | None = None
+    ) -> None:
+        reached = connect(kubeconfig=str(rights.kubeconfig))
         self.calls: list[str] = []
         """The calls to the API server so far, but for those of the watches."""
         counted: Any = _Counted(api or reached, self.calls)
-        self.bench = OperatorBench(counted, clock=SystemClock(), login=reached.access, namespace=namespace)
+        self.bench = OperatorBench(counted, settings, clock=SystemClock(), login=reached.access, namespace=namespace)
         self.ended: TidemillError | None = None
         """What it ended with before it was to."""
         self._stop = threading.Event()
