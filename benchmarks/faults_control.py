@@ -1,63 +1,33 @@
 """The operator under faults: killed after each of its writes in turn, and over an API server that refuses.
 
-Its real service, stores and gateway driver over an API server, KServe and a gateway in memory; time is turned by hand.
-Each kill meets a new model's life: from its declaration through a first version and a promotion to its deletion. What
-it must come to is what a life without a kill comes to.
+Its real service, stores and gateway driver over an API server, KServe and a gateway in memory, where time is turned by
+hand; then, where the programs of `make cluster` are, over a real API server with KServe's controller. Each kill meets a
+new model's life: from its declaration through a first version and a promotion to its deletion. What it must come to is
+what a life without a kill comes to. In size small one real life is met by several kills; in size full each write is
+followed by a kill there, too, in a life of its own.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.faults.control_plane import on_a_real_server
+from benchmarks.faults.life import differs, life
 from benchmarks.report import Figure, Report, environment
 
 from tidemill.cluster import Foreign
 from tidemill.control.cluster_kinds import DEPLOYMENT
 from tidemill.core.errors import Conflict, TidemillError, Unavailable
-from tidemill.rollout.http_route import HTTP_ROUTE
-from tidemill.rollout.kserve import INFERENCE_SERVICE
 from tidemill.testing.operator_world import OperatorWorld
 
-__all__ = ["SIZES", "End", "life", "run"]
+__all__ = ["SIZES", "run"]
 
-SIZES = {"small": 8, "full": 1}
+SIZES = {"small": 12, "full": 1}
 """Every so many-th write is followed by a kill."""
-_IDLE_S = 600
+_IDLE_S = 300
 _REFUSALS: dict[str, TidemillError] = {
     "409": Conflict("it has been changed meanwhile"),
     "429": Unavailable("too many requests"),
     "an edit": Foreign("somebody's", managers=["kubectl"], fields=[".spec"]),
 }
-
-
-@dataclass(frozen=True)
-class End:
-    """What a life came to."""
-
-    decisions: tuple[str, ...]
-    """The kinds of all decisions, in order."""
-    objects: tuple[str, ...]
-    """Kinds of what was there after the promotion."""
-    shares: tuple[int, ...]
-    """Seen at the route then."""
-    left: tuple[str, ...]
-    """Routes that were there after the deletion."""
-
-
-def life(world: OperatorWorld) -> End:
-    """A model's life from its declaration to its deletion."""
-    bench = world.bench
-    first = bench.bootstrap()
-    second = world.candidate()
-    world.judged(lambda status: status.rollout is None and status.champion is not None, {first: 0.4, second: 0.05})
-    bench.until(lambda status: len(world.cluster.list(INFERENCE_SERVICE)) == 1)
-    kinds = (DEPLOYMENT, INFERENCE_SERVICE, HTTP_ROUTE)
-    objects = tuple(one["kind"] for kind in kinds for one in world.cluster.list(kind))
-    (route,) = world.cluster.list(HTTP_ROUTE)
-    shares = tuple(one.get("weight", 100) for rule in route["spec"]["rules"] for one in rule["backendRefs"])
-    decisions = tuple(bench.kinds())
-    world.delete()
-    return End(decisions, objects, shares, tuple(one["metadata"]["name"] for one in world.cluster.list(HTTP_ROUTE)))
 
 
 def run(size: str) -> Report:
@@ -71,7 +41,7 @@ def run(size: str) -> Report:
         world = OperatorWorld()
         world.fuse[0] = number
         if (end := life(world)) != wanted:
-            others.append(f"{number}: {_differs(wanted, end)}")
+            others.append(f"{number}: {differs(wanted, end)}")
     refused = {name: _refused(error) for name, error in _REFUSALS.items()}
     calls, written = _idle()
     figures = [
@@ -91,15 +61,9 @@ def run(size: str) -> Report:
         ),
         Figure("reads a minute of an idle model's own, all answered from memory", calls, "calls/min"),
         Figure("writes a minute of an idle model", written, "calls/min", "≤ 0.1", written <= 0.1),
+        *on_a_real_server(size),
     ]
     return Report("faults", "control", size, {"every": SIZES[size]}, figures, environment(("kubernetes", "kopf")))
-
-
-def _differs(wanted: End, end: End) -> str:
-    pairs: Sequence[tuple[str, Any, Any]] = [
-        (name, getattr(wanted, name), getattr(end, name)) for name in End.__dataclass_fields__
-    ]
-    return ", ".join(f"{name} {found} for {expected}" for name, expected, found in pairs if found != expected)
 
 
 def _refused(error: TidemillError) -> float:

@@ -77,7 +77,7 @@ def test_installed_changed_taken_back_and_removed_it_leaves_the_definition_and_t
     for role in ("operator", "feedback", "dashboard"):
         # Pods are let in by the standard, and made ready by KWOK.
         plane.kubectl("rollout", "status", f"deployment/tidemill-{role}", "--namespace", namespace, "--timeout=60s")
-    plane.kubectl("wait", "--for=condition=Established", "crd/continualmodels.tidemill.dev", "--timeout=30s")
+    plane.wait_until_served("continualmodels.tidemill.dev")
     plane.kubectl("apply", "--namespace", namespace, "--filename", str(SAMPLE))
 
     install(helm, "settings.kafka=k:9092", verb="upgrade")
@@ -126,7 +126,7 @@ def test_the_operators_rights_are_what_its_role_says(plane: ControlPlane, helm: 
 
 def test_only_holders_of_the_verb_may_approve(plane: ControlPlane, helm: Helm, namespace: str) -> None:
     install(helm)
-    plane.kubectl("wait", "--for=condition=Established", "crd/continualmodels.tidemill.dev", "--timeout=30s")
+    plane.wait_until_served("continualmodels.tidemill.dev")
     plane.kubectl("apply", "--namespace", namespace, "--filename", str(SAMPLE))
     bind = ("create", "rolebinding", "--namespace", namespace)
     plane.kubectl(*bind, "editors", "--clusterrole=edit", "--user=editor", "--user=lead")
@@ -164,7 +164,7 @@ def test_only_holders_of_the_verb_may_approve(plane: ControlPlane, helm: Helm, n
 
 def test_explain_tells_what_the_resource_is(plane: ControlPlane, helm: Helm) -> None:
     install(helm)
-    plane.kubectl("wait", "--for=condition=Established", "crd/continualmodels.tidemill.dev", "--timeout=30s")
+    plane.wait_until_served("continualmodels.tidemill.dev")
     told = eventually(lambda: plane.kubectl("explain", "ctm.spec.rollout"), deadline_s=30)
     assert "How traffic moves to a candidate." in told
     assert "enum: none, required" in told

@@ -1,7 +1,5 @@
 """The operator with the chart's own rights, on a real API server with KServe's controller; a gateway is played."""
 
-import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,25 +7,19 @@ from typing import Any
 import pytest
 import yaml
 
-from tidemill.cluster import Cluster, Kind, Manifest
-from tidemill.cluster.kubernetes_api import KubernetesCluster, connect
-from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, MODEL
-from tidemill.control.cluster_provision import FINALIZER, ORPHAN, owner_of
-from tidemill.control.protocols import StoredModel
-from tidemill.core.clock import SystemClock
-from tidemill.rollout.driver import TrafficDriver
-from tidemill.rollout.gateway import GatewayTrafficDriver
-from tidemill.rollout.http_route import Gateway
-from tidemill.rollout.knative import KnativeTrafficDriver
-from tidemill.rollout.kserve import INFERENCE_SERVICE
-from tidemill.spec.model import ContinualModel
+from tidemill.cluster import Kind, Manifest
+from tidemill.cluster.kubernetes_api import KubernetesCluster
+from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, KAFKA_TOPIC, MODEL, SCALED_OBJECT
+from tidemill.control.cluster_provision import FINALIZER, ORPHAN
+from tidemill.core.settings import Settings
+from tidemill.rollout.http_route import HTTP_ROUTE
+from tidemill.rollout.kserve import INFERENCE_SERVICE, REVISION
+from tidemill.rollout.kserve import MODEL as MODEL_LABEL
 from tidemill.testing import eventually
-from tidemill.testing.control_plane import ControlPlane
-from tidemill.testing.knative import PlayedKnative
-from tidemill.testing.kserve import PlayedGateway, Servers
+from tidemill.testing.control_plane import NAMESPACE, ControlPlane
 from tidemill.testing.kserve_controller import RUNTIME, serving_runtime
 from tidemill.testing.loop import example_resource
-from tidemill.testing.operator import OperatorBench, OperatorLoopBench
+from tidemill.testing.operator_plane import PlaneWorld, Rights, RunningOperator, install_optional, operator_rights
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,286 +28,231 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
-VERSION = "tidemill.dev/version"
+SERVED = (INFERENCE_SERVICE, HTTP_ROUTE, REVISION)
+SOON_S = 60
+"""What takes a second or two on a machine that has nothing else to do."""
+SETTINGS = Settings(
+    kafka="kafka.example:9092", redis="redis://redis.example:6379/0", strimzi_cluster="main", events_partitions=3
+)
 
 
 @pytest.fixture(scope="module")
-def rights(kserve: ControlPlane) -> Path:
-    """A kubeconfig of the operator's service account, bound to the chart's rules and to nothing else."""
-    kserve.kubectl("apply", "--server-side", "--filename", str(ROOT / "helm/tidemill/files/crd.yaml"))
-    kserve.kubectl("wait", "--for=condition=Established", "crd/continualmodels.tidemill.dev", "--timeout=60s")
-    home = kserve.namespace("operator")
-    rules = yaml.safe_load((ROOT / "helm/tidemill/files/operator-rules.yaml").read_text())
-    group = "rbac.authorization.k8s.io"
-    made = [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "operator", "namespace": home}},
-        {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": {"name": home}, "rules": rules},
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": home},
-            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": home},
-            "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": home}],
-        },
-    ]
-    for one in made:
-        kserve.kubectl("apply", "--server-side", "--filename", "-", stdin=json.dumps(one))
-    token = kserve.kubectl("create", "token", "operator", "--namespace", home, "--duration=1h").strip()
-    return kserve.kubeconfig_for(token, "operator")
-
-
-@pytest.fixture
-def open_namespace(kserve: ControlPlane, cluster: KubernetesCluster) -> Iterator[str]:
-    """One in which KServe's own storage initializer may run: the restricted standard forbids it."""
-    name = kserve.namespace("models")
-    cluster.apply(serving_runtime(name), RUNTIME)
-    yield name
-    cluster.delete(NAMESPACE, None, name)
-
-
-@pytest.fixture
 def namespace(kserve: ControlPlane, cluster: KubernetesCluster) -> Iterator[str]:
-    """One in which the restricted standard is enforced."""
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    name = kserve.namespace("models", **labels)
+    """One in which the restricted standard is enforced; each test has a model of its own in it."""
+    name = kserve.namespace("models", **{"pod-security.kubernetes.io/enforce": "restricted"})
     cluster.apply(serving_runtime(name), RUNTIME)
+    install_optional(kserve)
     yield name
     cluster.delete(NAMESPACE, None, name)
 
 
-class Running:
-    """The operator as it runs: kopf's watches, its own rounds, real time. Logs, runs and versions are in memory."""
-
-    def __init__(self, rights: Path, namespace: str) -> None:
-        self.api = connect(kubeconfig=str(rights))
-        self.calls: list[str] = []
-        counted: Any = _Counted(self.api, self.calls)
-        self.bench = OperatorBench(counted, clock=SystemClock(), login=self.api.access, namespace=namespace)
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self.bench.operator.run, args=(self.stop,))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.stop.set()
-        self.thread.join(30)
-        assert not self.thread.is_alive()
+@pytest.fixture(scope="module")
+def rights(kserve: ControlPlane) -> Rights:
+    """An operator of the whole cluster."""
+    return operator_rights(kserve)
 
 
-class _Counted:
-    """Passes calls on, and notes each."""
-
-    def __init__(self, inner: Cluster, calls: list[str]) -> None:
-        self._inner, self._calls = inner, calls
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self._calls.append(name)
-            return found(*args, **kwargs)
-
-        return call
+@pytest.fixture(scope="module")
+def few_rights(kserve: ControlPlane, namespace: str) -> Rights:
+    """An operator of that namespace alone."""
+    return operator_rights(kserve, namespace)
 
 
-@pytest.fixture
-def running(rights: Path, namespace: str) -> Iterator[Running]:
-    found = Running(rights, namespace)
+@pytest.fixture(scope="module")
+def running(few_rights: Rights, namespace: str) -> Iterator[RunningOperator]:
+    found = RunningOperator(few_rights, namespace, settings=SETTINGS)
     yield found
     found.close()
 
 
-def resource_in(namespace: str, name: str = "phones", **spec: Any) -> ContinualModel:
-    resource = example_resource(name, **spec)
-    return resource.model_copy(update={"metadata": resource.metadata.model_copy(update={"namespace": namespace})})
+class Model:
+    """One model of this name, as a person with kubectl sees it."""
+
+    def __init__(self, plane: ControlPlane, namespace: str, name: str) -> None:
+        self.plane, self.namespace, self.name = plane, namespace, name
+        self.declare(example_resource(name).model_dump(mode="json", by_alias=True, exclude_unset=True))
+
+    def declare(self, said: dict[str, Any]) -> None:
+        said["metadata"] = {"name": self.name, "namespace": self.namespace}
+        self.plane.admin.as_manager("kubectl").apply(said, MODEL, force=True)
+
+    def kubectl(self, verb: str, *arguments: str) -> str:
+        return self.plane.kubectl(verb, *arguments, "--namespace", self.namespace)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.plane.admin.get(MODEL, self.namespace, self.name) or {}
+
+    @property
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.manifest.get("status", {})
+        return found
+
+    def names(self, kind: Kind) -> list[str]:
+        found = self.plane.admin.list(kind, self.namespace, labels={MODEL_LABEL: self.name})
+        return [one["metadata"]["name"] for one in found]
+
+    def workers(self) -> list[str]:
+        """Their names, once all of them are there."""
+        return eventually(lambda: len(found := self.names(DEPLOYMENT)) == 3 and found, SOON_S) or []
+
+    def condition(self, kind: str, reason: str) -> dict[str, Any]:
+        """The condition, once it has this reason."""
+
+        def told() -> dict[str, Any]:
+            conditions = self.status.get("conditions", [])
+            return next((one for one in conditions if (one["type"], one["reason"]) == (kind, reason)), {})
+
+        return eventually(told, SOON_S)
 
 
-def declare(cluster: KubernetesCluster, resource: ContinualModel) -> None:
-    said = resource.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    said["metadata"]["namespace"] = resource.metadata.namespace
-    cluster.as_manager("kubectl").apply(said, MODEL)
-
-
-def names(cluster: KubernetesCluster, kind: Kind, namespace: str) -> list[str]:
-    return [one["metadata"]["name"] for one in cluster.list(kind, namespace)]
+@pytest.fixture
+def phones(
+    running: RunningOperator, kserve: ControlPlane, namespace: str, request: pytest.FixtureRequest
+) -> Iterator[Model]:
+    model = Model(kserve, namespace, f"phones-{abs(hash(request.node.name)) % 10**6}")
+    yield model
+    kserve.admin.delete(MODEL, namespace, model.name)
 
 
 def test_what_is_applied_becomes_objects_and_a_status_and_is_then_left_in_peace(
-    running: Running, cluster: KubernetesCluster, kserve: ControlPlane, namespace: str
+    running: RunningOperator, phones: Model
 ) -> None:
-    declare(cluster, resource_in(namespace))
-    status = eventually(lambda: _status(cluster, namespace), 30)
+    assert phones.workers() == [f"{phones.name}-{role}" for role in ("ingest", "outcomes", "watch")]
+    kinds = (JOB, KAFKA_TOPIC, SCALED_OBJECT)
+    assert eventually(lambda: all(phones.names(kind) for kind in kinds), SOON_S)
+    status = eventually(lambda: phones.status, SOON_S)
     assert status["phase"] == "Bootstrapping"
-    workers = eventually(lambda: _all(names(cluster, DEPLOYMENT, namespace), 3), 30)
-    assert workers == ["phones-ingest", "phones-outcomes", "phones-watch"]
-    assert len(names(cluster, JOB, namespace)) == 1
     # The restricted standard lets their pods be.
-    eventually(lambda: len(kserve.kubectl("get", "pods", "-n", namespace, "-o", "name").split()) >= 4, 30)
-    told = kserve.kubectl("get", "ctm", "phones", "--namespace", namespace)
-    assert "Bootstrapping" in told
-    running.calls.clear()
-    threading.Event().wait(20)
-    assert len(running.calls) <= 2, running.calls
+    eventually(lambda: len(phones.kubectl("get", "pods", "-o", "name").split()) >= 4, SOON_S)
+    assert "Bootstrapping" in phones.kubectl("get", "ctm", phones.name)
+    assert running.calls_in(10) <= 2, running.calls
 
 
-def test_a_request_by_annotation_is_answered_and_told(
-    running: Running, cluster: KubernetesCluster, kserve: ControlPlane, namespace: str
-) -> None:
-    declare(cluster, resource_in(namespace))
-    eventually(lambda: _status(cluster, namespace), 30)
-    kserve.kubectl(
-        "annotate",
-        "ctm",
-        "phones",
-        "--namespace",
-        namespace,
-        'tidemill.dev/retrain={"id": "a", "reason": "new camera"}',
-    )
+def test_a_request_by_annotation_is_answered_and_told(phones: Model) -> None:
+    phones.kubectl("annotate", "ctm", phones.name, 'tidemill.dev/retrain={"id": "a", "reason": "new camera"}')
     answer = eventually(
-        lambda: (found := _status(cluster, namespace).get("requests", {}).get("retrain", {})).get("answer") and found,
-        30,
+        lambda: (found := phones.status.get("requests", {}).get("retrain", {})).get("answer") and found, SOON_S
     )
     assert (answer["id"], answer["state"]) == ("a", "answered")
-    events = eventually(lambda: kserve.kubectl("get", "events", "--namespace", namespace, "-o", "name"), 30)
-    assert "phones" in events
+    eventually(lambda: phones.name in phones.kubectl("get", "events", "-o", "name"), SOON_S)
 
 
-def test_a_deleted_worker_is_back_and_an_edit_is_told_until_it_is_taken_back(
-    running: Running, cluster: KubernetesCluster, kserve: ControlPlane, namespace: str
-) -> None:
-    declare(cluster, resource_in(namespace))
-    eventually(lambda: _all(names(cluster, DEPLOYMENT, namespace), 3), 30)
-    before = cluster.get(DEPLOYMENT, namespace, "phones-watch")
-    assert before is not None
-    kserve.kubectl("delete", "deployment", "phones-watch", "--namespace", namespace)
-    made = eventually(lambda: cluster.get(DEPLOYMENT, namespace, "phones-watch"), 10)
-    assert made is not None
-    assert made["metadata"]["uid"] != before["metadata"]["uid"]
-    _edit(kserve, namespace, "somebody-elses:1")
-    told = eventually(lambda: _condition(cluster, namespace, "Provisioned", "ForeignEdit"), 20)
-    assert "kubectl" in told["message"]
-    _edit(kserve, namespace, "tidemill-outcomes:latest")
-    eventually(lambda: _condition(cluster, namespace, "Provisioned", "AsWanted"), 20)
+def test_a_deleted_worker_is_back_and_an_edit_is_told_until_it_is_taken_back(phones: Model) -> None:
+    *_, watch = phones.workers()
+    before = _uid(phones, watch)
+    phones.kubectl("delete", "deployment", watch)
+    eventually(lambda: _uid(phones, watch) not in {None, before}, SOON_S)
+    _edit(phones, "somebody-elses:1")
+    assert "kubectl" in phones.condition("Provisioned", "ForeignEdit")["message"]
+    _edit(phones, "tidemill-outcomes:latest")
+    phones.condition("Provisioned", "AsWanted")
 
 
-def _edit(kserve: ControlPlane, namespace: str, image: str) -> None:
-    kserve.kubectl("set", "image", "deployment/phones-outcomes", f"outcomes={image}", "--namespace", namespace)
+def _uid(model: Model, name: str) -> str | None:
+    found = model.plane.admin.get(DEPLOYMENT, model.namespace, name)
+    return None if found is None else str(found["metadata"]["uid"])
 
 
-def test_an_invalid_resource_is_told_its_path(running: Running, cluster: KubernetesCluster, namespace: str) -> None:
-    # The CRD's rules cannot know every time zone.
-    wrong = resource_in(namespace).model_dump(mode="json", by_alias=True, exclude_unset=True)
-    wrong["metadata"]["namespace"] = namespace
-    wrong["spec"]["triggers"] = {"schedule": {"cron": "61 * * * *"}}
-    cluster.as_manager("kubectl").apply(wrong, MODEL)
-    told = eventually(lambda: _condition(cluster, namespace, "Valid", "Refused"), 20)
-    assert "triggers.schedule" in told["message"]
+def _edit(model: Model, image: str) -> None:
+    model.kubectl("set", "image", f"deployment/{model.name}-outcomes", f"outcomes={image}")
+
+
+def test_an_invalid_resource_is_told_its_path(phones: Model) -> None:
+    # The CRD's rules do not know what a cron expression is.
+    said = {name: phones.manifest[name] for name in ("apiVersion", "kind", "spec")}
+    said["spec"]["triggers"] = {"schedule": {"cron": "61 * * * *"}}
+    phones.declare(said)
+    assert "triggers.schedule" in phones.condition("Valid", "Refused")["message"]
+
+
+def test_what_a_changed_resource_needs_no_more_goes(phones: Model) -> None:
+    (before,) = eventually(lambda: phones.names(JOB), SOON_S)
+    said = example_resource(phones.name).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    route = {"name": "ops", "urlEnv": "OPS_URL"}
+    phones.declare(said | {"spec": said["spec"] | {"alerts": {"routes": [route]}}})
+    eventually(lambda: len(phones.names(DEPLOYMENT)) == 4, SOON_S)
+    phones.declare(said | {"spec": said["spec"] | {"features": {"image": ["brightness"]}}})
+    eventually(lambda: len(phones.names(DEPLOYMENT)) == 3 and phones.names(JOB) not in ([before], []), SOON_S)
+
+
+def test_what_other_settings_need_no_more_goes(kserve: ControlPlane, rights: Rights) -> None:
+    here = kserve.namespace("models")
+    for partitions, scaled in ((3, 1), (1, 0)):
+        model = Model(kserve, here, "phones")
+        operator = RunningOperator(rights, here, settings=SETTINGS.model_copy(update={"events_partitions": partitions}))
+        eventually(lambda: len(model.names(SCALED_OBJECT)) == scaled, SOON_S)  # noqa: B023 - waited for here
+        operator.close()
 
 
 @pytest.mark.parametrize("orphaned", [False, True])
-def test_a_deleted_model_takes_all_with_it_unless_it_is_to_be_left(
-    running: Running, cluster: KubernetesCluster, kserve: ControlPlane, namespace: str, orphaned: bool
-) -> None:
-    declare(cluster, resource_in(namespace))
-    eventually(lambda: _all(names(cluster, DEPLOYMENT, namespace), 3), 30)
-    assert (_object(cluster, namespace) or {})["metadata"]["finalizers"] == [FINALIZER]
+def test_a_deleted_model_takes_all_with_it_unless_it_is_to_be_left(phones: Model, orphaned: bool) -> None:
+    workers = phones.workers()
+    assert phones.manifest["metadata"]["finalizers"] == [FINALIZER]
     if orphaned:
-        kserve.kubectl("annotate", "ctm", "phones", f"{ORPHAN}=true", "--namespace", namespace)
-    kserve.kubectl("delete", "ctm", "phones", "--namespace", namespace, "--timeout=60s")
+        phones.kubectl("annotate", "ctm", phones.name, f"{ORPHAN}=true")
+    phones.kubectl("delete", "ctm", phones.name, f"--timeout={SOON_S}s")
     if orphaned:
-        assert names(cluster, DEPLOYMENT, namespace) == ["phones-ingest", "phones-outcomes", "phones-watch"]
-        assert all("ownerReferences" not in one["metadata"] for one in cluster.list(DEPLOYMENT, namespace))
+        assert phones.names(DEPLOYMENT) == workers
+        left = phones.plane.admin.list(DEPLOYMENT, phones.namespace, labels={MODEL_LABEL: phones.name})
+        assert all("ownerReferences" not in one["metadata"] for one in left)
     else:
-        eventually(lambda: not names(cluster, DEPLOYMENT, namespace) + names(cluster, JOB, namespace), 60)
-        left = set(names(cluster, CONFIG_MAP, namespace)) - {"kube-root-ca.crt", "tidemill-settings"}
-        eventually(lambda: not left & set(names(cluster, CONFIG_MAP, namespace)), 60)
-
-
-def test_the_operator_goes_on_after_the_api_server_was_started_again(
-    running: Running, cluster: KubernetesCluster, kserve: ControlPlane, namespace: str
-) -> None:
-    declare(cluster, resource_in(namespace))
-    eventually(lambda: _all(names(cluster, DEPLOYMENT, namespace), 3), 30)
-    kserve.restart_api_server()
-    kserve.kubectl("delete", "deployment", "phones-watch", "--namespace", namespace)
-    eventually(lambda: "phones-watch" in names(cluster, DEPLOYMENT, namespace), 90, every_s=0.5)
+        kinds = (DEPLOYMENT, JOB, CONFIG_MAP)
+        eventually(lambda: not [name for kind in kinds for name in phones.names(kind)], 2 * SOON_S, every_s=0.2)
 
 
 @pytest.fixture(params=["gateway", "knative"])
-def story(
-    request: pytest.FixtureRequest, rights: Path, cluster: KubernetesCluster, open_namespace: str
-) -> OperatorLoopBench:
-    """A model whose rollouts go through the driver of this name; KServe is real."""
-    namespace = open_namespace
-    played, servers = cluster.as_manager("played"), Servers()
-    player = (
-        PlayedGateway(played, namespace) if request.param == "gateway" else PlayedKnative(played, servers, namespace)
+def world(request: pytest.FixtureRequest, rights: Rights, kserve: ControlPlane) -> Iterator[PlaneWorld]:
+    """A model whose rollouts go through the driver of this name."""
+    found = PlaneWorld(kserve, rights, by=request.param)
+    yield found
+    found.close()
+
+
+def test_versions_come_step_by_step_and_one_that_does_harm_is_taken_back(world: PlaneWorld) -> None:
+    first = world.bench.bootstrap()
+    second = _at_five_percent(world, first)
+    world.judged(
+        lambda status: bool(status.champion and status.champion.version == second) and status.rollout is None,
+        {first: 0.4, second: 0.05},
+        per_second=100,
     )
-
-    def play() -> None:
-        for one in cluster.list(INFERENCE_SERVICE, namespace):
-            servers.become_ready(one["metadata"]["labels"][VERSION])
-        player.play()
-
-    def driver(stored: StoredModel, api: Cluster) -> TrafficDriver:
-        owner = owner_of(stored.resource, api)
-        if request.param == "knative":
-            return KnativeTrafficDriver(api, resource=stored.resource, owner=owner)
-        gateway = Gateway("gateways", "public")
-        return GatewayTrafficDriver(api, resource=stored.resource, gateway=gateway, clock=bench.clock, owner=owner)
-
-    api = connect(kubeconfig=str(rights))
-    bench = OperatorLoopBench(cluster.as_manager("kubectl"), api, resource_in(namespace), driver=driver, play=play)
-    return bench
+    third = _at_five_percent(world, second)
+    world.judged(lambda status: status.rollout is None, {second: 0.05, third: 0.9}, per_second=100)
+    world.bench.until(lambda status: world.status["traffic"] == f"{second} 100 %")
+    assert world.status["champion"] == second
+    world.delete()
+    eventually(lambda: not [one for kind in SERVED for one in world.objects(kind)], SOON_S)
 
 
-def test_versions_come_step_by_step_and_one_that_does_harm_is_taken_back(
-    story: OperatorLoopBench, cluster: KubernetesCluster
+def _at_five_percent(world: PlaneWorld, champion: str) -> str:
+    """A candidate gets its first requests, and people see it."""
+    candidate = world.candidate()
+    world.bench.until(lambda status: world.status["traffic"] == f"{champion} 95 %, {candidate} 5 %")
+    return candidate
+
+
+def test_each_right_is_used_and_no_other_is_asked_for(
+    kserve: ControlPlane, request: pytest.FixtureRequest, rights: Rights, few_rights: Rights
 ) -> None:
-    namespace = story.resource.metadata.namespace
-    first = story.bootstrap()
-    second = _candidate(story)
-    seen = set()
-    while (status := story.status).rollout is not None or status.champion.version != second:  # type: ignore[union-attr]
-        story.judge({first: 0.4, second: 0.05})
-        seen.add(_status(cluster, namespace)["traffic"])
-    # It may be promoted from any step, where the evidence is strong: how many are seen is chance.
-    assert f"{first} 95 %, {second} 5 %" in seen
-    third = _candidate(story)
-    story.until(lambda status: bool(status.rollout and status.rollout.weight == 5))
-    while story.status.rollout is not None:
-        story.judge({second: 0.05, third: 0.9}, per_second=60)
-    story.until(lambda status: _status(cluster, namespace)["traffic"] == f"{second} 100 %")
-    assert _status(cluster, namespace)["champion"] == second
-
-
-def _candidate(story: OperatorLoopBench) -> str:
-    story.ask("retrain", reason="a test's", force=True)
-    story.until(lambda status: status.run is not None)
-    run = story.started()
-    story.propose(story.claim(run))
-    story.until(lambda status: status.rollout is not None)
-    return run
-
-
-def _object(cluster: KubernetesCluster, namespace: str) -> Manifest | None:
-    return cluster.get(MODEL, namespace, "phones")
-
-
-def _status(cluster: KubernetesCluster, namespace: str) -> dict[str, Any]:
-    found: dict[str, Any] = (_object(cluster, namespace) or {}).get("status", {})
-    return found
-
-
-def _answer(cluster: KubernetesCluster, namespace: str) -> dict[str, Any]:
-    found: dict[str, Any] = _status(cluster, namespace).get("requests", {}).get("retrain", {})
-    return found if "answer" in found else {}
-
-
-def _condition(cluster: KubernetesCluster, namespace: str, kind: str, reason: str) -> dict[str, Any]:
-    conditions = _status(cluster, namespace).get("conditions", [])
-    return next((one for one in conditions if (one["type"], one["reason"]) == (kind, reason)), {})
-
-
-def _all(found: list[str], count: int) -> list[str]:
-    return found if len(found) == count else []
+    """It is the last of this file: it judges what the tests before it made the operators ask for."""
+    if not {"world", "phones"} <= {
+        name for item in request.session.items for name in getattr(item, "fixturenames", ())
+    }:
+        pytest.skip("only as the last of all tests of this file")
+    asked = [one for user in (rights.user, few_rights.user) for one in kserve.asked_by(user)]
+    assert not [one for one in asked if one.status == 403]
+    done = {(one.group, one.resource, one.verb) for one in asked if one.status < 300}
+    # An object that is stated for the first time is created: the API server asks for both verbs.
+    done |= {(one.group, one.resource, "create") for one in asked if (one.verb, one.status) == ("patch", 201)}
+    # It is asked for within another call, wherever an owner holds up deletion.
+    done.add(("tidemill.dev", "continualmodels/finalizers", "update"))
+    rules = yaml.safe_load((ROOT / "helm/tidemill/files/operator-rules.yaml").read_text())
+    granted = {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert done == granted

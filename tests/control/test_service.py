@@ -222,6 +222,30 @@ def test_a_bug_in_one_models_turn_stops_no_other(bench: Bench) -> None:
     assert bench.phase("b") == "Bootstrapping"
 
 
+def test_a_change_is_acted_on_before_many_slow_models_at_rest_have_had_their_turns(bench: Bench) -> None:
+    names = [f"m{number}" for number in range(9)]
+    for name in names:
+        bench.store.put(example_resource(name))
+    bench.rounds(2)
+    turns: list[str] = []
+    for name in names:
+        requests = bench.logs[f"default.{name}"].requests
+
+        def slow(since: dict[str, int], name: str = name, requests: Callable[..., object] = requests) -> object:
+            turns.append(name)
+            bench.clock.advance(0.5)
+            return requests(since)
+
+        bench.logs[f"default.{name}"].requests = slow  # type: ignore[method-assign, assignment]
+    bench.rounds()
+    assert 1 < len(turns) < len(names)
+    bench.service.wake("default.m8")
+    bench.rounds()
+    assert turns[3] == "m8"
+    bench.rounds(5)
+    assert set(turns) == set(names)
+
+
 def test_a_log_that_does_not_answer_is_asked_less_and_less(bench: Bench) -> None:
     bench.store.put(example_resource("a"))
     bench.rounds()

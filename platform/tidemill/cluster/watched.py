@@ -146,13 +146,15 @@ class WatchedCluster:
     def _look(self, kind: Kind, manifest: Manifest) -> None:
         if kind not in self._known:
             return
-        found = self._cluster.get(kind, manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
-        if found is None:
-            with self._lock:
-                if _place(manifest) in self._known[kind]:
-                    self._forget(kind, _place(manifest))
-        else:
-            self.seen(kind, found)
+        place = _place(manifest)
+        # Whoever watches may list; to get a single one would be a right of its own.
+        for found in self._cluster.list(kind, manifest["metadata"].get("namespace")):
+            if _place(found) == place:
+                self.seen(kind, found)
+                return
+        with self._lock:
+            if place in self._known[kind]:
+                self._forget(kind, place)
 
 
 def _place(manifest: Manifest) -> _Place:

@@ -28,9 +28,9 @@ _POD_MONITOR = Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors")
 _CERTIFICATE = Kind("cert-manager.io/v1", "Certificate", "certificates")
 _EVENT = Kind("v1", "Event", "events")
 
-_ALL = ("get", "list", "watch", "create", "patch", "delete")
+_ALL = ("list", "watch", "create", "patch", "delete")
 RIGHTS: tuple[tuple[Kind, str | None, tuple[str, ...]], ...] = (
-    (MODEL, None, ("get", "list", "watch", "patch")),
+    (MODEL, None, ("list", "watch", "patch")),
     (MODEL, "status", ("patch",)),
     (MODEL, "finalizers", ("update",)),
     (CONFIG_MAP, None, _ALL),
@@ -38,7 +38,7 @@ RIGHTS: tuple[tuple[Kind, str | None, tuple[str, ...]], ...] = (
     (JOB, None, _ALL),
     (INFERENCE_SERVICE, None, _ALL),
     (HTTP_ROUTE, None, _ALL),
-    (REVISION, None, ("get", "list", "watch", "delete")),
+    (REVISION, None, ("list", "watch", "delete")),
     (KAFKA_TOPIC, None, _ALL[:-1]),  # a topic is data: it goes by a person's hand
     (SCALED_OBJECT, None, _ALL),
     (_EVENT, None, ("create", "patch")),

@@ -22,6 +22,8 @@ TICK_S = 0.25
 """Between two rounds. What a person or a pipeline step asks is answered within two of them."""
 _WITHDRAW_EVERY_S = 2.0
 _LONGEST_PAUSE_S = 10.0
+_ROUND_S = 1.0
+"""After so long a round leaves models at rest to the next one, which looks first at what has happened meanwhile."""
 
 
 @dataclass
@@ -35,6 +37,8 @@ class _Model:
     failures: int = 0
     due: float = 0.0
     """When its next turn is, on the monotonic clock."""
+    busy: bool = False
+    """Whether a run or a rollout was under way at its last turn."""
 
 
 class Service:
@@ -98,16 +102,26 @@ class Service:
             self._woken.add(model)
 
     def round(self) -> None:
-        """One turn of every model that is due; what fails in one is logged, and tried again after a growing pause."""
+        """One turn of every model that is due; what fails in one is logged, and tried again after a growing pause.
+
+        First those of which something was seen to change, then those with a run or a rollout, then those that have
+        waited longest, as many as there is time for: a change is acted on soon, however many models there are.
+        """
         with self._waking:
             woken, self._woken = self._woken, set()
-        for name in sorted(self._ids()):
+        now, due = self._clock.monotonic(), []
+        for name in self._ids():
             model = self._models.setdefault(name, _Model())
             if name in woken:
                 model.provide_at = 0.0
             # One that has failed waits, whoever wakes it: else a change of its own status would make it hot.
-            if self._clock.monotonic() >= model.due or (name in woken and not model.failures):
-                self._turn(name, model)
+            called = name in woken and not model.failures
+            if called or now >= model.due:
+                due.append((not called, not model.busy, model.due, name))
+        for later, rests, _, name in sorted(due):
+            if later and rests and self._clock.monotonic() - now > _ROUND_S:
+                break
+            self._turn(name, self._models[name])
         if self._clock.monotonic() >= self._withdraw_at:
             self._withdraw_at = self._clock.monotonic() + _WITHDRAW_EVERY_S
             self._withdraw()
@@ -128,8 +142,8 @@ class Service:
             telemetry.tell_turn(name, self._clock.monotonic() - began)
             self._after(stored, status)
             model.failures = 0
-            busy = status.run is not None or status.rollout is not None or status.stopping
-            model.due = self._clock.monotonic() + (0.0 if busy else self._rest_s)
+            model.busy = status.run is not None or status.rollout is not None or bool(status.stopping)
+            model.due = self._clock.monotonic() + (0.0 if model.busy else self._rest_s)
         except Conflict as error:
             self._pause(name, model)
             _log.info("someone else wrote first; again", model=name, reason=error.message)

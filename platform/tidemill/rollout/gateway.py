@@ -186,7 +186,7 @@ class GatewayTrafficDriver:
             if edit_of(route) is None and stated(route, manifest):
                 return
             # Not over an edit that came after the look above: the next tick sees it.
-            manifest["metadata"]["resourceVersion"] = route["metadata"]["resourceVersion"]
+            manifest["metadata"] |= {name: route["metadata"][name] for name in ("resourceVersion", "uid")}
         self._cluster.apply(manifest, HTTP_ROUTE, force=True)
 
     def _end(self, wanted: TrafficWanted, services: Mapping[str, Manifest], route: Manifest | None) -> None:

@@ -11,18 +11,24 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
-from tidemill.cluster import Manifest
+from tidemill.cluster import Kind, Manifest
+from tidemill.cluster.kubernetes_api import KubernetesCluster, connect
 from tidemill.stack.ports import HOST, free_ports
 from tidemill.stack.supervisor import ProcessWanted
 from tidemill.testing.certificates import Certificates, certificates
 from tidemill.testing.process import running
 from tidemill.testing.waiting import eventually
 
-__all__ = ["ControlPlane", "control_plane"]
+__all__ = ["DEFINITION", "NAMESPACE", "Asked", "ControlPlane", "control_plane"]
+
+NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
+DEFINITION = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
 
 _NODE = {
     "apiVersion": "v1",
@@ -33,6 +39,31 @@ _NODE = {
         "allocatable": {"cpu": "1000", "memory": "4Ti", "pods": "100000"},
     },
 }
+
+
+_AUDIT = "audit.jsonl"
+_AUDITED = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+        {"level": "None"},
+    ],
+}
+"""What the API server writes down: who asked for what, for service accounts but those of Kubernetes itself."""
+
+
+class Asked(NamedTuple):
+    """One call of the API server: `patch` of `apps` `deployments` in a namespace, and the status of its answer."""
+
+    verb: str
+    group: str
+    resource: str
+    """With its subresource: `continualmodels/status`."""
+    namespace: str
+    status: int
 
 
 @dataclass
@@ -67,6 +98,27 @@ class ControlPlane:
         """The helm command."""
         return self.programs / "bin" / "helm"
 
+    @cached_property
+    def admin(self) -> KubernetesCluster:
+        """Its API server, as an administrator: cheaper than a process of kubectl for each call."""
+        return connect(kubeconfig=str(self.kubeconfig))
+
+    def asked_by(self, user: str) -> list[Asked]:
+        """What a user with a token of a service account has asked for so far, in the order of the answers."""
+        lines = (self.folder / _AUDIT).read_text().splitlines()
+        found = [json.loads(line) for line in lines]
+        return [
+            Asked(
+                verb=one["verb"],
+                group=one["objectRef"].get("apiGroup", ""),
+                resource="/".join(filter(None, (one["objectRef"]["resource"], one["objectRef"].get("subresource")))),
+                namespace=one["objectRef"].get("namespace", ""),
+                status=one["responseStatus"]["code"],
+            )
+            for one in found
+            if one["user"]["username"] == user and "objectRef" in one
+        ]
+
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """What `kubectl ARGUMENTS` prints; raises `AssertionError` with its complaint where it fails."""
         command = ["kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
@@ -79,24 +131,30 @@ class ControlPlane:
         """A fresh namespace."""
         name = f"{prefix}{secrets.token_hex(4)}"
         manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-        self.kubectl("apply", "--filename", "-", stdin=json.dumps(manifest))
+        self.admin.apply(manifest, NAMESPACE)
         return name
 
     def kubeconfig_for(self, token: str, name: str) -> Path:
         """A kubeconfig for the bearer of a token, e.g. a service account's."""
         return _kubeconfig(self.folder / f"{name}.kubeconfig", self.server, self.ca, token)
 
-    def install(self, folder: Path) -> None:
-        """Apply the resource definitions that lie in a folder of `programs`, and wait until they are served."""
-        files = sorted(file for file in folder.glob("*.yaml") if file.name != "kustomization.yaml")
+    def install(self, where: Path) -> None:
+        """Apply the resource definitions of a file, or of a folder of them, and wait until they are served."""
+        found = sorted(file for file in where.glob("*.yaml") if file.name != "kustomization.yaml")
+        files = found if where.is_dir() else [where]
         filenames = [f"--filename={file}" for file in files]
         applied = self.kubectl("apply", "--server-side", "--force-conflicts", "--output", "name", *filenames)
         names = [name for name in applied.split() if name.startswith("customresourcedefinition")]
 
+        self.wait_until_served(*(name.partition("/")[2] for name in names))
+
+    def wait_until_served(self, *definitions: str) -> None:
+        """Wait for resource definitions of these names, e.g. `continualmodels.tidemill.dev`."""
+
         def served() -> bool:
             # Not `kubectl wait`, which fails on a definition that has no conditions yet.
-            seen = json.loads(self.kubectl("get", *names, "--output", "json"))
-            return all("Established" in _true(one) for one in seen.get("items", [seen]))  # of one there is no list
+            seen = [self.admin.get(DEFINITION, None, name) or {} for name in definitions]
+            return all("Established" in _true(one) for one in seen)
 
         eventually(served, deadline_s=60, every_s=0.2)
 
@@ -124,8 +182,11 @@ class ControlPlane:
 
 
 @contextmanager
-def control_plane(folder: Path, programs: Path) -> Iterator[ControlPlane]:
-    """Run a control plane with one fake node in `folder` until the block ends."""
+def control_plane(folder: Path, programs: Path, *, controllers: bool = True) -> Iterator[ControlPlane]:
+    """Run a control plane with one fake node in `folder` until the block ends.
+
+    Without `controllers` it is the API server alone: what is stated is stored, and nothing follows from it.
+    """
     api_port, etcd_port, peer_port, manager_port, scheduler_port = free_ports(5)
     server, token = f"https://{HOST}:{api_port}", secrets.token_hex(16)
     made = certificates(folder / "certificates")
@@ -139,6 +200,9 @@ def control_plane(folder: Path, programs: Path) -> Iterator[ControlPlane]:
         stack.enter_context(plane._api)
         plane._api.enter_context(running(apiserver, folder))
         plane._wait()
+        if not controllers:
+            yield plane
+            return
         for wanted in (
             _controllers(bin_, folder, kubeconfig, made, manager_port),
             _scheduler(bin_, folder, kubeconfig, scheduler_port),
@@ -169,6 +233,8 @@ def _etcd(programs: Path, folder: Path, client: str, peer: str) -> ProcessWanted
 def _apiserver(programs: Path, folder: Path, etcd: str, port: int, token: str, made: Certificates) -> ProcessWanted:
     tokens = folder / "tokens.csv"
     tokens.write_text(f'{token},admin,admin,"system:masters"\n')
+    policy = folder / "audit.yaml"
+    policy.write_text(yaml.safe_dump(_AUDITED))
     argv = (
         str(programs / "kube-apiserver"),
         f"--etcd-servers={etcd}",
@@ -186,6 +252,10 @@ def _apiserver(programs: Path, folder: Path, etcd: str, port: int, token: str, m
         "--authorization-mode=RBAC",
         "--endpoint-reconciler-type=none",
         "--allow-privileged=true",
+        "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",  # as OpenShift's do
+        f"--audit-policy-file={policy}",
+        f"--audit-log-path={folder / _AUDIT}",
+        "--audit-log-mode=batch",
     )
     return ProcessWanted(name="kube-apiserver", argv=argv, ready=f"tcp://{HOST}:{port}")
 

@@ -195,7 +195,7 @@ class LoopBench:
     def bootstrap(self) -> str:
         """Until the first version serves; returns it."""
         self.labelled = 1000
-        self.tick()
+        self.until(lambda status: status.run is not None)
         run = self.started()
         self.propose(self.claim(run))
         self.until(lambda status: status.phase == "Serving")

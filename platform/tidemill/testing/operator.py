@@ -1,6 +1,7 @@
 """The operator on a bench: any API server, in memory or real; logs and runs in memory, a clock turned by hand."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from tidemill.cluster import Cluster, Manifest
@@ -10,6 +11,8 @@ from tidemill.control.operator import Operator
 from tidemill.control.protocols import StoredModel
 from tidemill.control.state import LoopStatus, decode_status
 from tidemill.control.tick import Loop, Parts
+from tidemill.core.clock import SystemClock
+from tidemill.core.errors import Unavailable
 from tidemill.core.settings import Settings
 from tidemill.events.records import Decision, Request
 from tidemill.rollout.driver import TrafficDriver
@@ -32,6 +35,7 @@ class OperatorBench:
         cluster: the API server.
         settings: the operator's.
         driver: makes the traffic driver of a model; default: one in memory, whose versions are ready at once.
+        memory: what an operator that starts reads the API server through; default: the API server itself.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class OperatorBench:
         cluster: Cluster,
         settings: Settings | None = None,
         *,
+        memory: Callable[[Cluster], Cluster] = lambda cluster: cluster,
         driver: Callable[[StoredModel, Cluster], TrafficDriver] | None = None,
         clock: Any = None,
         namespace: str | None = None,
@@ -55,6 +60,7 @@ class OperatorBench:
         self.labelled = 0
         self._driver = driver or (lambda stored, cluster: self._in_memory.setdefault(stored.resource.id, _ready()))
         self._in_memory: dict[str, MemoryTrafficDriver] = {}
+        self._memory = memory
         self.operator = Operator(
             cluster,
             self.settings,
@@ -69,7 +75,7 @@ class OperatorBench:
 
     def restart(self) -> None:
         """The operator dies and is started again: what it remembered is lost."""
-        self.service = self.operator.service(self.cluster)
+        self.service = self.operator.service(self._memory(self.cluster))
 
     def apply(self, resource: ContinualModel, **metadata: Any) -> Manifest:
         """Declare a model, as a person with kubectl would."""
@@ -129,7 +135,9 @@ class OperatorLoopBench(LoopBench):
         resource: the model.
         driver: makes its traffic driver.
         play: lets those who are not there have a turn: KServe, a gateway.
-        deadline_s: seconds in which whatever is waited for must come, where real controllers take part.
+        memory: as of `OperatorBench`.
+        deadline_s: seconds in which whatever is waited for must come, where real controllers take part; None: all is in
+            memory, and time is what the ticks make it.
     """
 
     def __init__(
@@ -140,10 +148,11 @@ class OperatorLoopBench(LoopBench):
         *,
         driver: Callable[[StoredModel, Cluster], TrafficDriver],
         play: Callable[[], None],
-        deadline_s: float = 180.0,  # controllers need a minute to find an API server that was away
+        memory: Callable[[Cluster], Cluster] = lambda cluster: cluster,
+        deadline_s: float | None = None,
     ) -> None:
         self._operator, self._play, self._deadline_s = operator, play, deadline_s
-        self.bench = OperatorBench(operator, driver=driver, namespace=resource.metadata.namespace)
+        self.bench = OperatorBench(operator, driver=driver, memory=memory, namespace=resource.metadata.namespace)
         super().__init__(resource)
         self.clock = self.bench.clock
         self.registry = self.bench.registry
@@ -159,29 +168,66 @@ class OperatorLoopBench(LoopBench):
     def tick(self, times: int = 1, *, every_s: float = 0.25) -> LoopStatus:
         """So many rounds of the operator, and of those who play a part."""
         for _ in range(times):
-            self.clock.advance(every_s)
-            self.bench.labelled = self.labelled
-            self.bench.service.wake(self.resource.id)
-            try:
-                self.bench.service.round()
-            except Crash:
-                self.restart()
-                self.bench.service.round()
-            self._play()
-            if self.resource.id in self.bench.drivers:
-                self.driver = self.bench.drivers[self.resource.id]  # type: ignore[assignment]
+            self.turn(every_s)
         found = self.store.get(self.resource.id).status
         return LoopStatus(created_at=0) if found is None else decode_status(found)
+
+    def turn(self, passed_s: float = 0.25) -> None:
+        """One round, after so much time; an operator that dies in it is started again, and goes round again."""
+        self.clock.advance(passed_s)
+        self.bench.labelled = self.labelled
+        self.bench.service.wake(self.resource.id)
+        try:
+            self.bench.service.round()
+        except Crash:
+            self.restart()
+            self.bench.service.round()
+        with suppress(Unavailable):  # a busy API server; they try again, as the operator does
+            self._play()
+        if self.resource.id in self.bench.drivers:
+            self.driver = self.bench.drivers[self.resource.id]  # type: ignore[assignment]
+
+    def ask(self, kind: str, *, request_id: str | None = None, by: str = "ada", **arguments: Any) -> Decision:
+        """Write a request, wait for its answer (a turn may fail, and be tried again), and return it."""
+        name = self.write(kind, request_id=request_id, by=by, **arguments)
+        self.until(lambda status: any(one.answers == name for one in self.log.decisions()))
+        return self.answer(name)
 
     def propose(self, grant: Decision, **arguments: Any) -> Decision:
         """The run's last step; its version is where KServe can fetch it."""
         return super().propose(grant, **{"artifact": f"s3://models/{grant.subject}"} | arguments)
 
+    def judge(self, errors: dict[str, float], *, per_second: int = 20, seconds: int = 1) -> None:
+        """As on one machine; but a real server that is away for a moment is waited for.
+
+        Else that moment would last for ten times as long by the clock of the bench, which is no fault of the server.
+        """
+        if self._deadline_s is not None and not self._all_ready():
+            self.until(lambda status: self._all_ready())
+        super().judge(errors, per_second=per_second, seconds=seconds)
+
     def until(self, condition: Callable[[LoopStatus], bool], *, ticks: int = 400) -> LoopStatus:
-        """Rounds until the status is as wished, however many they are."""
+        """Rounds until the status is as wished.
+
+        Where real controllers take part it is as long as the deadline, and time passes as it does for them.
+        """
+        if self._deadline_s is None:
+            return super().until(condition, ticks=ticks)
+        real = SystemClock()
+        last = real.monotonic()
 
         def reached() -> LoopStatus | None:
-            status = self.tick()
-            return status if condition(status) else None
+            nonlocal last
+            passed, last = real.monotonic() - last, real.monotonic()
+            with suppress(Unavailable):
+                status = self.tick(every_s=passed)
+                return status if condition(status) else None
+            return None
 
-        return eventually(reached, self._deadline_s, every_s=0.05)  # type: ignore[return-value]
+        try:
+            return eventually(reached, self._deadline_s, every_s=0.05)  # type: ignore[return-value]
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the status: {self.store.get(self.resource.id).status!r}") from error
+
+    def _all_ready(self) -> bool:
+        return all(one.ready for one in self.driver.observe().revisions if one.share)
