@@ -21,6 +21,7 @@ from tidemill.dashboard.pages.model import model_page
 from tidemill.dashboard.pages.models import models_page
 from tidemill.dashboard.pages.rollout import rollout_page
 from tidemill.dashboard.pages.sockets import hold_sockets
+from tidemill.dashboard.pages.version import version_page
 from tidemill.dashboard.pages.versions import versions_page
 from tidemill.dashboard.pictures import Pictures
 from tidemill.dashboard.sources import Sources
@@ -98,6 +99,10 @@ def _pages(app: App) -> None:
     @ui.page("/models/{model}/labels")
     def labels(request: Request, model: str) -> None:
         labels_page(app, request, model)
+
+    @ui.page("/models/{model}/versions/{version}")
+    def version(request: Request, model: str, version: str) -> None:
+        version_page(app, request, model, version)
 
     @ui.page("/models/{model}/versions")
     def versions(request: Request, model: str) -> None:
