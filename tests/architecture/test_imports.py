@@ -71,6 +71,8 @@ VENDORS = {
         "dashboard.pages.model",
         "dashboard.pages.models",
         "dashboard.pages.parts",
+        "dashboard.pages.rollout",
+        "dashboard.pages.sockets",
         "dashboard.pages.tiles",
         "dashboard.pages.undoing",
         "dashboard.pages.versions",

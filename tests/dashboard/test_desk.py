@@ -1,13 +1,14 @@
 """What people change: checked, recorded, held for a moment, and taken back."""
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tidemill.core.errors import Conflict, InvalidInput, NotFound
+from tidemill.core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from tidemill.core.settings import Settings
 from tidemill.dashboard.audit import Audit
 from tidemill.dashboard.desk import Change, Desk, Undone
@@ -27,8 +28,11 @@ class Writer:
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
+        self.away = False
 
     def send(self, topic: str, record: bytes, *, key: str) -> None:
+        if self.away:
+            raise Unavailable("Kafka does not answer")
         assert topic == RESOURCE.labels_topic
         self.sent.append(json.loads(record))
 
@@ -96,9 +100,63 @@ def test_labels_taken_back_later_say_again_what_was_true_before(office: Office) 
     office.clock.advance(office.desk.grace_s)
     office.desk.send_due()
     assert office.desk.undo(BEN, batch) == Undone(1, 1)
+    office.desk.send_due()
     assert [(one["event_id"], one["value"]) for one in office.writer.sent[2:]] == [("1", OK)]
     with pytest.raises(NotFound):
         office.desk.undo(BEN, batch)
+
+
+def test_labels_are_taken_back_while_kafka_is_away(office: Office) -> None:
+    new = office.desk.say(BEN, RESOURCE, [of("1", SCRATCH, OK)])
+    office.writer.away = True
+    assert office.desk.undo(BEN, new) == Undone(1, 0)
+    tried = office.desk.say(BEN, RESOURCE, [of("2", SCRATCH, OK), of("3")])
+    office.clock.advance(office.desk.grace_s)
+    with pytest.raises(Unavailable):
+        office.desk.send_due()
+    # Nobody knows whether some of it was written: what was true before is said again, once that can be.
+    assert office.desk.undo(BEN, tried) == Undone(1, 1)
+    with pytest.raises(Unavailable):
+        office.desk.send_due()
+    office.writer.away = False
+    office.desk.send_due()
+    office.desk.close()
+    assert [(one["event_id"], one["value"]) for one in office.writer.sent] == [("2", OK)]
+
+
+def test_who_says_or_takes_back_labels_does_not_wait_for_kafka(office: Office) -> None:
+    batch = office.desk.say(BEN, RESOURCE, [of("1", SCRATCH, OK)])
+    office.clock.advance(office.desk.grace_s)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        inside.set()
+        assert go_on.wait(30)
+
+    office.writer.flush = wait  # type: ignore[method-assign]
+    sending = threading.Thread(target=office.desk.send_due)
+    sending.start()
+    assert inside.wait(30)
+    office.desk.say(BEN, RESOURCE, [of("2")])
+    assert office.desk.undo(BEN, batch) == Undone(1, 0)
+    go_on.set()
+    sending.join()
+    office.desk.close()
+    assert [(one["event_id"], one["value"]) for one in office.writer.sent] == [
+        ("1", SCRATCH),
+        ("2", SCRATCH),
+        ("1", OK),
+    ]
+
+
+def test_the_oldest_labels_are_sent_where_there_is_no_room(office: Office) -> None:
+    first = office.desk.say(BEN, RESOURCE, [of("first")])
+    for number in range(250):
+        office.desk.say(BEN, RESOURCE, [of(str(number))])
+    assert [one["event_id"] for one in office.writer.sent][:2] == ["first", "0"]
+    assert len(office.writer.sent) == 51
+    with pytest.raises(NotFound):
+        office.desk.undo(BEN, first)
 
 
 def test_nobody_takes_back_what_another_said(office: Office) -> None:

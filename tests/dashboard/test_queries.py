@@ -1,6 +1,7 @@
 """What the pages show, of a lake and a status as the loop leaves them."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -168,6 +169,21 @@ def test_a_picture_is_handed_out_as_what_it_is_and_nothing_else(lake: str) -> No
             pictures.get(RESOURCE.id, NOON.date().isoformat(), digest)
     assert media_type(JPEG) == "image/jpeg"
     assert media_type(b"GIF89a") is None
+
+
+def test_pictures_are_kept_and_forgotten_by_many_threads_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidemill.dashboard.pictures._KEPT_BYTES", 60)
+    pictures = Pictures(str(tmp_path))
+
+    def show(number: int) -> None:
+        pictures.show("m", Picture(NOON.date(), None, JPEG + bytes([number % 7])))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(show, range(2000)))
+    kept = pictures._kept.values()
+    assert sum(map(len, kept)) == pictures._bytes <= 60
 
 
 def test_quality_over_time_is_of_windows_that_people_count_in(lake: str) -> None:

@@ -45,6 +45,18 @@ def test_who_comes_later_sees_the_last_value_while_it_is_read_again() -> None:
     assert asyncio.run(look()) == [1, 1, 1, 2]
 
 
+def test_what_was_read_long_ago_is_shown_to_nobody() -> None:
+    values, clock = iter([1, 2]), ManualClock()
+
+    async def look() -> list[int]:
+        shared = Shared(lambda: next(values), clock, 1.0)
+        seen = [(await shared.get()).loaded]
+        clock.advance(11)
+        return [*seen, (await shared.get()).loaded]
+
+    assert asyncio.run(look()) == [1, 2]
+
+
 def test_an_error_stands_beside_the_last_value() -> None:
     outcomes: Iterator[int | Exception] = iter([3, Unavailable("the lake does not answer")])
     clock = ManualClock()

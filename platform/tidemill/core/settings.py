@@ -105,6 +105,10 @@ class Settings(BaseModel):
     dashboard_roles: str = ""
     """Who may do what: `name=role`, with commas between; a role is `viewer`, `labeller` or `approver`, and `*` stands
     for everyone else that the proxy lets in. Who is not named is a viewer."""
+    kfp_ui: str | None = None
+    """URL of the page of Kubeflow Pipelines as a browser reaches it, to which the dashboard links; default `kfp`."""
+    mlflow_ui: str | None = None
+    """URL of MLflow's page as a browser reaches it, to which the dashboard links; default `mlflow`."""
     dashboard_undo_seconds: float = Field(default=6.0, ge=0, le=3600)
     """How long labels that are said there wait before they are sent: until then they are taken back without trace."""
     metrics_host: str = "127.0.0.1"

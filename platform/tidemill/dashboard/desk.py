@@ -26,6 +26,8 @@ __all__ = ["Asking", "Change", "Desk", "Undone"]
 MOST_AT_ONCE = 500
 _KEPT = 200
 """Batches that can still be taken back."""
+_BACK = "back of "
+"""Before the name of a batch that takes one back, by which nobody can ask for it."""
 
 Asking = Literal["approve", "pause", "resume", "abort", "promote", "revert", "retrain"]
 
@@ -58,6 +60,8 @@ class _Batch:
     changes: Sequence[Change]
     records: Sequence[tuple[bytes, str]]
     due: float
+    tried: bool = False
+    """Whether any of it may be in the log."""
     sent: bool = False
 
 
@@ -80,6 +84,9 @@ class Desk:
         """How long labels wait before they are sent."""
         self._batches: dict[str, _Batch] = {}
         self._lock = threading.Lock()
+        """Of what is kept: never held while Kafka is waited for."""
+        self._sending = threading.Lock()
+        """Labels get into the log in the order in which they were said."""
         self._writer: RecordWriter | None = None
 
     def ask(self, viewer: Viewer, resource: ContinualModel, kind: Asking, reason: str, **more: str | bool) -> Decision:
@@ -125,17 +132,17 @@ class Desk:
             self._clock.monotonic() + self.grace_s,
         )
         name = new_id(self._clock.now())
-        with self._lock:
-            while len(self._batches) >= _KEPT:
-                oldest = next(iter(self._batches))
-                self._send(self._batches[oldest])
-                del self._batches[oldest]
-            self._batches[name] = batch
+        while not self._keep(name, batch):
+            self._send(next(iter(self._batches), ""))
         self._audit.note(viewer, "label", resource.id, "taken", batch=name, labels=len(changes))
         return name
 
     def undo(self, viewer: Viewer, name: str) -> Undone:
-        """Take a batch of the same viewer back. Raises `Forbidden`, `NotFound`, `Unavailable`."""
+        """Take a batch of the same viewer back; whether Kafka answers or not, none of it is sent from now on.
+
+        Where some of it may be in the log already, what was true before is said again as soon as Kafka takes it.
+        Raises `Forbidden`, `NotFound`.
+        """
         with self._lock:
             batch = self._batches.get(name)
             if batch is None:
@@ -143,16 +150,13 @@ class Desk:
             if batch.viewer.name != viewer.name:
                 raise Forbidden(f"these are the labels of {batch.viewer.name}")
             self._check(viewer, "label", batch.resource)
-            if not batch.sent:
-                del self._batches[name]
-        back = [
-            Change(one.about, one.before, one.value) for one in batch.changes if batch.sent and one.before is not None
-        ]
-        if batch.sent and back:
-            self._write(batch.resource, self._records(viewer, batch.resource, back))
-        with self._lock:  # only now: what could not be written can be tried again
-            self._batches.pop(name, None)
-        undone = Undone(len(back), len(batch.changes) - len(back)) if batch.sent else Undone(len(batch.changes), 0)
+            back = [Change(one.about, one.before, one.value) for one in batch.changes if one.before is not None]
+            if batch.tried and back:
+                records = self._records(viewer, batch.resource, back)
+                again = _Batch(viewer, batch.resource, back, records, self._clock.monotonic())
+                self._batches[_BACK + name] = again
+            del self._batches[name]
+        undone = Undone(len(back), len(batch.changes) - len(back)) if batch.tried else Undone(len(batch.changes), 0)
         self._audit.note(viewer, "label", batch.resource.id, "undone", batch=name, labels=undone.labels)
         return undone
 
@@ -160,9 +164,9 @@ class Desk:
         """Send what has waited long enough; at the end, all of it. Raises `Unavailable`; what is not sent waits on."""
         now = self._clock.monotonic()
         with self._lock:
-            for batch in self._batches.values():
-                if not batch.sent and (all_of_them or batch.due <= now):
-                    self._send(batch)
+            due = [name for name, one in self._batches.items() if not one.sent and (all_of_them or one.due <= now)]
+        for name in due:
+            self._send(name)
 
     def note_picks(self, viewer: Viewer, resource: ContinualModel, records: Sequence[Record]) -> None:
         """Record a round of the queue, before it is shown. Raises `Forbidden`, `Unavailable`."""
@@ -193,10 +197,29 @@ class Desk:
         said = ({**one.about, "labeller": viewer.name, "time": now, "value": dict(one.value)} for one in changes)
         return [(found.data, found.key) for found in map(check, said)]
 
-    def _send(self, batch: _Batch) -> None:
-        if not batch.sent:
+    def _keep(self, name: str, batch: _Batch) -> bool:
+        """Keep a batch where there is room, which the oldest makes if it is sent."""
+        with self._lock:
+            if len(self._batches) >= _KEPT:
+                oldest = next(iter(self._batches))
+                if not self._batches[oldest].sent:
+                    return False
+                del self._batches[oldest]
+            self._batches[name] = batch
+            return True
+
+    def _send(self, name: str) -> None:
+        with self._sending:
+            with self._lock:
+                batch = self._batches.get(name)
+                if batch is None or batch.sent:  # it was taken back, or somebody else was faster
+                    return
+                batch.tried = True
             self._write(batch.resource, batch.records)
-            batch.sent = True
+            with self._lock:
+                batch.sent = True
+                if name.startswith(_BACK):
+                    del self._batches[name]
             self._audit.note(batch.viewer, "label", batch.resource.id, "done", labels=len(batch.changes))
 
     def _write(self, resource: ContinualModel, records: Sequence[tuple[bytes, str]]) -> None:

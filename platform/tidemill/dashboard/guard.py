@@ -2,7 +2,8 @@
 
 - Nobody without an identity gets in, neither to a page nor to its websocket (`tidemill.dashboard.viewers`).
 - A page's events come over its websocket. It is taken from a page of this dashboard alone (`Origin` is the host that
-  was asked: no other site can act in a viewer's name), and from the viewer for whom the page was made alone.
+  was asked: no other site can act in a viewer's name), and from the viewer for whom the page was made alone. What
+  a socket says later is held by `tidemill.dashboard.pages.sockets`.
 - Without a proxy the host must be this machine's name: a name of somebody else's that leads here is refused.
 
 NiceGUI compiles its templates in the browser and starts them inline: scripts of this origin, inline ones and `eval`

@@ -5,6 +5,7 @@ Only what is a JPEG or PNG is handed out, as that and nothing else, whatever a s
 
 import hashlib
 import re
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import date
@@ -33,7 +34,7 @@ class Shown:
 
 
 class Pictures:
-    """Hands out pictures of models, and keeps those that were shown last.
+    """Hands out pictures of models, and keeps those that were shown last. Thread-safe.
 
     Args:
         lake: folder or URI of the lake.
@@ -43,6 +44,7 @@ class Pictures:
         self._lake = lake
         self._kept: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()
 
     def show(self, model: str, picture: Picture) -> Shown | None:
         """Where a page finds a picture, and its size; None of what is no picture, or is not there."""
@@ -69,7 +71,7 @@ class Pictures:
         """
         if not _DIGEST.fullmatch(digest):
             raise InvalidInput("that is no digest of a picture")
-        data = self._kept.get((model, digest))
+        data = self._kept_of((model, digest))
         if data is None:
             store = PictureStore(table_uri(self._lake, model, "pictures"))
             try:
@@ -82,15 +84,19 @@ class Pictures:
             raise InvalidInput("that is neither a JPEG nor a PNG")
         return data, kind
 
+    def _kept_of(self, key: tuple[str, str]) -> bytes | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
     def _keep(self, key: tuple[str, str], data: bytes) -> None:
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return
-        self._kept[key] = data
-        self._bytes += len(data)
-        while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
-            _, oldest = self._kept.popitem(last=False)
-            self._bytes -= len(oldest)
+        with self._lock:
+            self._bytes += len(data) - len(self._kept.pop(key, b""))
+            self._kept[key] = data
+            while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
+                _, oldest = self._kept.popitem(last=False)
+                self._bytes -= len(oldest)
 
 
 def media_type(data: bytes) -> str | None:

@@ -20,6 +20,8 @@ from tidemill.dashboard.pages.labels import labels_page
 from tidemill.dashboard.pages.model import model_page
 from tidemill.dashboard.pages.models import models_page
 from tidemill.dashboard.pages.rollout import rollout_page
+from tidemill.dashboard.pages.sockets import hold_sockets
+from tidemill.dashboard.pages.version import version_page
 from tidemill.dashboard.pages.versions import versions_page
 from tidemill.dashboard.pictures import Pictures
 from tidemill.dashboard.sources import Sources
@@ -61,6 +63,7 @@ def application(machine: Local) -> Any:
     ui.run_with(
         fast, title="Tidemill", language="en-US", tailwind=False, dark=None, show_welcome_message=False, favicon=_ICON
     )
+    hold_sockets(app.owners.get)
     return Guard(fast, trust, app.owners.get)
 
 
@@ -96,6 +99,10 @@ def _pages(app: App) -> None:
     @ui.page("/models/{model}/labels")
     def labels(request: Request, model: str) -> None:
         labels_page(app, request, model)
+
+    @ui.page("/models/{model}/versions/{version}")
+    def version(request: Request, model: str, version: str) -> None:
+        version_page(app, request, model, version)
 
     @ui.page("/models/{model}/versions")
     def versions(request: Request, model: str) -> None:

@@ -14,6 +14,8 @@ __all__ = ["Seen", "Shared", "SharedByKey"]
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 _MOST_KEYS = 200
+_OLD = 10
+"""Times as old as it may be: nobody has looked for long, and what was read then would mislead who comes now."""
 _log = get_logger(__name__)
 
 
@@ -48,12 +50,15 @@ class Shared(Generic[T]):
         self._reading: asyncio.Task[Seen[T]] | None = None
 
     async def get(self) -> Seen[T]:
-        """What is known now. Only who comes first waits for a reading; others see the last one meanwhile."""
-        if self._seen is not None and self._clock.monotonic() - self._read_at < self._keep_s:
+        """What is known now. Who comes first, or after long, waits for a reading; others see the last one meanwhile."""
+        age_s = self._clock.monotonic() - self._read_at
+        if self._seen is not None and age_s < self._keep_s:
             return self._seen
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._refresh())
-        return await asyncio.shield(self._reading) if self._seen is None else self._seen
+        if self._seen is None or _OLD * self._keep_s < age_s < float("inf"):
+            return await asyncio.shield(self._reading)
+        return self._seen
 
     def forget(self) -> None:
         """What was read is out of date: the next who asks starts a reading."""

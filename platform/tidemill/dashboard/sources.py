@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 
+from tidemill.artifacts import artifact_root, artifact_uri, local_folder
 from tidemill.control.known import known_resource, known_status
 from tidemill.control.protocols import StoredModel
+from tidemill.control.rebuild import last_rollout
 from tidemill.control.state import LoopStatus
 from tidemill.control.triggers import why_not_now
 from tidemill.core.errors import Corrupt, NotFound
 from tidemill.dashboard.audit import Audit
 from tidemill.dashboard.pictures import Pictures, Shown
 from tidemill.dashboard.queries.browse import Found, Said, Thing, Wanted, browse, said_of, things_of, things_of_events
+from tidemill.dashboard.queries.differing import Differing, differing
 from tidemill.dashboard.queries.drift import FeatureDrift, drift_of
+from tidemill.dashboard.queries.lineage import Step, lineage_steps
 from tidemill.dashboard.queries.models import Headline, ModelRow, headline_of, model_row
 from tidemill.dashboard.queries.quality import QualityPoint, quality_over_time
 from tidemill.dashboard.queries.rollout import RolloutView, TrailPoint, rollout_view, trail_of
@@ -21,13 +25,14 @@ from tidemill.labels.agreement import Agreement, Place
 from tidemill.labels.recent import Asked, next_round, recent_agreement
 from tidemill.outcomes.known import Cut
 from tidemill.outcomes.slices import SliceReport, slices_of
+from tidemill.rollout.report import Lift, rollout_report
 from tidemill.spec.model import ContinualModel
 from tidemill.watch.flow import Flow, seen_flow
 from tidemill.watch.health import Line, Look, Scrape, health
 from tidemill.watch.scraping import scrape
 from tidemill.wiring import Local
 
-__all__ = ["PAGE", "FoundShown", "ModelView", "Queue", "Sources"]
+__all__ = ["PAGE", "DifferingShown", "FoundShown", "ModelView", "Queue", "Sources"]
 
 PAGE = 24
 """Things on one page of the browser."""
@@ -39,6 +44,8 @@ ModelView = tuple[ModelRow, LoopStatus | None, tuple[str, ...], tuple[Entry, ...
 
 FoundShown = tuple[Found, Mapping[str, Shown]]
 """A page of things, and their pictures by prediction."""
+DifferingShown = tuple[Differing, Mapping[str, Shown]]
+"""Where two versions differ, and the pictures by prediction."""
 Queue = tuple[Asked, tuple[Thing | None, ...], Mapping[str, Shown]]
 """A round of the queue, the thing of each of its lines, and their pictures by prediction."""
 
@@ -61,6 +68,9 @@ class Sources:
         self.health = SharedByKey[str, Sequence[Line]](self._health, clock, 5.0)
         self.trail = SharedByKey[str, tuple[tuple[TrailPoint, ...], bool]](self._trail, clock, 3.0)
         self.versions = SharedByKey[str, tuple[VersionRow, ...]](self._versions, clock, 20.0)
+        self.lineage = SharedByKey[tuple[str, str], tuple[Step, ...]](self._lineage, clock, 30.0)
+        self.differing = SharedByKey[tuple[str, str, str], DifferingShown](self._differing, clock, 30.0)
+        self.report = SharedByKey[tuple[str, str], Sequence[Lift]](self._report, clock, 10.0)
         self.agreement = SharedByKey[str, "Agreement | None"](self._agreement, clock, 15.0)
         self.found = SharedByKey[tuple[str, Wanted, int], FoundShown](self._found, clock, 10.0)
         self.queue = SharedByKey[str, Queue](self._queue, clock, 30.0)
@@ -128,6 +138,32 @@ class Sources:
 
     def _versions(self, model: str) -> tuple[VersionRow, ...]:
         return versions_of(self.machine.registry, model, _status(self.stored(model)))
+
+    def _lineage(self, key: tuple[str, str]) -> tuple[Step, ...]:
+        model, version = key
+        settings, resource = self.machine.settings, self.resource(model)
+        folder = local_folder(artifact_uri(artifact_root(resource, settings), resource, version))
+        return lineage_steps(settings.lake_uri, folder, model, version, self._versions(model))
+
+    def _differing(self, key: tuple[str, str, str]) -> DifferingShown:
+        model, one, other = key
+        found = differing(self.machine.settings.lake_uri, self.resource(model), one, other)
+        return found, self._shown(model, [pair.one for pair in found.pairs])
+
+    def _report(self, key: tuple[str, str]) -> Sequence[Lift]:
+        """As `tidemill rollout report` has it; `by` is empty for no slices. Nothing without a rollout of two."""
+        model, by = key
+        stored = self.stored(model)
+        status = _status(stored)
+        judged = status and (status.rollout or status.watching or last_rollout(status.decisions)[0])
+        if not judged or judged.plan.champion is None:
+            return ()
+        try:
+            return rollout_report(
+                self.machine.settings.lake_uri, known_resource(stored), judged.plan, judged.spans, by=by or None
+            )
+        except NotFound:
+            return ()
 
     def _agreement(self, model: str) -> Agreement | None:
         return recent_agreement(self.machine.settings.lake_uri, self.resource(model), self.machine.clock.now())

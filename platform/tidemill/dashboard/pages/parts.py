@@ -19,6 +19,7 @@ __all__ = [
     "Live",
     "Text",
     "Times",
+    "away",
     "badge",
     "box",
     "button",
@@ -106,6 +107,13 @@ def link(text: str, target: str, classes: str = "tm-link") -> Text:
     """A link within the dashboard."""
     made = Text(text, "a", classes)
     made.props["href"] = target
+    return made
+
+
+def away(text: str, address: str) -> Text:
+    """A link to another site, which is not told where it was followed."""
+    made = link(text, address)
+    made.props["target"], made.props["rel"] = "_blank", "noopener noreferrer"
     return made
 
 

@@ -1,8 +1,11 @@
 """The page of a rollout: its steps, what was asked and is seen, and the evidence on its way to a verdict."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
+from nicegui import ui
+from nicegui.events import ValueChangeEventArguments
 from starlette.requests import Request
 
 from tidemill.dashboard.desk import Asking
@@ -10,10 +13,12 @@ from tidemill.dashboard.pages import asking
 from tidemill.dashboard.pages.charts import Chart, trail_chart
 from tidemill.dashboard.pages.frame import App, Page, frame
 from tidemill.dashboard.pages.model import head, known
-from tidemill.dashboard.pages.parts import Text, badge, box, fact, panel, percent, state, table
+from tidemill.dashboard.pages.parts import Live, Text, badge, box, fact, panel, percent, state, table
+from tidemill.dashboard.queries.browse import slices_by
 from tidemill.dashboard.queries.rollout import Arm, RolloutView, TrailPoint
 from tidemill.dashboard.shared import Seen
 from tidemill.dashboard.sources import ModelView
+from tidemill.rollout.report import ArmReport, Lift
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["rollout_page"]
@@ -43,6 +48,7 @@ def rollout_page(app: App, request: Request, model: str) -> None:
                 page.live(partial(_trail_of, app, model), _trail)
             with panel("The two versions", "tm-5", "what was asked for and what is seen at the proxy"):
                 page.live(app.sources.model.of(model).get, _arms)
+            _Report(page, resource)
             with panel("What was decided", "tm-12"):
                 page.live(app.sources.model.of(model).get, partial(_decided, page))
 
@@ -140,6 +146,63 @@ def _arms(view: ModelView) -> None:
 
 def _ms(one: Arm) -> str:
     return "—" if one.p99_ms is None else f"{one.p99_ms:.1f} ms"
+
+
+class _Report:
+    """The A/B report, of all outcomes and by slice."""
+
+    def __init__(self, page: Page, resource: ContinualModel) -> None:
+        self._page, self._model, self._by = page, resource.id, ""
+        about = "error of the candidate less that of the champion, over the same mixture of moments: for one look"
+        with panel("A/B report", "tm-12", f"{about}; verdicts have their own evidence"):
+            choices = {"": "none", **{name: name for name in slices_by(resource)}}
+            made = ui.select(choices, value="", label="slices", on_change=self._choose)
+            made.props("outlined dense").classes("tm-field").style("align-self:flex-start")
+            self._part: Live[Sequence[Lift]] = page.live(self._read, self._draw)
+
+    async def _read(self) -> Seen[Sequence[Lift]]:
+        return await self._page.app.sources.report.of((self._model, self._by)).get()
+
+    async def _choose(self, event: ValueChangeEventArguments[Any]) -> None:
+        self._by = str(event.value or "")
+        await self._part.refresh()
+
+    def _draw(self, lines: Sequence[Lift]) -> None:
+        if not lines:
+            state("No outcome of a rollout that compares two versions has come of age yet.")
+            return
+        head_ = ("slice", "version", "outcomes", "labelled", "error", "lift", "95 % interval")
+        rows: list[Sequence[object]] = []
+        for line in lines:
+            rows.append((line.slice or "all", *_arm_cells(line.champion), "", ""))
+            rows.append(("", *_arm_cells(line.candidate), partial(_lift, line), _lift_interval(line)))
+        table(head_, rows, numbers=(2, 3, 4, 5, 6))
+
+
+def _arm_cells(one: ArmReport) -> tuple[object, ...]:
+    return (
+        partial(Text, one.version, classes="tm-mono"),
+        f"{one.outcomes:,}",
+        f"{one.labelled:,}",
+        percent(one.error, 2),
+    )
+
+
+def _lift(line: Lift) -> None:
+    """Green where the candidate is surely better, red where it is surely worse."""
+    if line.lift is None:
+        Text("—")
+        return
+    low, high = line.interval or (-1.0, 1.0)
+    badge(_signed(line.lift), "good" if high < 0 else "bad" if low > 0 else "")
+
+
+def _lift_interval(line: Lift) -> str:
+    return f"{_signed(line.interval.low)} to {_signed(line.interval.high)}" if line.interval else "too few"
+
+
+def _signed(share: float) -> str:
+    return f"{share * 100:+.1f} %"
 
 
 _OF_ROLLOUTS = frozenset(

@@ -9,9 +9,9 @@ from tidemill.dashboard.pages.parts import Text, badge, box
 from tidemill.dashboard.pictures import Shown
 from tidemill.dashboard.queries.browse import Box, Kind, Thing
 
-__all__ = ["ANSWER", "TRUE", "boxes", "caption", "shot"]
+__all__ = ["ANSWER", "OTHER", "TRUE", "boxes", "caption", "shot", "sure"]
 
-ANSWER, TRUE = "#ff9f2e", "#21d4b4"
+ANSWER, OTHER, TRUE = "#ff9f2e", "#5aa2ff", "#21d4b4"
 """Colours of the boxes, on pictures of any light."""
 _TONES: dict[Kind, str] = {
     "right": "good",
@@ -52,11 +52,15 @@ def shot(shown: Shown | None, found: Sequence[tuple[Box | None, str, bool]], abo
             ui.html(svg, sanitize=False, tag="div").style("position:absolute;inset:0")
 
 
+def sure(thing: Thing) -> str:
+    """How sure the answer was, after it."""
+    return "" if thing.confidence is None else f" {thing.confidence:.2f}"
+
+
 def caption(thing: Thing) -> None:
     """What was answered, how surely, and what is true."""
     with box("t"):
-        sure = "" if thing.confidence is None else f" {thing.confidence:.2f}"
-        Text(f"{thing.answer}{sure}", "strong")
+        Text(f"{thing.answer}{sure(thing)}", "strong")
         with box("tm-row"):
             badge(_WORDS.get(thing.kind, thing.kind), _TONES[thing.kind])
         if thing.label is not None:

@@ -1,22 +1,25 @@
-"""The page of runs and versions: why each was made, what its gates said, how two compare, and their model cards."""
+"""The page of runs and versions: why each was made, what its gates said, and how two compare."""
 
 from collections.abc import Sequence
 from functools import partial
+from urllib.parse import quote
 
 from nicegui import ui
 from starlette.requests import Request
 
-from tidemill.core.errors import TidemillError
 from tidemill.dashboard.pages.frame import App, Page, frame
 from tidemill.dashboard.pages.model import head, known
-from tidemill.dashboard.pages.parts import Text, badge, box, button, fact, panel, state, table
-from tidemill.dashboard.queries.versions import VersionRow, compare, lineage_of, runs_of
-from tidemill.dashboard.sources import ModelView
+from tidemill.dashboard.pages.parts import Text, away, badge, box, link, panel, state, table
+from tidemill.dashboard.pages.tiles import ANSWER, OTHER, shot, sure
+from tidemill.dashboard.queries.links import links_of
+from tidemill.dashboard.queries.versions import VersionRow, compare, runs_of
+from tidemill.dashboard.shared import Seen
+from tidemill.dashboard.sources import DifferingShown, ModelView
 
-__all__ = ["versions_page"]
+__all__ = ["PLACES", "VERDICTS", "elsewhere", "versions_page"]
 
-_PLACES = {"champion": "good", "candidate": "run", "previous": ""}
-_VERDICTS = {"passed": "good", "refused": "bad", "not applicable": ""}
+PLACES = {"champion": "good", "candidate": "run", "previous": ""}
+VERDICTS = {"passed": "good", "refused": "bad", "not applicable": ""}
 
 
 def versions_page(app: App, request: Request, model: str) -> None:
@@ -28,12 +31,22 @@ def versions_page(app: App, request: Request, model: str) -> None:
         with box("tm-head"):
             head(page, resource)
         with panel("Runs", about="the newest; each is a version's name"):
+            elsewhere(app, model)
             page.live(app.sources.model.of(model).get, partial(_runs, page))
         with panel("Versions"):
-            page.live(app.sources.versions.of(model).get, partial(_versions, page))
+            page.live(app.sources.versions.of(model).get, partial(_versions, page, model))
         chosen = _Chosen(page, model)
         with panel("Two versions beside each other"):
             page.live(app.sources.versions.of(model).get, chosen.draw)
+
+
+def elsewhere(app: App, model: str) -> None:
+    """Links to where else the runs and versions of a model are shown, if anywhere."""
+    found = links_of(app.sources.machine.settings, model)
+    if found:
+        with box("tm-row"):
+            for words, address in found:
+                away(words, address)
 
 
 def _runs(page: Page, view: ModelView) -> None:
@@ -55,28 +68,27 @@ def _runs(page: Page, view: ModelView) -> None:
     table(("began", "run", "cause", "why", "what became of it"), rows)
 
 
-def _versions(page: Page, found: Sequence[VersionRow]) -> None:
+def _versions(page: Page, model: str, found: Sequence[VersionRow]) -> None:
     if not found:
         state("No version was made yet.")
         return
     rows = [
         (
-            partial(_name, one),
+            partial(_name, model, one),
             page.times.full(one.created_at),
             f"{one.cause}: {one.reason}",
             partial(_data, one),
             partial(_gates, one),
-            partial(_more, one, found),
         )
         for one in found
     ]
-    table(("version", "made", "why", "data", "gates", ""), rows)
+    table(("version", "made", "why", "data", "gates"), rows)
 
 
-def _name(one: VersionRow) -> None:
-    Text(one.version, classes="tm-mono")
+def _name(model: str, one: VersionRow) -> None:
+    link(one.version, f"/models/{model}/versions/{quote(one.version, safe='')}", "tm-link tm-mono")
     if one.place:
-        badge(one.place, _PLACES.get(one.place, ""))
+        badge(one.place, PLACES.get(one.place, ""))
 
 
 def _data(one: VersionRow) -> None:
@@ -87,33 +99,7 @@ def _data(one: VersionRow) -> None:
 def _gates(one: VersionRow) -> None:
     with box("tm-row"):
         for gate in one.gates:
-            badge(gate.name, _VERDICTS.get(gate.verdict, "")).tooltip(f"{gate.verdict}: {gate.reason}")
-
-
-def _more(one: VersionRow, known: Sequence[VersionRow]) -> None:
-    made = button("Card", partial(_card, one, known))
-    made.props["aria-label"] = f"model card of {one.version}"
-
-
-def _card(one: VersionRow, known: Sequence[VersionRow]) -> None:
-    # Beside the live parts of the page: within one, its next showing would take the dialog away.
-    with ui.context.client.content, ui.dialog() as dialog, box("tm-dialog tm-col").style("width:860px"):
-        Text(f"Model card of {one.version}", "h2", "tm-title")
-        made_from, went_into = lineage_of(one.version, known)
-        with box("tm-facts"):
-            fact("learnt from the snapshot", one.snapshot[:12] or "—")
-            fact("started from the weights of", " ← ".join(made_from) or "none: from scratch")
-            fact("its weights went into", ", ".join(went_into) or "nothing yet")
-        with box("tm-scroll"):
-            for gate in one.gates:
-                with box("tm-row"):
-                    badge(gate.verdict, _VERDICTS.get(gate.verdict, ""))
-                    Text(f"{gate.name}: {gate.reason}" if gate.reason else gate.name)
-        card = Text(one.card or "This version has no model card.", classes="tm-card")
-        card.props["tabindex"] = "0"
-        button("Close", dialog.close)
-    dialog.on("hide", dialog.delete)
-    dialog.open()
+            badge(gate.name, VERDICTS.get(gate.verdict, "")).tooltip(f"{gate.verdict}: {gate.reason}")
 
 
 class _Chosen:
@@ -123,7 +109,7 @@ class _Chosen:
         self._page, self._model = page, model
 
     def draw(self, found: Sequence[VersionRow]) -> None:
-        """Two choices, and what differs."""
+        """Two choices, what differs, and what they answered differently."""
         if len(found) < 2:
             state("There are not two versions yet.")
             return
@@ -132,18 +118,44 @@ class _Chosen:
         with box("tm-row"):
             one = ui.select(names, value=names[1], label="one").props("outlined dense").classes("tm-field")
             other = ui.select(names, value=names[0], label="the other").props("outlined dense").classes("tm-field")
-        place = box("tm-col")
+        place, examples = box("tm-col"), box("tm-col")
 
         async def show() -> None:
-            try:
-                points = (await self._page.app.sources.quality.of(self._model).get()).loaded[1]
-            except TidemillError:
-                points = ()
+            chosen = one.value, other.value
+            points = (await self._page.app.sources.quality.of(self._model).get()).value or (0, ())
             place.clear()
             with place:
-                rows = compare(by_name[one.value], by_name[other.value], points)
-                table(("", one.value, other.value), [(row.name, row.one, row.other) for row in rows])
+                rows = compare(by_name[chosen[0]], by_name[chosen[1]], points[1])
+                table(("", *chosen), [(row.name, row.one, row.other) for row in rows])
+            seen = await self._page.app.sources.differing.of((self._model, *chosen)).get()
+            if chosen == (one.value, other.value) and not examples.is_deleted:
+                examples.clear()
+                with examples:
+                    _differing(seen, chosen)
 
         one.on_value_change(show)
         other.on_value_change(show)
         ui.timer(0.1, show, once=True)
+
+
+def _differing(seen: Seen[DifferingShown], chosen: tuple[str, str]) -> None:
+    Text("Where they differ", "h3", "tm-title")
+    if seen.value is None:
+        state(seen.error.message if seen.error else "", "bad")
+        return
+    found, shown = seen.value
+    if not found.both:
+        state("No event among the newest was answered by both.")
+        return
+    Text(f"{found.differ:,} of the {found.both:,} events that both answered got different answers", classes="tm-sub")
+    with box("tm-tiles"):
+        for pair in found.pairs:
+            with box("tm-tile").style("cursor:default"):
+                drawn = [(pair.one.box, ANSWER, True), (pair.other.box, OTHER, True)]
+                shot(shown.get(pair.one.prediction_id), drawn, f"event of {pair.one.entity}")
+                with box("t"):
+                    for version, thing in zip(chosen, (pair.one, pair.other), strict=True):
+                        Text(f"{thing.answer}{sure(thing)}", "strong")
+                        Text(version, classes="tm-mono tm-dim")
+                    label = pair.other.label or pair.one.label
+                    Text(f"true: {label}" if label else "no label yet")

@@ -16,11 +16,13 @@ from tidemill.core.errors import NotFound
 from tidemill.events.lake import LakeTable, table_uri, with_missing
 from tidemill.events.pictures import DIGEST_COLUMN
 from tidemill.labels.words import judged_field
+from tidemill.outcomes.quality import ENTITY
 from tidemill.outcomes.tables import OUTCOMES
 from tidemill.spec.model import ContinualModel
 
 __all__ = [
     "KINDS",
+    "LOOKED_AT",
     "Box",
     "Found",
     "Kind",
@@ -30,7 +32,9 @@ __all__ = [
     "Wanted",
     "box_of",
     "browse",
+    "groups_of",
     "said_of",
+    "slices_by",
     "things_of",
     "things_of_events",
 ]
@@ -121,6 +125,18 @@ class Said:
     label: str | None
     box: Box | None
     at: int
+
+
+def groups_of(resource: ContinualModel) -> tuple[str, ...]:
+    """The names of the slices that the resource declares, without the entity's, by which one may always look."""
+    watched = resource.spec.triggers.drift.slices if resource.spec.triggers.drift else ()
+    names = dict.fromkeys((*watched, *(gate.by for gate in resource.spec.gates.slices)))
+    return tuple(one for one in names if one != resource.spec.events.entity.name)
+
+
+def slices_by(resource: ContinualModel) -> tuple[str, ...]:
+    """By what outcomes can be cut: the entity, the declared slices, and the features that are watched."""
+    return tuple(dict.fromkeys((ENTITY, *groups_of(resource), *resource.watched_features)))
 
 
 def browse(lake: str, resource: ContinualModel, wanted: Wanted, now: datetime, *, limit: int, skip: int = 0) -> Found:
