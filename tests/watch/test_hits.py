@@ -95,39 +95,39 @@ def test_the_shares_of_each_vote_are_one_in_all(votes: dict[str, FeatureSketch])
 
 
 def test_means_move_a_quarter_of_the_way_and_stay_where_nothing_comes() -> None:
-    recent = moved_on({}, NUMBER_OF_FEW, _tick(A=1.0))
-    recent = moved_on(recent, NUMBER_OF_FEW, _tick(A=2.0, B=4.0))
+    recent = moved_on({}, [(NUMBER_OF_FEW, _tick(A=1.0))])
+    recent = moved_on(recent, [(NUMBER_OF_FEW, _tick(A=2.0, B=4.0))])
     assert recent["x"] == {"A": 1.25, "B": 4.0, EVERYONE: 1.5}
-    assert moved_on(recent, NUMBER_OF_FEW, Hits(np.zeros(ROWS), np.zeros(ROWS), {})) == recent
+    assert moved_on(recent, [(NUMBER_OF_FEW, Hits(np.zeros(ROWS), np.zeros(ROWS), {}))]) == recent
 
 
 def test_no_more_entities_are_remembered_than_a_reference_has() -> None:
-    recent = moved_on({}, NUMBER_OF_FEW, _tick(**{f"e{number}": 1.0 for number in range(200)}))
+    recent = moved_on({}, [(NUMBER_OF_FEW, _tick(**{f"e{number}": 1.0 for number in range(200)}))])
     assert len(recent["x"]) <= ENTITIES + 1
 
 
 def test_new_values_fade_and_only_the_commonest_are_remembered() -> None:
     tick = hits_of(MATERIAL, {"A": FeatureSketch(count=9, values={f"v{number}": 1 for number in range(9)})}, NONE)
-    recent = moved_on({}, MATERIAL, tick)
+    recent = moved_on({}, [(MATERIAL, tick)])
     assert set(recent[new_values(MATERIAL)].values()) == {0.25 / 9}
     for number in range(40):
         values = {f"{number}-{other}": 1 for other in range(15)}
-        recent = moved_on(recent, MATERIAL, hits_of(MATERIAL, {"A": FeatureSketch(count=15, values=values)}, NONE))
+        recent = moved_on(recent, [(MATERIAL, hits_of(MATERIAL, {"A": FeatureSketch(count=15, values=values)}, NONE))])
     assert len(recent[new_values(MATERIAL)]) <= MOST_NEW
     steel = hits_of(MATERIAL, {"A": FeatureSketch(count=1, values={"steel": 1})}, NONE)
     for _ in range(40):
-        recent = moved_on(recent, MATERIAL, steel)
+        recent = moved_on(recent, [(MATERIAL, steel)])
     assert recent[new_values(MATERIAL)] == {}
 
 
 def test_a_missing_rate_that_was_always_zero_is_not_remembered() -> None:
     none, some = FeatureSketch(count=1, total=1.0), FeatureSketch(count=1, total=1.0, missing=1)
     missing = level(NUMBER, MISSING)
-    recent = moved_on({}, NUMBER, hits_of(NUMBER, {"A": none}, EDGES))
+    recent = moved_on({}, [(NUMBER, hits_of(NUMBER, {"A": none}, EDGES))])
     assert missing not in recent
-    recent = moved_on(recent, NUMBER, hits_of(NUMBER, {"A": some}, EDGES))
+    recent = moved_on(recent, [(NUMBER, hits_of(NUMBER, {"A": some}, EDGES))])
     assert recent[missing] == {EVERYONE: 0.5}
-    recent = moved_on(recent, NUMBER, hits_of(NUMBER, {"A": none}, EDGES))
+    recent = moved_on(recent, [(NUMBER, hits_of(NUMBER, {"A": none}, EDGES))])
     assert recent[missing] == {EVERYONE: 0.375}
 
 

@@ -1,6 +1,6 @@
 """A closed tick's votes of one feature: its hits in each row that is bet on, and what signals say of it. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 
@@ -11,7 +11,7 @@ from tidemill.events.records import FeatureSketch
 from tidemill.stats.drift import MISSING, ROWS
 from tidemill.watch.quantity import ENTITIES, FeatureReference
 
-__all__ = ["EVERYONE", "Hits", "hits_of", "level", "moved_on", "new_values"]
+__all__ = ["EVERYONE", "Hits", "hits_of", "level", "moved_on", "new_values", "number_hits"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,31 +52,70 @@ def new_values(feature: FeatureReference) -> str:
 
 def hits_of(feature: FeatureReference, votes: Mapping[str, FeatureSketch], edges: Floats) -> Hits:
     """What votes by entity say of a feature; `edges` (R,) are those of the detectors."""
+    if feature.kind == "number":
+        (found,) = number_hits([feature], {entity: {feature.name: vote} for entity, vote in votes.items()}, edges[None])
+        return found
     hits, counted, levels = np.zeros(ROWS), np.zeros(ROWS), dict[str, Mapping[str, float]]()
     # A field that was a number when the reference was made may be a category by now, or the other way round.
     told = feature.kind == "category"
     entities, of = list(votes), list(votes.values())
-    counts = np.array([vote.count for vote in of], dtype=np.float64)
-    missing = np.array([vote.missing for vote in of], dtype=np.float64)
+    counts, totals, missing = _columns(of)
     there = (counts > 0) & np.array([bool(vote.values) == told for vote in of], dtype=np.bool_)
     new: Mapping[str, float] = {}
     if told:
         shares, new = _shares(feature, list(compress(of, there)))
     else:
-        means = np.array([vote.total for vote in of], dtype=np.float64) / np.maximum(counts, 1.0)
-        there &= np.isfinite(means)
-        shares = means[there, None]
+        there &= np.isfinite(totals)
+        shares = np.clip(totals[there] / counts[there], 0.0, 1.0)[:, None]
     if there.any():
-        rows = shares <= edges[:MISSING] if feature.kind == "number" else np.clip(shares, 0.0, 1.0)
-        hits[: rows.shape[1]], counted[:MISSING] = rows.sum(axis=0), len(rows)
-        named = list(compress(entities, there))
-        levels = {level(feature, row): _level(feature, named, values) for row, values in enumerate(shares.T)}
+        hits[: shares.shape[1]], counted[:MISSING] = shares.sum(axis=0), len(shares)
+        for row, values in enumerate(shares.T):
+            levels[level(feature, row)] = _level(feature, compress(entities, there), values, values.mean())
     asked = counts + missing > 0
     absent = missing[asked] / (counts + missing)[asked]
     hits[MISSING], counted[MISSING] = absent.sum(), len(absent)
     if len(absent):
-        levels[level(feature, MISSING)] = _level(feature, list(compress(entities, asked)), absent)
+        levels[level(feature, MISSING)] = _level(feature, compress(entities, asked), absent, absent.mean())
     return Hits(hits, counted, levels, new)
+
+
+def number_hits(
+    features: Sequence[FeatureReference], votes: Mapping[str, Mapping[str, FeatureSketch]], edges: Floats
+) -> list[Hits]:
+    """What votes by entity and feature say of numbers, all at once; `edges` (F, R) are those of the detectors."""
+    names, entities = [feature.name for feature in features], list(votes)
+    of = [by_name.get(name, _NOTHING) for by_name in votes.values() for name in names]
+    counts, totals, missing = (column.reshape(len(votes), len(names)) for column in _columns(of))
+    is_number = ~np.array([bool(vote.values) for vote in of], dtype=np.bool_).reshape(counts.shape)
+    there = (counts > 0) & is_number & np.isfinite(totals)
+    means = np.where(there, totals, 0.0) / np.maximum(counts, 1.0)
+    rows = counts + missing
+    asked = rows > 0
+    absent = missing / np.maximum(rows, 1.0)
+    below = (means[..., None] <= edges[:, :MISSING]) & there[..., None]
+    voters, askers = there.sum(axis=0), asked.sum(axis=0)
+    hits = np.column_stack([below.sum(axis=0), absent.sum(axis=0)]).astype(np.float64)
+    counted = np.column_stack([np.repeat(voters[:, None], MISSING, axis=1), askers]).astype(np.float64)
+    usual, gone = (of.sum(axis=0) / np.maximum(n, 1) for of, n in ((means, voters), (absent, askers)))
+    found = []
+    for row, feature in enumerate(features):
+        levels = dict[str, Mapping[str, float]]()
+        for key, who, shown, mean in ((0, there, means, usual), (MISSING, asked, absent, gone)):
+            if counted[row, key]:
+                named = compress(entities, who[:, row])
+                levels[level(feature, key)] = _level(feature, named, shown[who[:, row], row], mean[row])
+        found.append(Hits(hits[row], counted[row], levels))
+    return found
+
+
+_NOTHING = FeatureSketch(count=0)
+
+
+def _columns(votes: Sequence[FeatureSketch]) -> tuple[Floats, Floats, Floats]:
+    """Rows with a value, their totals, and rows without one."""
+    counts = np.array([vote.count for vote in votes], dtype=np.float64)
+    totals = np.array([vote.total for vote in votes], dtype=np.float64)
+    return counts, totals, np.array([vote.missing for vote in votes], dtype=np.float64)
 
 
 def _shares(feature: FeatureReference, votes: Sequence[FeatureSketch]) -> tuple[Floats, dict[str, float]]:
@@ -98,30 +137,35 @@ def _shares(feature: FeatureReference, votes: Sequence[FeatureSketch]) -> tuple[
 _ROUNDING = 1e-9
 
 
-def _level(feature: FeatureReference, entities: Sequence[str], values: Floats) -> Mapping[str, float]:
-    everyone = {EVERYONE: float(values.mean())}
+def _level(feature: FeatureReference, entities: Iterable[str], values: Floats, mean: float) -> Mapping[str, float]:
+    everyone = {EVERYONE: float(mean)}
     if not (feature.entities or feature.entity_shares):
         return everyone
     return {**dict(zip(entities, values.tolist(), strict=True)), **everyone}
 
 
 def moved_on(
-    recent: Mapping[str, Mapping[str, float]], feature: FeatureReference, tick: Hits
+    recent: Mapping[str, Mapping[str, float]], ticks: Iterable[tuple[FeatureReference, Hits]]
 ) -> dict[str, Mapping[str, float]]:
-    """The moving means after a tick, of at most 64 entities each."""
+    """The moving means after a tick of some features, of at most 64 entities each."""
     after = dict(recent)
-    for key, values in tick.levels.items():
-        before = recent.get(key, {})
-        if before or values[EVERYONE] or key != level(feature, MISSING):  # most features are never missing
-            after[key] = _averaged(before, values)
-    before = recent.get(new_values(feature), {})
-    if tick.new or before:
-        faded = {value: (1 - RECENT) * share for value, share in before.items()}
-        for value, share in tick.new.items():
-            faded[value] = faded.get(value, 0.0) + RECENT * share
-        commonest = sorted(faded.items(), key=lambda item: (-item[1], item[0]))[:MOST_NEW]
-        after[new_values(feature)] = {value: share for value, share in commonest if share >= _FORGOTTEN}
+    for feature, tick in ticks:
+        for key, values in tick.levels.items():
+            before = recent.get(key, {})
+            if before or values[EVERYONE] or key != level(feature, MISSING):  # most features are never missing
+                after[key] = _averaged(before, values)
+        before = recent.get(new_values(feature), {})
+        if tick.new or before:
+            after[new_values(feature)] = _faded(before, tick.new)
     return after
+
+
+def _faded(before: Mapping[str, float], new: Mapping[str, float]) -> Mapping[str, float]:
+    faded = {value: (1 - RECENT) * share for value, share in before.items()}
+    for value, share in new.items():
+        faded[value] = faded.get(value, 0.0) + RECENT * share
+    commonest = sorted(faded.items(), key=lambda item: (-item[1], item[0]))[:MOST_NEW]
+    return {value: share for value, share in commonest if share >= _FORGOTTEN}
 
 
 def _averaged(recent: Mapping[str, float], values: Mapping[str, float]) -> Mapping[str, float]:

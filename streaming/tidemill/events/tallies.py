@@ -55,8 +55,8 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 Ints = npt.NDArray[np.int64]
 
-_TICK, _CELL = "#tick", "#cell"
-"""Names that no field can have."""
+_TICK = "#tick"
+"""A name that no field can have."""
 
 
 def places(entities: Collection[str], tick: int) -> dict[str, float]:
@@ -100,7 +100,9 @@ def shortened(value: str) -> str:
 
 def clipped(values: pl.Series) -> npt.NDArray[np.float64]:
     """A number's values, NaN where there is none that is finite."""
-    numbers = values.cast(pl.Float64).to_numpy()
+    numbers: npt.NDArray[np.float64] = values.cast(pl.Float64).to_numpy()
+    if len(numbers) and numbers.min() >= -LARGEST and numbers.max() <= LARGEST:  # nothing to clip, and no NaN
+        return numbers
     return np.where(np.isfinite(numbers), np.clip(numbers, -LARGEST, LARGEST), np.nan)
 
 
@@ -117,14 +119,12 @@ def tally(
     """
     rows = rows.select("entity", *numbers, *categories, ticks.alias(_TICK))
     rows, kept = _bounded(rows, most_entities(len(numbers) + len(categories)))
-    rows = rows.with_columns(pl.struct(_TICK, "entity").rank("dense").cast(pl.Int64).sub(1).alias(_CELL))
-    cells = rows.unique(_CELL).sort(_CELL)
-    index = rows[_CELL].to_numpy()
-    found = [_sums(rows[name], index, cells.height) for name in numbers]
-    found += [_counts(rows[name], index, cells.height) for name in categories]
+    cells, of_row, sizes = _cells(rows)
+    found = [_sums(rows[name], of_row, sizes) for name in numbers]
+    found += [_counts(rows[name], of_row, len(cells)) for name in categories]
     votes: Votes = {}
     names = (*numbers, *categories)
-    for tick, entity, *features in zip(cells[_TICK], cells["entity"], *found, strict=True):
+    for (tick, entity), *features in zip(cells, *found, strict=True):
         votes.setdefault(tick, {})[entity] = dict(zip(names, features, strict=True))
     return votes, kept
 
@@ -144,17 +144,27 @@ def _bounded(rows: pl.DataFrame, most: int) -> tuple[pl.DataFrame, dict[int, flo
     return rows.filter(stay), kept
 
 
-def _sums(values: pl.Series, cells: Ints, size: int) -> Iterator[FeatureSketch]:
-    """A number's votes in each cell."""
-    # `bincount` adds one value after the other: parallel sums would add up in another order each time.
+def _cells(rows: pl.DataFrame) -> tuple[list[tuple[int, str]], Ints, Ints]:
+    """Ticks and entities with rows, in order; the position of each row's among them; how many rows each has."""
+    names, whose = coded(rows["entity"])
+    ticks = rows[_TICK].to_numpy().astype(np.int64)
+    first = int(ticks.min()) if len(ticks) else 0
+    keys, of_row, sizes = np.unique((ticks - first) * len(names) + whose, return_inverse=True, return_counts=True)
+    at = ((first + key // len(names), names[key % len(names)]) for key in keys.tolist())
+    return list(at), of_row, sizes
+
+
+def _sums(values: pl.Series, cells: Ints, sizes: Ints) -> Iterator[FeatureSketch]:
+    """A number's votes in each cell; `sizes` are the cells' rows."""
     numbers = clipped(values)
     absent = np.isnan(numbers)
-    missing = np.bincount(cells[absent], minlength=size)
-    if len(cells) and missing.any():
+    missing = np.zeros_like(sizes)
+    if absent.any():
+        missing = np.bincount(cells[absent], minlength=len(sizes))
         cells, numbers = cells[~absent], numbers[~absent]
-    counts = np.bincount(cells, minlength=size)
-    totals = np.bincount(cells, weights=numbers, minlength=size)
-    for count, total, without in zip(counts.tolist(), totals.tolist(), missing.tolist(), strict=True):
+    # `bincount` adds one value after the other: parallel sums would add up in another order each time.
+    totals = np.bincount(cells, weights=numbers, minlength=len(sizes))
+    for count, total, without in zip((sizes - missing).tolist(), totals.tolist(), missing.tolist(), strict=True):
         yield FeatureSketch(count=count, total=total, missing=without)
 
 
