@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tidemill.rollout.http_route import (
     Buckets,
     Gateway,
+    Mirror,
     Split,
     edit_of,
     http_route,
@@ -71,7 +72,7 @@ def test_where_one_version_has_everything_no_bucket_is_asked_for() -> None:
 
 
 def test_a_copy_counts_for_no_share_and_keeps_its_service_in_use() -> None:
-    made = route(Split({"a": 100}, mirror="b"))
+    made = route(Split({"a": 100}, mirror=Mirror("v2", "b")))
     assert (weights_of(made), mirror_of(made), services_of(made)) == ({"a": 100}, "b", {"a", "b"})
 
 
