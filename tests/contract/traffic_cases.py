@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(0.01)
         if self.headers["x-tidemill-mirror"]:
             with (folder / (version + ".told")).open("a") as told:
-                told.write(self.headers["x-tidemill-mirror"] + "\\n")
+                told.write(self.headers["x-tidemill-mirror"] + " " + self.headers["x-request-id"] + "\\n")
         if (folder / (version + ".hang")).exists():
             time.sleep(30)
         self.answer(500 if body.get("fail") else 200, {"version": version})

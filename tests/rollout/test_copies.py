@@ -29,8 +29,17 @@ def outcome(number: int, wrong: bool | None, request: str = "r", event: str | No
 
 
 def copy(number: int, answer: str, request: str = "r", event: str | None = None, at: int = 0) -> Prediction:
-    named = {"prediction_id": f"c{number}", "request_id": request, "event_id": event}
-    return Prediction(version="v2", entity="A", time=EPOCH_MS + at, output={"class": answer}, boot="b", seq=0, **named)
+    return Prediction(
+        prediction_id=f"c{number}",
+        version="v2",
+        entity="A",
+        time=EPOCH_MS + at,
+        output={"class": answer},
+        event_id=event,
+        request_id=request,
+        boot="b",
+        seq=0,
+    )
 
 
 def judged(outcomes: list[Outcome], copies: list[Prediction], plan: RolloutPlan = PLAN) -> Judged:
