@@ -20,7 +20,7 @@ from tidemill.core.errors import Unavailable
 from tidemill.core.settings import Settings
 from tidemill.rollout.driver import RevisionSeen, Sticky, TrafficSeen, TrafficWanted
 from tidemill.rollout.local import LocalTrafficDriver
-from tidemill.spec.paths import predict_path, served_name
+from tidemill.spec.paths import MIRROR_HEADER, predict_path, served_name
 from tidemill.stack.wanted import FileSupervisor
 from tidemill.testing import eventually
 from tidemill.testing.loop import example_resource
@@ -180,6 +180,15 @@ def test_requests_and_errors_are_counted_by_version(case: Case) -> None:
     assert seen_of(seen, "v1").errors == 0
 
 
+def test_copies_reach_who_is_to_get_them_and_change_no_share(case: Case) -> None:
+    if not case.driver.mirrors:
+        return  # the proposal is refused: tests/control/test_shadow.py
+    with_both_ready(case)
+    seen = case.until({"v1": 100, "v2": 0}, lambda seen: seen.mirror == "v2", mirror="v2")
+    assert (seen_of(seen, "v1").share, seen_of(seen, "v2").share) == (100, 0)
+    case.until({"v1": 75, "v2": 25}, lambda seen: seen.mirror is None and seen_of(seen, "v2").share == 25)
+
+
 def test_a_driver_that_cannot_see_says_so(tmp_path: Path) -> None:
     double = MemoryTrafficDriver()
     double.unavailable = True
@@ -206,6 +215,55 @@ def test_requests_are_split_as_the_weights_say(real: RealCase) -> None:
     answers = [real.predict({}).json()["version"] for _ in range(400)]
     # 5 standard deviations of a binomial with 400 and 0.25 are 43
     assert 57 <= answers.count("v2") <= 143
+
+
+@pytest.mark.envoy
+def test_a_copy_says_that_it_is_one_and_no_client_can(real: RealCase) -> None:
+    with_both_ready(real)
+    real.until({"v1": 100, "v2": 0}, lambda seen: seen.mirror == "v2", mirror="v2")
+    spoofed = {MIRROR_HEADER: "v1"}
+    answers = [real.http.post(predict_path(real.resource), json={}, headers=spoofed) for _ in range(10)]
+    assert {answer.json()["version"] for answer in answers} == {"v1"}
+    told = [real.folder / f"{version}.told" for version in ("v1", "v2")]
+    eventually(lambda: all(len(file.read_text().splitlines()) == 10 for file in told))
+    first, second = ([line.split() for line in file.read_text().splitlines()] for file in told)
+    assert {version for version, _ in first + second} == {"v2"}
+    assert {name for _, name in first} == {name for _, name in second}, "by which a copy and its request are paired"
+    assert len({name for _, name in first}) == 10
+    seen = real.driver.observe()
+    assert [one.requests - one.errors for one in seen.revisions] == [10, 10]
+    real.until({"v1": 100, "v2": 0}, lambda seen: seen.mirror is None)
+    real.http.post(predict_path(real.resource), json={}, headers={MIRROR_HEADER: "v1"})
+    assert len(told[0].read_text().splitlines()) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.envoy
+def test_whoever_answers_copies_may_hang_or_end_and_no_user_notices(real: RealCase) -> None:
+    with_both_ready(real)
+    real.until({"v1": 100, "v2": 0}, lambda seen: seen.mirror == "v2", mirror="v2")
+
+    def slowest(seconds: float) -> float:
+        """The 95th percentile of the answers' times, all of which are the champion's, in seconds."""
+        took, clock = list[float](), SystemClock()
+        until = clock.monotonic() + seconds
+        while (begun := clock.monotonic()) < until:
+            assert real.predict({}).json()["version"] == "v1"
+            took.append(clock.monotonic() - begun)
+        return sorted(took)[len(took) * 95 // 100]
+
+    usual = slowest(2)
+    (real.folder / "v2.hang").touch()
+    hung = slowest(4)
+    before = seen_of(real.driver.observe(), "v2")
+    assert before.errors > 50, "what is more than it may have in hand is dropped, and counted as failed"
+    assert before.errors <= before.requests
+    (real.folder / "v2.hang").unlink()
+    real.become_unready("v2")
+    ended = slowest(3)
+    assert max(hung, ended) < 10 * usual + 0.1, (usual, hung, ended)
+    seen = real.until({"v1": 100, "v2": 0}, lambda seen: seen.mirror is None, mirror="v2")
+    assert seen_of(seen, "v1").share == 100
 
 
 @pytest.mark.envoy

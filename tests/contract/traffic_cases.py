@@ -54,6 +54,11 @@ class Handler(BaseHTTPRequestHandler):
             (folder / "arrived").touch()
             while not (folder / body["wait"]).exists():
                 time.sleep(0.01)
+        if self.headers["x-tidemill-mirror"]:
+            with (folder / (version + ".told")).open("a") as told:
+                told.write(self.headers["x-tidemill-mirror"] + " " + self.headers["x-request-id"] + "\\n")
+        if (folder / (version + ".hang")).exists():
+            time.sleep(30)
         self.answer(500 if body.get("fail") else 200, {"version": version})
     def log_message(self, *_):
         pass
@@ -96,9 +101,10 @@ class Case:
         shares: dict[str, int],
         condition: Callable[[TrafficSeen], Any] | None = None,
         sticky: Sticky | None = None,
+        mirror: str | None = None,
     ) -> TrafficSeen:
         """Ask for these shares again and again, as control does, until the condition (default: the shares) is seen."""
-        wanted = wanted_shares(shares, sticky)
+        wanted = wanted_shares(shares, sticky, mirror)
         told = condition or (lambda seen: {one.version: one.share for one in seen.revisions} == shares)
 
         def observed() -> TrafficSeen | None:

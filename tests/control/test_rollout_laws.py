@@ -9,6 +9,7 @@ from tidemill.rollout.driver import RevisionWanted, Sticky, TrafficWanted
 from tidemill.testing.loop import LoopBench, example_resource
 
 WEIGHTS = {0, 5, 25, 50, 100}
+COPIED = {"analysis": {"margin": 0.1, "minOutcomes": 20, "timeout": "1h"}, "shadow": True}
 KEYED = {"analysis": {"margin": 0.1, "minOutcomes": 20, "timeout": "1h"}, "cohorts": {"key": "x-user"}}
 
 
@@ -68,16 +69,16 @@ EVENTS: dict[str, Callable[[LoopBench], object]] = {
 some_events = st.lists(st.sampled_from(sorted(EVENTS)), max_size=12)
 
 
-def serving(*, keyed: bool) -> LoopBench:
-    bench = LoopBench(example_resource(rollout=KEYED) if keyed else None)
+def serving(*, keyed: bool, shadow: bool = False) -> LoopBench:
+    bench = LoopBench(example_resource(rollout=KEYED if keyed else COPIED) if keyed or shadow else None)
     bench.bootstrap()
     bench.clock.advance(400)
     bench.tick()
     return bench
 
 
-def in_canary(*, keyed: bool) -> LoopBench:
-    bench = serving(keyed=keyed)
+def in_canary(*, keyed: bool, shadow: bool = False) -> LoopBench:
+    bench = serving(keyed=keyed, shadow=shadow)
     bench.ask("retrain", reason="a drill")
     bench.propose(bench.claim(bench.started()))
     bench.tick(2)
@@ -94,6 +95,7 @@ def happen(bench: LoopBench, names: list[str]) -> None:
             assert status.traffic.sticky is None
             continue
         assert rollout.weight in WEIGHTS
+        assert status.traffic.mirror is None or (rollout.weight, rollout.phase) == (0, "shadowing")
         plan, champion = rollout.plan, status.champion
         keyed = plan.keyed and champion is not None
         salted = Sticky(header="x-user", salt=plan.rollout, first=plan.candidate.name) if keyed else None
@@ -113,15 +115,16 @@ def settle(bench: LoopBench) -> dict[str, int]:
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(some_events, st.booleans())
-def test_an_abort_ends_with_all_traffic_on_the_champion(names: list[str], keyed: bool) -> None:
-    bench = in_canary(keyed=keyed)
+@given(some_events, st.sampled_from(["request", "key", "copies"]))
+def test_an_abort_ends_with_all_traffic_on_the_champion(names: list[str], kind: str) -> None:
+    bench = in_canary(keyed=kind == "key", shadow=kind == "copies")
     happen(bench, names)
     champion = bench.status.champion
     assert champion is not None
     if bench.ask("abort", reason="enough").kind == "roll-back":
         assert settle(bench) == {champion.version: 100}
         assert bench.status.champion == champion
+        assert bench.status.traffic.mirror is None
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tidemill.rollout.http_route import (
     Buckets,
     Gateway,
+    Mirror,
     Split,
     edit_of,
     http_route,
@@ -17,10 +18,12 @@ from tidemill.rollout.http_route import (
     services_of,
     weights_of,
 )
+from tidemill.spec.paths import MIRROR_HEADER
 from tidemill.testing.kserve import told
 from tidemill.testing.loop import example_resource
 
 GATEWAY = Gateway("gateways", "public", ("models.example.com",))
+TOLD = {"name": MIRROR_HEADER, "value": "v2"}
 SALTS = st.text(st.characters(codec="ascii"), max_size=20)
 
 
@@ -71,8 +74,16 @@ def test_where_one_version_has_everything_no_bucket_is_asked_for() -> None:
 
 
 def test_a_copy_counts_for_no_share_and_keeps_its_service_in_use() -> None:
-    made = route(Split({"a": 100}, mirror="b"))
+    made = route(Split({"a": 100}, mirror=Mirror("v2", "b")))
     assert (weights_of(made), mirror_of(made), services_of(made)) == ({"a": 100}, "b", {"a", "b"})
+
+
+def test_a_copy_is_told_by_a_header_that_no_client_can_send() -> None:
+    resource = example_resource(rollout={"shadow": True})
+    for mirror, change in ((None, {"remove": [MIRROR_HEADER]}), (Mirror("v2", "b"), {"set": [TOLD]})):
+        made = http_route(resource, GATEWAY, Split({"a": 100}, mirror=mirror), wanted="")
+        assert made["spec"]["rules"][0]["filters"][0]["requestHeaderModifier"] == change
+    assert "filters" not in route(Split({"a": 100}))["spec"]["rules"][0]
 
 
 def test_the_route_is_of_this_model_alone_in_both_protocols() -> None:

@@ -19,7 +19,7 @@ from tidemill.testing.traffic import MemoryTrafficDriver
 
 EVENTS = (
     *("tick", "tick", "settle", "settle", "go on", "go on", "promote", "roll back", "hold"),
-    *("ready", "unready", "fail", "errors", "champion unready", "champion ready"),
+    *("copied", "ready", "unready", "fail", "errors", "champion unready", "champion ready"),
     *("abort", "pause", "resume", "by hand", "approve", "crash", "much later", "slow"),
 )
 
@@ -61,6 +61,9 @@ class World:
             self.now += timedelta(hours=1)
         elif event == "slow" and "v2" in known:
             self.traffic.slow("v2", 5_000.0)
+        elif event == "copied":  # the candidate is ready, and the proxy makes what copies are wanted
+            self.happen("ready")
+            self.happen("settle")
         elif event in {"abort", "pause", "resume", "by hand", "approve"}:
             kind = "promote" if event == "by hand" else event
             try:
@@ -83,10 +86,10 @@ class World:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.sampled_from(EVENTS), max_size=60), st.booleans())
-def test_weights_never_jump(events: list[str], approval: bool) -> None:
+@given(st.lists(st.sampled_from(EVENTS), max_size=60), st.booleans(), st.booleans())
+def test_weights_never_jump(events: list[str], approval: bool, shadow: bool) -> None:
     """A share is one of the plan's or 0; it rises one step at a time, or to 100; once back at 0 it stays there."""
-    world = World(example_plan(approval=approval, latency_guard_ms=100.0))
+    world = World(example_plan(approval=approval, shadow=shadow, latency_guard_ms=100.0))
     for event in events:
         world.happen(event)
         ladder = (0, *world.plan.weights)
@@ -104,18 +107,38 @@ def test_weights_never_jump(events: list[str], approval: bool) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from(EVENTS), max_size=40))
-def test_nothing_is_served_by_a_candidate_that_nobody_approved(events: list[str]) -> None:
-    world = World(example_plan(approval=True))
+@given(st.lists(st.sampled_from(EVENTS), max_size=40), st.booleans())
+def test_nothing_is_served_by_a_candidate_that_nobody_approved(events: list[str], shadow: bool) -> None:
+    world = World(example_plan(approval=True, shadow=shadow))
     for event in [one for one in events if one != "approve"]:
         world.happen(event)
     assert not any(world.shares)
+    assert not any(wish.mirror for wish in world.wishes)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(EVENTS), max_size=40))
-def test_a_rolled_back_candidate_has_no_traffic_and_no_server_in_the_end(events: list[str]) -> None:
-    world = World(example_plan())
+def test_whoever_gets_copies_answers_no_user_and_nobody_gets_any_after_the_first_share(events: list[str]) -> None:
+    """Nor does the candidate have a share before copies of requests were seen to reach it."""
+    world = World(example_plan(shadow=True))
+    for event in events:
+        world.happen(event)
+    for share, wish in zip(world.shares, world.wishes, strict=True):
+        assert wish.mirror in {None, "v2"}
+        assert wish.mirror is None or share == 0
+    copied = [wish.mirror is not None for wish in world.wishes]
+    ended = (
+        copied.index(True) + copied[copied.index(True) :].index(False) if True in copied and not copied[-1] else None
+    )
+    assert ended is None or not any(copied[ended:])
+    if any(world.shares):
+        assert world.shares.index(next(filter(None, world.shares))) == ended
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(EVENTS), max_size=40), st.booleans())
+def test_a_rolled_back_candidate_has_no_traffic_and_no_server_in_the_end(events: list[str], shadow: bool) -> None:
+    world = World(example_plan(shadow=shadow))
     for event in [*events, "champion ready", "settle"]:
         world.happen(event)
     if world.state.phase == "rolling-back" or world.state.result == "rolled back":
@@ -126,10 +149,10 @@ def test_a_rolled_back_candidate_has_no_traffic_and_no_server_in_the_end(events:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from(EVENTS), max_size=30))
-def test_advancing_again_over_the_same_observation_ends_in_the_same_state(events: list[str]) -> None:
+@given(st.lists(st.sampled_from(EVENTS), max_size=30), st.booleans())
+def test_advancing_again_over_the_same_observation_ends_in_the_same_state(events: list[str], shadow: bool) -> None:
     """Level-triggered: after a few calls nothing more is decided until something else is seen."""
-    world = World(example_plan())
+    world = World(example_plan(shadow=shadow))
     for event in events:
         world.happen(event)
     seen = Observation(traffic=world.traffic.observe(), evidence=Evidence.none(world.plan))

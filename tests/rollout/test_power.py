@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from tidemill.rollout.history import HistorySeen
-from tidemill.rollout.power import power_of, too_few_keys
+from tidemill.rollout.power import power_of, shadow_advice, too_few_keys
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.loop import example_resource
 from tidemill.testing.rollout import example_plan, run_rollout
@@ -89,3 +89,32 @@ def test_a_header_that_no_request_carries_is_no_key() -> None:
 
 def test_where_requests_are_assigned_no_keys_are_needed() -> None:
     assert too_few_keys(example_resource(), HistorySeen(per_second=10, outcomes=100, error=0.1)) is None
+
+
+def test_copies_are_told_by_their_requests_and_need_at_most_twice_the_variance() -> None:
+    resource = example_resource(rollout={"shadow": True})
+    found = power_of(resource, HistorySeen(per_second=1.0, error=0.1, outcomes=1000))
+    assert found is not None
+    assert (found.weight, found.outcomes) == (0, 2697)
+    assert found.words() == (
+        "a candidate as good as the champion needs at most about 2,697 copied requests, 0.7 h at the present rate "
+        "(error 0.1)"
+    )
+
+
+def test_copies_are_recommended_where_all_are_labelled_whatever_the_answer() -> None:
+    history = HistorySeen(per_second=1.0, error=0.1, outcomes=1000)
+    rollout = {"steps": [{"weight": 5}, {"weight": 100}]}
+    labels = {"fields": [{"name": "defect", "type": "class"}], "control": 0.9}
+    advice = shadow_advice(example_resource(rollout=rollout), history)
+    assert advice is not None
+    assert "copies of at most about 2,697 requests, before any user gets its answer; without," in advice
+    assert "about 28,400 requests" in advice
+    for spec in (
+        {"rollout": {"shadow": True}},
+        {"rollout": {"steps": [{"weight": 100}]}},
+        {"rollout": {"cohorts": {"key": "x-user"}}},
+        {"serving": {"driver": "knative"}},
+        {"labels": labels},
+    ):
+        assert shadow_advice(example_resource(**spec), history) is None, spec

@@ -19,7 +19,7 @@ from tidemill.control.protocols import StoredModel
 from tidemill.control.triggers import why_not_now
 from tidemill.core.errors import InvalidInput, NotFound
 from tidemill.rollout.history import HistorySeen
-from tidemill.rollout.power import Power, power_of, too_few_keys
+from tidemill.rollout.power import Power, power_of, shadow_advice, too_few_keys
 from tidemill.spec.load import load
 from tidemill.spec.model import ContinualModel
 from tidemill.spec.quantities import format_duration
@@ -60,10 +60,11 @@ def validate(
     if resource.spec.features.windows:
         size = f"{row:,} bytes, {row / 1000:,.1f} GB for a million entities"
         lines.append(f"an online row takes up to about {size}, besides what Redis adds")
-    power = _power(file, resource, _stored(local(), resource.id))
-    if power is not None:
-        lines.append(power.words())
-    emit({"model": resource.id, "valid": True, "online_row_bytes": row, "power": power}, output, *lines)
+    history = _history(_stored(local(), resource.id))
+    power, advice = _power(file, resource, history), shadow_advice(resource, history)
+    lines += [told for told in (power.words() if power else None, advice) if told]
+    data = {"model": resource.id, "valid": True, "online_row_bytes": row, "power": power, "advice": advice}
+    emit(data, output, *lines)
 
 
 def apply(
@@ -150,10 +151,14 @@ def _stored(machine: Local, model: str) -> StoredModel | None:
         return None
 
 
-def _power(file: Path, resource: ContinualModel, stored: StoredModel | None) -> Power | None:
-    """What a rollout would need, by what is known of the champion; refused where its timeout cannot be met."""
+def _history(stored: StoredModel | None) -> HistorySeen:
+    """What is known of the champion."""
     known = known_status(stored) if stored else None
-    history = known.seen.history if known else HistorySeen()
+    return known.seen.history if known else HistorySeen()
+
+
+def _power(file: Path, resource: ContinualModel, history: HistorySeen) -> Power | None:
+    """What a rollout would need, by what is known of the champion; refused where its timeout cannot be met."""
     if few := too_few_keys(resource, history):
         hint = "raise the margin, or leave out rollout.cohorts: requests are assigned by chance then"
         raise InvalidInput(f"{file}: spec.rollout.cohorts.key: {few}", hint=hint)

@@ -101,6 +101,7 @@ def _phase(status: LoopStatus) -> Phase:
     if status.rollout is not None:
         phases: dict[str, Phase] = {
             "awaiting-approval": "AwaitingApproval",
+            "shadowing": "Shadowing",
             "promoting": "Promoting",
             "rolling-back": "RollingBack",
         }

@@ -13,7 +13,7 @@ from tidemill.control.state import Offsets
 from tidemill.core.errors import TidemillError
 from tidemill.events.cluster import Cluster
 from tidemill.events.kafka import RecordReader, RecordWriter, Stamped
-from tidemill.events.records import Decision, LabelAgreement, Outcome, Record, Request, Signal, Topics
+from tidemill.events.records import Decision, LabelAgreement, Outcome, Prediction, Record, Request, Signal, Topics
 from tidemill.events.sources import Source
 
 __all__ = ["Batch", "KafkaLog", "LoopLog"]
@@ -58,6 +58,10 @@ class LoopLog(Protocol):
         """Predictions at the age at which they may be judged, and how far labellers agree; None: the recent ones."""
         ...
 
+    def copies(self, since: Offsets | None) -> Batch[Prediction]:
+        """What candidates answered to copies of requests (`rollout.shadow`); None: what comes from now on."""
+        ...
+
     def decisions(self) -> Sequence[Decision]:
         """All decisions that are kept, oldest first; for a loop that has lost its status."""
         ...
@@ -78,6 +82,7 @@ class KafkaLog:
         self._outcomes: _Tail[Outcome | LabelAgreement] = _Tail(
             bootstrap, topics.outcomes, Outcome, unkeyed=LabelAgreement
         )
+        self._copies = _Tail(bootstrap, topics.copies, Prediction, keyed=True)
         self._writer: RecordWriter | None = None
 
     def requests(self, since: Offsets) -> Batch[Request]:
@@ -91,6 +96,10 @@ class KafkaLog:
     def outcomes(self, since: Offsets | None) -> Batch[Outcome | LabelAgreement]:
         """Predictions at the age at which they may be judged, and how far labellers agree; None: the recent ones."""
         return self._outcomes.read(self._recent(self._topics.outcomes) if since is None else since)
+
+    def copies(self, since: Offsets | None) -> Batch[Prediction]:
+        """What candidates answered to copies of requests; None: what comes from now on."""
+        return self._copies.read(self._recent(self._topics.copies, 0) if since is None else since)
 
     def decisions(self) -> Sequence[Decision]:
         """All decisions that are kept, oldest first."""
@@ -110,24 +119,26 @@ class KafkaLog:
 
     def close(self) -> None:
         """Drop the connections."""
-        for tail in (self._requests, self._signals, self._outcomes):
+        for tail in (self._requests, self._signals, self._outcomes, self._copies):
             tail.close()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
-    def _recent(self, topic: str) -> Offsets:
+    def _recent(self, topic: str, count: int = _RECENT_OUTCOMES) -> Offsets:
         with Cluster(self._bootstrap) as cluster:
             sources = cluster.sources(topic)
             ends = cluster.ends(topic, sources)
-        return {str(source): max(0, ends[number] - _RECENT_OUTCOMES) for number, source in sources.items()}
+        return {str(source): max(0, ends[number] - count) for number, source in sources.items()}
 
 
 class _Tail(Generic[R]):
     """Follows one topic; keeps what was read until it is asked for from further on."""
 
-    def __init__(self, bootstrap: str, topic: str, kind: type[R], *, unkeyed: type[R] | None = None) -> None:
-        self._bootstrap, self._topic, self._kind, self._unkeyed = bootstrap, topic, kind, unkeyed
+    def __init__(
+        self, bootstrap: str, topic: str, kind: type[R], *, unkeyed: type[R] | None = None, keyed: bool = False
+    ) -> None:
+        self._open_at = partial(RecordReader[R], bootstrap, topic, kind, unkeyed=unkeyed, keyed=keyed)
         self._reader: RecordReader[R] | None = None
         self._kept: list[Stamped[R]] = []
         self._given: Offsets = {}
@@ -167,12 +178,12 @@ class _Tail(Generic[R]):
     def _open(self, since: Offsets) -> RecordReader[R]:
         """A reader at those offsets; those of a topic that was made anew since say nothing, and it is read whole."""
         sources = {source.partition: offset for text, offset in since.items() if (source := Source.parse(text))}
-        reader = RecordReader(self._bootstrap, self._topic, self._kind, sources, unkeyed=self._unkeyed)
+        reader = self._open_at(sources)
         names = self._names(reader)
         if not all(text in names for text in since):
             known: Mapping[int, int] = {Source.parse(text).partition: since[text] for text in since if text in names}
             reader.close()
-            reader = RecordReader(self._bootstrap, self._topic, self._kind, known, unkeyed=self._unkeyed)
+            reader = self._open_at(known)
         self._reader = reader
         return reader
 

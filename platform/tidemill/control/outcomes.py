@@ -11,7 +11,9 @@ from typing import NamedTuple
 from tidemill.control.log import LoopLog
 from tidemill.control.state import LoopStatus, Offsets
 from tidemill.events.records import LabelAgreement, Outcome
+from tidemill.outcomes.session import truth_of
 from tidemill.rollout.cells import Evidence, Fold
+from tidemill.rollout.copies import Copies
 from tidemill.rollout.history import ChampionHistory, HistorySeen
 from tidemill.rollout.late import LateEvidence, LateFold
 from tidemill.spec.model import ContinualModel
@@ -27,6 +29,8 @@ class Followed(NamedTuple):
     history: HistorySeen
     evidence: Evidence | None
     """None without a rollout, and until its outcomes have been read again up to the end of the log."""
+    copies_read: Offsets
+    """The next offsets of `.copies`; none where no rollout makes copies."""
     agreement: LabelAgreement | None = None
     """The newest word on how far labellers agree, of those read so far."""
     late: LateEvidence | None = None
@@ -47,13 +51,15 @@ class OutcomeFollower:
         self._late_fold: LateFold | None = None
         self._watched: str | None = None
         self._late: LateEvidence | None = None
+        self._copies: Copies | None = None
+        self._copies_read: Offsets | None = None
 
     def follow(self, resource: ContinualModel, status: LoopStatus) -> Followed:
         """Read on. Without a champion there is nothing to compare yet."""
         version = status.champion.version if status.champion else ""
         if self._history is None or self._history.version != version:
             self._history, self._read = ChampionHistory(resource, version), None
-        self._take_up(status)
+        self._take_up(resource, status)
         self._take_up_watch(status)
         batch = self._log.outcomes(self._read)
         for stamped in batch.records:
@@ -61,9 +67,24 @@ class OutcomeFollower:
         self._read = batch.read
         if self._late_fold is not None and batch.at_end():
             self._late = self._late_fold.evidence()
-        if self._fold is not None and status.rollout is not None and batch.at_end():
+        # After the outcomes: the copies of these requests were answered before, or count as unanswered.
+        has_copies = self._follow_copies(resource)
+        if self._fold is not None and status.rollout is not None and has_copies and batch.at_end():
             self._evidence = self._fold.evidence(status.rollout.spans)
-        return Followed(self._read, self._history.seen(), self._evidence, self._agreement, self._late)
+        history, copies_read = self._history.seen(), self._copies_read or {}
+        return Followed(self._read, history, self._evidence, copies_read, self._agreement, self._late)
+
+    def _follow_copies(self, resource: ContinualModel) -> bool:
+        """Read on in the answers to copies; whether all have been read that there are, or none are needed."""
+        if self._copies is None and not resource.spec.rollout.shadow:
+            self._copies_read = None
+            return True
+        batch = self._log.copies(self._copies_read)
+        if self._copies is not None:
+            for stamped in batch.records:
+                self._copies.add(stamped.record, stamped.timestamp_ms)
+        self._copies_read = batch.read
+        return self._copies is None or batch.at_end()
 
     def _take(self, record: Outcome | LabelAgreement, partition: int) -> None:
         if isinstance(record, LabelAgreement):
@@ -76,14 +97,18 @@ class OutcomeFollower:
             if fold is not None:
                 fold.add(partition, record)
 
-    def _take_up(self, status: LoopStatus) -> None:
+    def _take_up(self, resource: ContinualModel, status: LoopStatus) -> None:
         """Begin a new fold for a rollout that is not followed yet, from where its outcomes begin."""
         name = status.rollout.plan.rollout if status.rollout else None
         if name == self._rollout:
             return
         self._rollout, self._fold, self._evidence = name, None, None
+        self._copies = None
         if status.rollout is not None:
-            self._fold = Fold(status.rollout.plan)
+            plan = status.rollout.plan
+            if plan.shadow:
+                self._copies, self._copies_read = Copies(plan, truth_of(resource).loss), plan.copies
+            self._fold = Fold(plan, self._copies)
             self._read = status.outcomes
 
     def _take_up_watch(self, status: LoopStatus) -> None:

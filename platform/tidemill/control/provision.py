@@ -137,7 +137,8 @@ def retention(resource: ContinualModel) -> dict[int | None, set[str]]:
         # The lake has these soon; the log needs to hold them only until then.
         None: {topics.events, topics.sketches, topics.signals, topics.quarantine, topics.replayed},
         # The join finds what it lost in these, as far back as a label may still come.
-        to_ms(kept): {topics.labels, topics.predictions, topics.resolved, topics.outcomes},
+        to_ms(kept): {topics.labels, topics.predictions, topics.resolved, topics.outcomes}
+        | ({topics.copies} if resource.spec.rollout.shadow else set()),
         # Few and small: why the loop did what it did, and what a lost status is found again from.
         -1: {topics.requests, topics.decisions},
     }

@@ -202,7 +202,7 @@ def _watching(said: Sequence[Decision]) -> RolloutWatch | None:
     began = next((one for one in moves if one.kind == "watch-began"), None)
     if state is None or began is None or any(one.kind == "watch-ended" for one in moves):
         return None
-    return RolloutWatch(plan=state.plan, spans=state.spans, **began.figures)
+    return RolloutWatch(plan=state.plan, spans=state.shares, **began.figures)
 
 
 def last_rollout(said: Sequence[Decision]) -> tuple[RolloutState | None, list[Decision]]:
@@ -226,15 +226,17 @@ def _moved(state: RolloutState, move: Decision) -> RolloutState:
     changes: dict[str, Any] = {}
     if move.kind == "await-approval":
         changes = {"phase": "awaiting-approval", "phase_since": move.time}
+    elif move.kind == "shadow" or (move.kind == "approve" and state.plan.shadow):
+        changes = {"phase": "shadowing", "phase_since": move.time, "judged_since": move.time}
     elif move.kind in {"set-traffic", "approve"}:
         full = move.figures.get("weight") == 100
         changes = {"phase": "promoting" if full else "canary", "phase_since": move.time, "reason": move.reason}
         changes |= {"figures": move.figures} if full else {"judged_since": move.time}
-    elif move.kind == "step-began":
+    elif move.kind in {"step-began", "shadow-began"}:
         # One that is still open was interrupted, and nobody knows when: nothing in it counts.
         closed = tuple(span for span in state.spans if span.until is not None)
         begun = Span(step=move.figures["step"], weight=move.figures["weight"], since=move.figures["since"])
-        return msgspec.structs.replace(state, phase="canary", step=begun.step, spans=(*closed, begun))
+        return msgspec.structs.replace(state, step=max(begun.step, 0), spans=(*closed, begun))
     elif move.kind == "go-on":
         changes = {"step": state.step + 1}
     elif move.kind == "roll-back":
@@ -244,7 +246,8 @@ def _moved(state: RolloutState, move: Decision) -> RolloutState:
     if not changes:
         return state
     spans = tuple(
-        span if span.until is not None else msgspec.structs.replace(span, until=move.time) for span in state.spans
+        span if span.until is not None else msgspec.structs.replace(span, until=max(span.since, move.time))
+        for span in state.spans
     )
     return msgspec.structs.replace(state, spans=spans, **changes)
 

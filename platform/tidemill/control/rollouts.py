@@ -34,7 +34,7 @@ def propose(turn: Turn, request: Request) -> Turn:
     if run is None or run.grant is None or not artifact:
         return turn.say("refuse", request.request_id, "the proposal names no artifact", answers=request)
     champion = turn.status.champion
-    if champion is not None and (refusal := _cannot_be_keyed(turn)):
+    if champion is not None and (refusal := _cannot_be_keyed(turn) or _cannot_be_copied(turn)):
         return turn.say("refuse", request.request_id, refusal, answers=request)
     version = Version(
         version=str(request.arguments.get("version") or run.run),
@@ -57,6 +57,16 @@ def _cannot_be_keyed(turn: Turn) -> str | None:
     if key == REQUEST or turn.observed.sticky:
         return too_few_keys(turn.resource, turn.observed.history)
     return f"rollout.cohorts.key is {key}, but the traffic driver keeps no key on its version: set it to {REQUEST}"
+
+
+def _cannot_be_copied(turn: Turn) -> str | None:
+    """Why the candidate cannot get copies as `rollout.shadow` says; None where it can, or is not to."""
+    if not turn.resource.spec.rollout.shadow or turn.observed.mirrors:
+        return None
+    return (
+        "rollout.shadow: the traffic driver here sends no copies of requests: leave it out, or let the gateway driver "
+        "move the traffic (it needs Gateway API and the setting gateway)"
+    )
 
 
 def ask_rollout(turn: Turn, request: Request) -> Turn:
@@ -131,7 +141,7 @@ def move_traffic(turn: Turn) -> Turn:
     rollout, traffic = turn.status.rollout, turn.observed.traffic
     if rollout is None or traffic is None:
         return turn
-    undecided = rollout.phase in {"starting", "awaiting-approval", "canary"} and not rollout.plan.reverts
+    undecided = rollout.phase in machine.UNDECIDED and not rollout.plan.reverts
     if turn.resource.spec.paused and undecided:
         return turn  # what was decided before, a revert too, is still brought to its end
     state, moves = machine.advance(rollout, Observation(traffic=traffic, evidence=turn.observed.evidence), turn.now)
@@ -166,13 +176,13 @@ def _ended(turn: Turn, state: RolloutState) -> Turn:
 
 def _begin_watch(turn: Turn, state: RolloutState) -> Turn:
     declared = turn.resource.spec.rollout.watch
-    if declared is None or not state.spans:
+    if declared is None or not state.shares:
         return turn
     length = min(declared.for_, turn.resource.spec.labels.maturity.horizon)
     found = turn.observed.evidence
     watching = watch_of(
         state.plan,
-        state.spans,
+        state.shares,
         now=turn.now_ms,
         length_ms=to_ms(length),
         requests=found.candidate.requests + found.champion.requests if found else 0,
@@ -219,6 +229,7 @@ def _plan(turn: Turn, candidate: Version, champion: Version | None, *, reverts: 
         offsets={Source.parse(text).partition: at for text, at in turn.observed.outcomes_read.items()},
         now=turn.now,
         history=turn.observed.history,
+        copies=turn.observed.copies_read,
         reverts=reverts,
     )
 

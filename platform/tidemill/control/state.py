@@ -35,7 +35,15 @@ Offsets = dict[str, int]
 """The next offset to read, by source: a topic made anew under the same name starts from its beginning."""
 
 Phase = Literal[
-    "Bootstrapping", "Serving", "Watching", "Retraining", "AwaitingApproval", "Canary", "Promoting", "RollingBack"
+    "Bootstrapping",
+    "Serving",
+    "Watching",
+    "Retraining",
+    "AwaitingApproval",
+    "Shadowing",
+    "Canary",
+    "Promoting",
+    "RollingBack",
 ]
 """`Watching` is `Serving` while labels that come late may still bring back the version before."""
 Cause = Literal[

@@ -36,6 +36,8 @@ class Observed:
     traffic: TrafficSeen | None = None
     sticky: bool = True
     """Whether the traffic driver keeps a key on its version."""
+    mirrors: bool = True
+    """Whether it can send copies of requests."""
     labelled: int | None = None
     """Labelled events that count to the next run (`tidemill.control.labelled`)."""
     new_classes: Mapping[str, int] | None = None
@@ -44,6 +46,8 @@ class Observed:
     """The newest word on how far labellers agree."""
     outcomes_read: Offsets = field(default_factory=dict)
     """The next offsets of `.outcomes`; a rollout that starts now counts from there."""
+    copies_read: Offsets = field(default_factory=dict)
+    """Likewise of `.copies`."""
     history: HistorySeen = field(default_factory=HistorySeen)
     """The champion's outcomes before a rollout."""
     evidence: Evidence | None = None

@@ -13,7 +13,19 @@ __all__ = ["age", "figures_text", "in_order", "shares"]
 
 _LONGEST_FIGURE = 60
 _UNTOLD = frozenset(
-    {"token", "expires_at", "started_at", "ours", "reason", "champion_artifact", "gates", "bets", "offsets", "visible"}
+    {
+        "token",
+        "expires_at",
+        "started_at",
+        "ours",
+        "reason",
+        "champion_artifact",
+        "gates",
+        "bets",
+        "offsets",
+        "visible",
+        "copies",
+    }
 )
 """Figures that are for programs, or said in words already; they are in the JSON."""
 

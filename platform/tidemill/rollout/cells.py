@@ -5,6 +5,10 @@ blocks as it has outcomes, the larger arm is dealt out evenly over them by arriv
 D = mean loss of the candidate − mean loss of the champion. So both arms are compared at the same time and under
 the same weight: pooled means promote a worse candidate whenever weight and error move together.
 
+In a span of copies a block is a request: D = loss of the copy's answer − loss of the champion's, by the same label. A
+copy without an answer counts as wrong where evidence promotes, and as right where it rolls back: who fails on what is
+hard must not look better for it, nor a lost copy make it look worse. Both kinds of D feed the same processes.
+
 The fold depends only on the plan, the spans and the order of the outcomes in each partition from the plan's
 offsets on. A control process that lost it reads them again and stands where it stood. With several partitions
 the same holds as long as none of them is more than two windows (at least 30 s) behind the others.
@@ -16,7 +20,8 @@ from collections.abc import Sequence
 import msgspec
 
 from tidemill.events.records import Outcome
-from tidemill.rollout.plan import RolloutPlan, Span
+from tidemill.rollout.copies import WAIT_MS, Copies, Judged, PairEvidence
+from tidemill.rollout.plan import SHADOW, RolloutPlan, Span
 from tidemill.stats.betting import Mixture, against_harm, for_promotion, for_sign
 from tidemill.stats.multinomial import log_ratio_evidence
 
@@ -67,6 +72,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[StepEvidence, ...] = ()
     candidate: Arm = Arm()
     champion: Arm = Arm()
+    pairs: PairEvidence = PairEvidence()
+    """What copies showed; the arms have what users were answered."""
     blocks: int = 0
     log_ratio: float = 0.0
     log_ratio_peak: float = 0.0
@@ -104,7 +111,7 @@ class _Request:
 
     def __init__(self, key: tuple[bool, str], first: int) -> None:
         self.key, self.first = key, first
-        self.rows: set[str] = set()
+        self.rows: dict[str, Outcome] = {}
         self.losses: list[float] = []
 
     @property
@@ -122,10 +129,15 @@ class _Request:
 
 
 class Fold:
-    """Takes outcomes, closes cells, keeps the evidence. One per rollout; not shared between threads."""
+    """Takes outcomes, closes cells, keeps the evidence. One per rollout; not shared between threads.
 
-    def __init__(self, plan: RolloutPlan) -> None:
-        self._plan = plan
+    Args:
+        plan: the rollout.
+        copies: the answers to copies; None: spans of copies are left out.
+    """
+
+    def __init__(self, plan: RolloutPlan, copies: Copies | None = None) -> None:
+        self._plan, self._copies = plan, copies
         self._open: dict[int, dict[tuple[bool, str], _Request]] = {}
         self._closed_before = 0
         self._heads: dict[int, int] = {}
@@ -158,7 +170,7 @@ class Fold:
         cell = self._open.setdefault(window, {})
         request = cell.setdefault(key, _Request(key, outcome.predicted_at))
         if outcome.prediction_id not in request.rows:
-            request.rows.add(outcome.prediction_id)
+            request.rows[outcome.prediction_id] = outcome
             if outcome.loss is not None:
                 request.losses.append(outcome.loss)
 
@@ -171,6 +183,8 @@ class Fold:
         for window in sorted(window for window in self._open if window < ready):
             self._close(self._open.pop(window), spans)
         self._closed_before = max(ready, self._closed_before)
+        if self._copies is not None:
+            self._copies.forget(self._closed_before * self._plan.window_ms)
         told = {"late": self._late, "lost": self._lost, "maybe_lost": self._maybe_lost[1]}
         if any(getattr(self._evidence, name) != count for name, count in told.items()):
             self._evidence = msgspec.structs.replace(self._evidence, **told)
@@ -180,7 +194,10 @@ class Fold:
         """Time before which every outcome has come: that of the slowest partition that is not idle."""
         newest = max(self._heads.values(), default=0)
         idle = max(2 * self._plan.window_ms, _IDLE_MS)
-        return min((head for head in self._heads.values() if head > newest - idle), default=0) - self._plan.slack_ms
+        slowest = min((head for head in self._heads.values() if head > newest - idle), default=0)
+        # Outcomes have the plan's age when they come: what is left of the time in which a copy may be answered.
+        waits = max(0, WAIT_MS - self._plan.age_ms) if self._copies is not None else 0
+        return slowest - self._plan.slack_ms - waits
 
     def _close(self, cell: dict[tuple[bool, str], _Request], spans: Sequence[Span]) -> None:
         for span in spans:
@@ -188,8 +205,17 @@ class Fold:
             found = [one for one in found if not self._plan.keyed or self._is_new(one.key[1])]
             candidate = [one for one in found if one.key[0]]
             champion = [one for one in found if not one.key[0]]
-            if found:
+            if span.step == SHADOW:
+                self._evidence = self._with_copies(candidate, champion)
+            elif found:
                 self._evidence = _with_cell(self._plan, self._evidence, span.step, candidate, champion)
+
+    def _with_copies(self, candidate: list[_Request], champion: list[_Request]) -> Evidence:
+        if self._copies is None:
+            return self._evidence
+        requests = [(one.key[1], one.rows.values()) for one in champion]
+        judged = [self._copies.judge(name, rows) for name, rows in requests if self._copies.is_drawn(name)]
+        return _with_pairs(self._plan, self._evidence, judged, len(candidate))
 
     def _is_new(self, key: str) -> bool:
         """Whether the key has not counted before; it has from now on."""
@@ -212,6 +238,30 @@ def differences(candidate: Sequence[float], champion: Sequence[float]) -> list[f
 def _mean_of(values: Sequence[float], block: int, count: int) -> float:
     part = values[block * len(values) // count : (block + 1) * len(values) // count]
     return math.fsum(part) / len(part)
+
+
+def _with_pairs(plan: RolloutPlan, evidence: Evidence, judged: list[Judged], unmarked: int) -> Evidence:
+    losses = [(one.champion, one.candidate) for one in judged if one.champion is not None]
+    both = [(champion, candidate) for champion, candidate in losses if candidate is not None]
+    at_worst = [(1.0 if candidate is None else candidate) - champion for champion, candidate in losses]
+    at_best = [(candidate or 0.0) - champion for champion, candidate in losses]
+    old = evidence.pairs
+    pairs = PairEvidence(
+        requests=old.requests + len(judged),
+        answered=old.answered + sum(one.is_answered for one in judged),
+        differ=old.differ + sum(one.differs for one in judged),
+        judged=old.judged + len(both),
+        labelled=old.labelled + math.fsum(one.labelled for one in judged),
+        champion=old.champion + math.fsum(champion for champion, _ in both),
+        candidate=old.candidate + math.fsum(candidate for _, candidate in both),
+        unmarked=old.unmarked + unmarked,
+    )
+    return msgspec.structs.replace(
+        evidence,
+        promotion=evidence.promotion.update_all(plan.promotion_margin - value for value in at_worst),
+        harm=evidence.harm.update_all(value - plan.harm_margin for value in at_best),
+        pairs=pairs,
+    )
 
 
 def _with_cell(

@@ -90,6 +90,8 @@ class TrafficDriver(Protocol):
 
     sticky: bool
     """Whether a key keeps its version while weights rise (`Sticky`)."""
+    mirrors: bool
+    """Whether a version can get copies of the requests (`TrafficWanted.mirror`), each told by `MIRROR_HEADER`."""
 
     def observe(self) -> TrafficSeen:
         """What is seen now. Never cached, never inferred from what was applied."""

@@ -32,14 +32,12 @@ class EnvoyAdmin:
 
     def weights(self, model: str) -> dict[str, int]:
         """The weights of a model's versions in the routes that Envoy uses; empty where it answers 503 by itself."""
-        configs = self._get("/config_dump", resource="dynamic_route_configs").get("configs", [])
-        for config in (one["route_config"] for one in configs if "route_config" in one):
-            if config.get("name") != ROUTE_NAME:
-                continue
-            for route in (route for host in config.get("virtual_hosts", []) for route in host.get("routes", [])):
-                if route.get("name") == model:
-                    return _weights(model, route)
-        return {}
+        return _weights(model, self._route(model))
+
+    def mirror(self, model: str) -> str | None:
+        """The version to which the routes that Envoy uses send copies."""
+        mirrors = self._route(model).get("route", {}).get("request_mirror_policies", [])
+        return next((str(one["cluster"]).removeprefix(cluster_name(model, "")) for one in mirrors), None)
 
     def clusters(self, model: str) -> set[str]:
         """The versions whose clusters Envoy knows."""
@@ -51,7 +49,7 @@ class EnvoyAdmin:
     def counters(self, model: str) -> dict[str, ClusterCounters]:
         """Counters by version."""
         prefix = f"cluster.{cluster_name(model, '')}"
-        wanted = "upstream_rq_(total|5xx|active|time)"
+        wanted = "upstream_rq_(total|completed|5xx|active|time)"
         found = self._get("/stats", format="json", filter=f"^{re.escape(prefix)}.*\\.{wanted}$").get("stats", [])
         values: dict[str, dict[str, Any]] = {}
         for one in found:
@@ -65,6 +63,17 @@ class EnvoyAdmin:
     def close(self) -> None:
         """Drop the connections."""
         self._http.close()
+
+    def _route(self, model: str) -> dict[str, Any]:
+        """The first of a model's routes, which all say the same; empty where there is none."""
+        configs = self._get("/config_dump", resource="dynamic_route_configs").get("configs", [])
+        for config in (one["route_config"] for one in configs if "route_config" in one):
+            if config.get("name") != ROUTE_NAME:
+                continue
+            for route in (route for host in config.get("virtual_hosts", []) for route in host.get("routes", [])):
+                if route.get("name") == model:
+                    return cast("dict[str, Any]", route)
+        return {}
 
     def _get(self, path: str, **query: str) -> dict[str, Any]:
         try:
@@ -95,9 +104,11 @@ def _put(values: dict[str, dict[str, Any]], prefix: str, name: str, value: Any) 
 
 
 def _counters(stats: dict[str, Any]) -> ClusterCounters:
+    active = int(stats.get("upstream_rq_active", 0))
     return ClusterCounters(
-        requests=int(stats.get("upstream_rq_total", 0)),
+        # A copy that is dropped, as too many are in hand, has failed without ever being sent.
+        requests=max(int(stats.get("upstream_rq_total", 0)), int(stats.get("upstream_rq_completed", 0)) + active),
         errors=int(stats.get("upstream_rq_5xx", 0)),
-        active=int(stats.get("upstream_rq_active", 0)),
+        active=active,
         p99_ms=stats.get("upstream_rq_time"),
     )

@@ -14,6 +14,7 @@ import msgspec
 
 from tidemill.core.files import write_atomically
 from tidemill.rollout.driver import Sticky
+from tidemill.spec.paths import MIRROR_HEADER
 from tidemill.stack.envoy import CLUSTERS_FILE, ROUTE_NAME, ROUTES_FILE, no_routes, resources
 from tidemill.stack.ports import HOST
 
@@ -25,6 +26,10 @@ _TIMEOUT = "15s"
 """For one answer; a server that hangs longer has failed, and is counted as failing."""
 _IDLE = "30s"
 """Shorter than the server's own keep-alive, so that no request is sent into a connection that it closes."""
+
+
+_MOST_COPIES = 64
+"""Copies that a version may have in hand: what comes while it hangs is dropped, and none of it fills the proxy."""
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +53,8 @@ class Routed(msgspec.Struct, frozen=True, kw_only=True):
     revisions: tuple[Kept, ...] = ()
     weights: dict[str, int] = {}
     sticky: Sticky | None = None
+    mirror: str | None = None
+    """The version that gets copies; it is ready, and has no weight."""
 
 
 def cluster_name(model: str, version: str) -> str:
@@ -58,7 +65,7 @@ def cluster_name(model: str, version: str) -> str:
 def replace_files(folder: Path, models: Iterable[Routed]) -> None:
     """Write clusters, then routes, where they differ from what is there; Envoy watches both."""
     listed = sorted(models, key=lambda routed: routed.model)
-    clusters = [_cluster(routed.model, kept) for routed in listed for kept in routed.revisions]
+    clusters = [_cluster(routed, kept) for routed in listed for kept in routed.revisions]
     _replace(folder / CLUSTERS_FILE, resources(*clusters))
     _replace(folder / ROUTES_FILE, resources(_routes(listed)))
 
@@ -99,7 +106,18 @@ def _model_routes(routed: Routed) -> list[dict[str, Any]]:
         # Only what has not reached a server is sent again.
         "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 1},
     }
-    return [{"name": routed.model, "match": match, "route": action} for match in matches]
+    if routed.mirror is not None:
+        # Sent and forgotten: no answer waits for that of a copy.
+        action["request_mirror_policies"] = [{"cluster": cluster_name(routed.model, routed.mirror)}]
+    return [{"name": routed.model, "match": match, "route": action, **_told_copies(routed.mirror)} for match in matches]
+
+
+def _told_copies(mirror: str | None) -> dict[str, Any]:
+    """The header by which copies are told, set on each request and so on its copy; no client may send it."""
+    if mirror is None:
+        return {"request_headers_to_remove": [MIRROR_HEADER]}
+    added = {"header": {"key": MIRROR_HEADER, "value": mirror}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    return {"request_headers_to_add": [added]}
 
 
 def _in_order(routed: Routed) -> list[tuple[str, int]]:
@@ -123,8 +141,8 @@ def _answer(status: int, body: dict[str, Any], match: dict[str, Any]) -> dict[st
     return {"match": match, "direct_response": {"status": status, "body": {"inline_string": json.dumps(body)}}}
 
 
-def _cluster(model: str, kept: Kept) -> dict[str, Any]:
-    name = cluster_name(model, kept.version)
+def _cluster(routed: Routed, kept: Kept) -> dict[str, Any]:
+    name = cluster_name(routed.model, kept.version)
     address = {"socket_address": {"address": HOST, "port_value": kept.port}}
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
     options = {
@@ -132,10 +150,15 @@ def _cluster(model: str, kept: Kept) -> dict[str, Any]:
         "common_http_protocol_options": {"idle_timeout": _IDLE},
         "explicit_http_config": {"http_protocol_options": {}},
     }
-    return {
+    found = {
         "@type": _CLUSTER,
         "name": name,
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": name, "endpoints": endpoints},
         "typed_extension_protocol_options": {_HTTP_OPTIONS: options},
     }
+    if kept.version == routed.mirror:
+        found["circuit_breakers"] = {
+            "thresholds": [dict.fromkeys(("max_requests", "max_pending_requests"), _MOST_COPIES)]
+        }
+    return found

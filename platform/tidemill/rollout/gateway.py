@@ -18,6 +18,7 @@ from tidemill.rollout.http_route import (
     HTTP_ROUTE,
     Buckets,
     Gateway,
+    Mirror,
     Split,
     edit_of,
     http_route,
@@ -123,7 +124,7 @@ class GatewayTrafficDriver:
         split = Split(
             {names[version]: share for version, share in shares.items()},
             self._buckets(wanted, names),
-            names[wanted.mirror] if wanted.mirror in ready else None,
+            Mirror(wanted.mirror, names[wanted.mirror]) if wanted.mirror in ready else None,
         )
         self._state_route(wanted, route, split)
         self._end(wanted, services, route)

@@ -15,12 +15,13 @@ from tidemill.cluster.api import MANAGER
 from tidemill.core.errors import InvalidInput
 from tidemill.rollout.kserve import labels_of
 from tidemill.spec.model import ContinualModel
-from tidemill.spec.paths import served_name
+from tidemill.spec.paths import MIRROR_HEADER, served_name
 
 __all__ = [
     "HTTP_ROUTE",
     "Buckets",
     "Gateway",
+    "Mirror",
     "Split",
     "edit_of",
     "http_route",
@@ -71,14 +72,20 @@ class Buckets(NamedTuple):
     """The Service."""
 
 
+class Mirror(NamedTuple):
+    """Who gets a copy of each request."""
+
+    version: str
+    service: str
+
+
 class Split(NamedTuple):
     """Who gets what."""
 
     weights: Mapping[str, int]
     """Percent by Service; none: every request is answered 500 by the gateway."""
     buckets: Buckets | None = None
-    mirror: str | None = None
-    """The Service that gets a copy of each request."""
+    mirror: Mirror | None = None
 
 
 def route_name(resource: ContinualModel) -> str:
@@ -111,7 +118,7 @@ def http_route(
         "namespace": gateway.namespace,
         "name": gateway.name,
     }
-    spec: dict[str, Any] = {"parentRefs": [parent], "rules": _rules(served_name(resource), split)}
+    spec: dict[str, Any] = {"parentRefs": [parent], "rules": _rules(resource, split)}
     if gateway.hosts:
         spec["hostnames"] = list(gateway.hosts)
     meta: dict[str, Any] = {
@@ -125,20 +132,36 @@ def http_route(
     return {"apiVersion": HTTP_ROUTE.api_version, "kind": HTTP_ROUTE.kind, "metadata": meta, "spec": spec}
 
 
-def _rules(name: str, split: Split) -> list[dict[str, Any]]:
+def _rules(resource: ContinualModel, split: Split) -> list[dict[str, Any]]:
     """The rules of buckets, which a gateway prefers as they match more, and the one for all other requests, last."""
-    rules = [_rule(name, split.weights, split.mirror)]
+    name, filters = served_name(resource), _filters(split.mirror, copies=resource.spec.rollout.shadow)
+    rules = [_rule(name, split.weights, filters)]
     buckets, share = split.buckets, split.weights.get(split.buckets.first, 0) if split.buckets else 0
     if buckets is None or not 0 < share < 100:
         return rules
     order = _shuffled(buckets.salt)
     others = {service: weight for service, weight in split.weights.items() if service != buckets.first}
-    first = _rule(name, {buckets.first: 100}, split.mirror, header=(buckets.header, order[:share]))
-    return [first, _rule(name, others, split.mirror, header=(buckets.header, order[share:])), *rules]
+    first = _rule(name, {buckets.first: 100}, filters, header=(buckets.header, order[:share]))
+    return [first, _rule(name, others, filters, header=(buckets.header, order[share:])), *rules]
+
+
+def _filters(mirror: Mirror | None, *, copies: bool) -> list[dict[str, Any]]:
+    """Copies, and the header that tells them; where there are none now, no client may send it either."""
+    if mirror is None:
+        change: dict[str, Any] = {"remove": [MIRROR_HEADER]}
+        return [{"type": "RequestHeaderModifier", "requestHeaderModifier": change}] if copies else []
+    change = {"set": [{"name": MIRROR_HEADER, "value": mirror.version}]}
+    return [
+        {"type": "RequestHeaderModifier", "requestHeaderModifier": change},
+        {"type": "RequestMirror", "requestMirror": {"backendRef": _backend(mirror.service)}},
+    ]
 
 
 def _rule(
-    name: str, weights: Mapping[str, int], mirror: str | None, header: tuple[str, Sequence[int]] | None = None
+    name: str,
+    weights: Mapping[str, int],
+    filters: list[dict[str, Any]],
+    header: tuple[str, Sequence[int]] | None = None,
 ) -> dict[str, Any]:
     rule: dict[str, Any] = {
         "matches": [match | ({"headers": [_is_one_of(*header)]} if header else {}) for match in _matches(name)],
@@ -146,9 +169,7 @@ def _rule(
             _backend(service) | {"weight": weight} for service, weight in sorted(weights.items()) if weight
         ],
     }
-    if mirror is not None:
-        rule["filters"] = [{"type": "RequestMirror", "requestMirror": {"backendRef": _backend(mirror)}}]
-    return rule
+    return rule | ({"filters": filters} if filters else {})
 
 
 def _matches(name: str) -> list[dict[str, Any]]:

@@ -54,6 +54,7 @@ class LocalTrafficDriver:
     """
 
     sticky = True
+    mirrors = True
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class LocalTrafficDriver:
             _seen(kept.version, weights, counters, processes.get(self._process(kept.version)))
             for kept in sorted(routed.revisions, key=lambda kept: kept.version)
         ]
-        return TrafficSeen(tuple(seen), self._endpoint)
+        return TrafficSeen(tuple(seen), self._endpoint, mirror=self._envoy.mirror(self._model))
 
     def apply(self, wanted: TrafficWanted) -> None:
         """State what is wanted; returns at once."""
@@ -98,7 +99,8 @@ class LocalTrafficDriver:
                 self._supervisor.want(self._server(kept))
         current, known = self._envoy.weights(self._model), self._envoy.clusters(self._model)
         ready = {kept.version for kept in routed.revisions if self._is_ready(kept, processes)} & known
-        routed = msgspec.structs.replace(routed, weights=_weights(routed, ready, current))
+        mirror = wanted.mirror if wanted.mirror in ready else None
+        routed = msgspec.structs.replace(routed, weights=_weights(routed, ready, current), mirror=mirror)
         routed = self._without_drained(routed, current)
         self._write(routed)
 
@@ -186,7 +188,7 @@ def _weights(routed: Routed, ready: set[str], current: Mapping[str, int]) -> dic
 
 
 def _out_of_routes(kept: Kept, weights: Mapping[str, int], current: Mapping[str, int], now: int) -> Kept:
-    """Remember since when an unwanted version has been out of the routes."""
+    """Remember since when an unwanted version has been out of the routes: a copy that it loses harms nobody."""
     is_out = not (kept.wanted or weights.get(kept.version) or current.get(kept.version))
     since = (kept.out_since or now) if is_out else None
     return msgspec.structs.replace(kept, out_since=since)

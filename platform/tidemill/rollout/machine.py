@@ -1,12 +1,13 @@
 """The rollout as a state machine: pure functions from a state and what is seen to the next state and its moves.
 
-    starting ──ready──► (awaiting-approval) ──► canary: step 1 ─► 2 ─► … ──► promoting ──100 % seen──► done (promoted)
-        │                        │                 │  (go on)              │
-        └──failed────────────────┴──harm, guard, abort─────────────────────┴──► rolling-back ──0 % seen──► done
+    starting ──ready──► (awaiting-approval) ──► (shadowing) ──► canary: step 1 ─► 2 ─► … ──► promoting ──► done
+        │                        │                   │             │  (go on)              │        (promoted)
+        └──failed────────────────┴──harm, guard, abort─────────────┴───────────────────────┴──► rolling-back ──► done
                                                                                                     (rolled back)
 
+It promotes once 100 % is seen on the candidate, and has rolled back once 0 % is.
 Level-triggered: `advance` may be called as often as one likes, after a crash with the state of before. It never
-believes a share that it has not seen. A first version has no champion to be compared with: it goes straight
+believes a share, or copies, that it has not seen. A first version has no champion to be compared with: it goes straight
 from ready to all traffic.
 """
 
@@ -19,16 +20,31 @@ import msgspec
 from tidemill.core.clock import to_ms
 from tidemill.core.errors import Conflict
 from tidemill.rollout.cells import Evidence
+from tidemill.rollout.copies import MOST_COPIES, WAIT_MS
 from tidemill.rollout.driver import RevisionSeen
 from tidemill.rollout.guard import fault, is_fast_enough
 from tidemill.rollout.history import HistorySeen
+from tidemill.rollout.moves import (
+    Advanced,
+    begun,
+    changed,
+    closed,
+    hold,
+    interrupted,
+    promote,
+    roll_back,
+    timed_out,
+    told,
+)
 from tidemill.rollout.plan import RolloutPlan, Span, Version
 from tidemill.rollout.power import Power, power_of
-from tidemill.rollout.state import Counters, Move, Observation, Phase, RolloutState, wanted
-from tidemill.rollout.verdict import judge
+from tidemill.rollout.shadowing import after_copies, copied, shadowing
+from tidemill.rollout.state import Move, Observation, Phase, RolloutState, wanted
+from tidemill.rollout.verdict import judge, judge_copies
 from tidemill.spec.model import ContinualModel
 
 __all__ = [
+    "UNDECIDED",
     "Evidence",
     "HistorySeen",
     "Move",
@@ -49,10 +65,8 @@ __all__ = [
 READY_WITHIN_MS = 5 * 60_000
 """A server that has not become ready by then has failed; large models take minutes to load."""
 _MILLISECOND = timedelta(milliseconds=1)
-_FORGET_MS = 10_000
-"""What is left out before a share was seen to be lost: nobody knows since when it was."""
-
-Advanced = tuple[RolloutState, tuple[Move, ...]]
+UNDECIDED: frozenset[Phase] = frozenset({"starting", "awaiting-approval", "shadowing", "canary"})
+"""The phases in which the rollout may still go either way."""
 
 
 def plan_for(
@@ -63,18 +77,20 @@ def plan_for(
     offsets: Mapping[int, int],
     now: datetime,
     history: HistorySeen | None = None,
+    copies: Mapping[str, int] | None = None,
     reverts: str = "",
 ) -> RolloutPlan:
     """Fix everything that a verdict depends on.
 
-    `offsets` are the next ones of `.outcomes`, by partition. With `reverts` (why) the candidate is the version before,
-    which gets all requests as soon as it is ready again.
+    `offsets` are the next ones of `.outcomes`, by partition; `copies` those of `.copies`, by source. With `reverts`
+    (why) the candidate is the version before, which gets all requests as soon as it is ready again.
     """
     history = history or HistorySeen()
     rollout, analysis = resource.spec.rollout, resource.spec.rollout.analysis
     timeout_ms = to_ms(analysis.timeout)
     weights = tuple(step.weight for step in rollout.steps) if champion and not reverts else (100,)
     window_ms = _window_ms(history.per_second, weights[0], timeout_ms)
+    age_ms = to_ms(resource.spec.labels.maturity.after)
     return RolloutPlan(
         rollout=f"{candidate.name}-{to_ms(now)}",
         candidate=candidate,
@@ -87,11 +103,14 @@ def plan_for(
         min_outcomes=analysis.min_outcomes,
         window_ms=window_ms,
         slack_ms=max(200, window_ms // 4),
-        age_ms=to_ms(resource.spec.labels.maturity.after),
+        age_ms=age_ms,
         visible=history.visible,
         control=resource.spec.labels.control,
         error_guard=rollout.guards.errors,
         latency_guard_ms=None if rollout.guards.latency_p99 is None else rollout.guards.latency_p99 / _MILLISECOND,
+        shadow=rollout.shadow and champion is not None and not reverts,
+        copies=dict(copies or {}),
+        copies_share=min(1.0, MOST_COPIES / max(1.0, (history.per_second or 0.0) * max(age_ms, WAIT_MS) / 1000)),
         approval=rollout.approval == "required" and champion is not None and not reverts,
         reverts=reverts,
         started_at=to_ms(now),
@@ -111,10 +130,10 @@ def start(plan: RolloutPlan, power: Power | None = None) -> Advanced:
     elif plan.reverts:
         reason = f"{name} is to replace {plan.champion.name} again: {plan.reverts}"
     else:
-        steps = " → ".join(str(weight) for weight in plan.weights)
+        steps = ("copies first, then " if plan.shadow else "") + " → ".join(str(weight) for weight in plan.weights)
         reason = f"{name} is to replace {plan.champion.name}: {steps} %, margin {plan.margin:g}, risk {plan.risk:g}"
         reason += f"; {power.words()}" if power else ""
-    return _told(state, "start-rollout", reason, msgspec.to_builtins(plan, str_keys=True))
+    return told(state, "start-rollout", reason, msgspec.to_builtins(plan, str_keys=True))
 
 
 def advance(state: RolloutState, observation: Observation, now: datetime) -> Advanced:
@@ -122,6 +141,7 @@ def advance(state: RolloutState, observation: Observation, now: datetime) -> Adv
     phases: dict[Phase, Callable[[RolloutState, Observation, int], Advanced]] = {
         "starting": _starting,
         "awaiting-approval": _awaiting,
+        "shadowing": shadowing,
         "canary": _canary,
         "promoting": _promoting,
         "rolling-back": _rolling_back,
@@ -140,16 +160,19 @@ def asked(
 ) -> Advanced:
     """What a person or a program asks of the rollout. Raises `Conflict` where it cannot be done in this phase."""
     because = f"{by}: {reason}" if reason else by
-    if kind == "abort" and state.phase in {"starting", "awaiting-approval", "canary", "promoting"}:
-        return _roll_back(state, f"aborted by {because}", {}, to_ms(now))
+    if kind == "abort" and state.phase in {"starting", "awaiting-approval", "shadowing", "canary", "promoting"}:
+        return roll_back(state, f"aborted by {because}", {}, to_ms(now))
+    if kind == "promote" and state.phase == "shadowing":
+        reason = f"its copies are enough for {because}; promoted again it gets all requests"
+        return after_copies(changed(state, paused=False), reason, {"by": by}, to_ms(now))
     if kind == "promote" and state.phase == "canary":
-        return _promote(state, f"promoted by hand by {because}", {"by": by}, to_ms(now))
+        return promote(state, f"promoted by hand by {because}", {"by": by}, to_ms(now))
     if kind == "approve" and state.phase == "awaiting-approval":
         return _approved(state, because, to_ms(now))
-    if kind == "pause" and state.phase in {"starting", "awaiting-approval", "canary"} and not state.paused:
-        return _told(_with(state, paused=True), "pause", f"paused at {state.weight} % by {because}", {})
+    if kind == "pause" and state.phase in UNDECIDED and not state.paused:
+        return told(changed(state, paused=True), "pause", f"paused at {state.weight} % by {because}", {})
     if kind == "resume" and state.paused:
-        return _told(_with(state, paused=False), "resume", f"resumed at {state.weight} % by {because}", {})
+        return told(changed(state, paused=False), "resume", f"resumed at {state.weight} % by {because}", {})
     stands = f"{state.phase}{', paused' if state.paused else ''}"
     first = {"starting": "it must be ready first", "awaiting-approval": "`tidemill rollout approve` comes first"}
     hint = (first.get(state.phase) if kind == "promote" else None) or "see `tidemill rollout status`"
@@ -159,8 +182,9 @@ def asked(
 def progress(state: RolloutState, evidence: Evidence | None) -> dict[str, float | int | str | None]:
     """How it stands, for people: phase, share, the verdict so far with its reason and figures."""
     told: dict[str, float | int | str | None] = {"phase": state.phase, "weight": state.weight, "reason": state.reason}
-    if state.phase == "canary" and evidence is not None:
-        verdict = judge(state.plan, evidence, state.step)
+    if state.phase in {"shadowing", "canary"} and evidence is not None:
+        is_shadow = state.phase == "shadowing"
+        verdict = judge_copies(state.plan, evidence) if is_shadow else judge(state.plan, evidence, state.step)
         told |= verdict.figures | {"verdict": verdict.kind, "reason": verdict.reason}
     return told
 
@@ -169,21 +193,23 @@ def _starting(state: RolloutState, observation: Observation, now: int) -> Advanc
     plan = state.plan
     seen = observation.traffic.revision(plan.candidate.name)
     if seen is not None and seen.failed:
-        return _roll_back(state, f"the server of {plan.candidate.name} cannot start: {seen.failed}", {}, now)
+        return roll_back(state, f"the server of {plan.candidate.name} cannot start: {seen.failed}", {}, now)
     if seen is None or not seen.ready:
         return _wait_until_ready(state, now)
     if state.paused:
         return state, ()
-    if plan.champion is None or (plan.weights[0] == 100 and not plan.approval):
+    if plan.champion is None or (plan.weights[0] == 100 and not plan.approval and not plan.shadow):
         reason = "there is nothing to compare it with" if plan.champion is None else "the only step is 100 %"
         reason = plan.reverts or reason
-        return _promote(state, f"{plan.candidate.name} is ready and {reason}", {}, now)
+        return promote(state, f"{plan.candidate.name} is ready and {reason}", {}, now)
     if plan.approval:
         reason = f"{plan.candidate.name} is ready and waits for a person: `tidemill rollout approve`, or abort"
-        return _told(_with(state, phase="awaiting-approval", phase_since=now), "await-approval", reason, {})
+        return told(changed(state, phase="awaiting-approval", phase_since=now), "await-approval", reason, {})
+    if plan.shadow:
+        return copied(state, "shadow", f"{plan.candidate.name} is ready", now)
     figures = {"weight": plan.weights[0], "ready_after_s": (now - plan.started_at) / 1000}
-    return _told(
-        _with(state, phase="canary", phase_since=now, judged_since=now),
+    return told(
+        changed(state, phase="canary", phase_since=now, judged_since=now),
         "set-traffic",
         f"{plan.candidate.name} is ready: it is to get {plan.weights[0]} %",
         figures,
@@ -193,16 +219,18 @@ def _starting(state: RolloutState, observation: Observation, now: int) -> Advanc
 def _awaiting(state: RolloutState, observation: Observation, now: int) -> Advanced:
     """Nothing moves until a person has decided; a candidate whose server fails meanwhile is over."""
     state, found = fault(state, observation.traffic, now)
-    return _roll_back(state, found.reason, found.figures, now) if found else (state, ())
+    return roll_back(state, found.reason, found.figures, now) if found else (state, ())
 
 
 def _approved(state: RolloutState, by: str, now: int) -> Advanced:
     waited = (now - state.phase_since) / 1000
     figures = {"weight": state.plan.weights[0], "waited_s": waited}
+    if state.plan.shadow:
+        return copied(state, "approve", f"approved by {by}", now)
     if state.plan.weights[0] == 100:
-        return _promote(state, f"approved by {by}, and the only step is 100 %", figures, now)
-    state = _with(state, phase="canary", phase_since=now, judged_since=now)
-    return _told(state, "approve", f"approved by {by}: it is to get {state.plan.weights[0]} %", figures)
+        return promote(state, f"approved by {by}, and the only step is 100 %", figures, now)
+    state = changed(state, phase="canary", phase_since=now, judged_since=now)
+    return told(state, "approve", f"approved by {by}: it is to get {state.plan.weights[0]} %", figures)
 
 
 def _wait_until_ready(state: RolloutState, now: int) -> Advanced:
@@ -210,13 +238,13 @@ def _wait_until_ready(state: RolloutState, now: int) -> Advanced:
     if now - state.phase_since < plan.ready_within_ms:
         return state, ()
     waited = f"{plan.candidate.name} was not ready within {plan.ready_within_ms / 1000:g} s"
-    return _roll_back(state, waited, {}, now)
+    return roll_back(state, waited, {}, now)
 
 
 def _canary(state: RolloutState, observation: Observation, now: int) -> Advanced:
     state, found = fault(state, observation.traffic, now)
     if found:
-        return _roll_back(state, found.reason, found.figures, now)
+        return roll_back(state, found.reason, found.figures, now)
     state, moves = _watch_share(state, observation, now)
     decided, more = _by_evidence(state, observation.evidence, now)
     return decided, (*moves, *more)
@@ -231,85 +259,60 @@ def _watch_share(state: RolloutState, observation: Observation, now: int) -> Adv
     is_open = last is not None and last.until is None
     if holds and not is_open:
         return _begin_span(state, observation, now)
-    if not holds and last is not None and is_open:
-        until = max(last.since, now - min(state.plan.age_ms, _FORGET_MS))
-        return _with(state, spans=(*state.spans[:-1], msgspec.structs.replace(last, until=until))), ()
-    return state, ()
+    return (interrupted(state, now) if not holds and is_open else state), ()
 
 
 def _begin_span(state: RolloutState, observation: Observation, now: int) -> Advanced:
     weight = state.plan.weights[state.step]
     again = any(span.step == state.step for span in state.spans)
-    state = _with(state, spans=(*state.spans, Span(step=state.step, weight=weight, since=now)))
-    if state.candidate_before is None and state.plan.champion is not None:
-        traffic = observation.traffic
-        state = _with(
-            state,
-            candidate_before=Counters.of(traffic.revision(state.plan.candidate.name)),
-            champion_before=Counters.of(traffic.revision(state.plan.champion.name)),
-        )
+    state = begun(state, Span(step=state.step, weight=weight, since=now), observation)
     reason = f"{weight} % of the requests {'go again' if again else 'now go'} to {state.plan.candidate.name}"
-    return _told(state, "step-began", reason, {"step": state.step, "weight": weight, "since": now})
+    return told(state, "step-began", reason, {"step": state.step, "weight": weight, "since": now})
 
 
 def _by_evidence(state: RolloutState, evidence: Evidence | None, now: int) -> Advanced:
     plan = state.plan
     over = now - (state.judged_since or plan.started_at) >= plan.timeout_ms
     if evidence is None:
-        return _timed_out(state, "no outcomes could be read", now) if over else (state, ())
+        return timed_out(state, "no outcomes could be read", now) if over else (state, ())
     verdict = judge(plan, evidence, state.step)
     if verdict.kind == "roll back":
-        return _roll_back(state, verdict.reason, verdict.figures, now)
+        return roll_back(state, verdict.reason, verdict.figures, now)
     if over:
-        return _timed_out(state, verdict.reason, now)
+        return timed_out(state, verdict.reason, now)
     if verdict.kind == "hold":
-        return _hold(state, verdict.about, verdict.reason, verdict.figures)
-    state = _with(state, held=None)
+        return hold(state, verdict.about, verdict.reason, verdict.figures)
+    state = changed(state, held=None)
     if state.paused or verdict.kind == "inconclusive" or not is_fast_enough(state, now):
         return state, ()
     if verdict.kind == "promote":
-        return _promote(state, verdict.reason, verdict.figures, now)
+        return promote(state, verdict.reason, verdict.figures, now)
     return _go_on(state, verdict.reason, verdict.figures, now)
 
 
 def _go_on(state: RolloutState, reason: str, figures: dict[str, Any], now: int) -> Advanced:
     step = state.step + 1
-    state = _with(_closed(state, now), step=step)
+    state = changed(closed(state, now), step=step)
     weight = state.plan.weights[step]
-    return _told(state, "go-on", f"on to {weight} %: {reason}", figures | {"weight": weight})
-
-
-def _timed_out(state: RolloutState, reason: str, now: int) -> Advanced:
-    plan = state.plan
-    text = f"no verdict within {plan.timeout_ms / 1000:g} s ({reason})"
-    if plan.on_timeout == "rollBack":
-        return _roll_back(state, text, {}, now)
-    return _hold(state, "timeout", text, {})
-
-
-def _hold(state: RolloutState, about: str, reason: str, figures: dict[str, Any]) -> Advanced:
-    """Stay where it is; told once for each thing it is about."""
-    if state.held == about:
-        return state, ()
-    return _told(_with(state, held=about), "hold", f"held at {state.weight} %: {reason}", figures)
+    return told(state, "go-on", f"on to {weight} %: {reason}", figures | {"weight": weight})
 
 
 def _promoting(state: RolloutState, observation: Observation, now: int) -> Advanced:
     state, found = fault(state, observation.traffic, now)
     if found:
-        return _roll_back(state, found.reason, found.figures, now)
+        return roll_back(state, found.reason, found.figures, now)
     candidate = state.plan.candidate
     seen = observation.traffic.revision(candidate.name)
     if seen is None or not seen.ready or seen.share != 100:
         return _wait_until_ready(state, now)
-    state = _with(state, phase="done", phase_since=now, result="promoted")
+    state = changed(state, phase="done", phase_since=now, result="promoted")
     figures = state.figures | {
         "weight": 100,
         "artifact": candidate.artifact,
         "previous": state.plan.champion.name if state.plan.champion and not state.plan.reverts else None,
         "took_s": (now - state.plan.started_at) / 1000,
     }
-    return _told(state, "promote", f"all requests now go to {candidate.name}: {state.reason}", figures)
+    return told(state, "promote", f"all requests now go to {candidate.name}: {state.reason}", figures)
 
 
 def _rolling_back(state: RolloutState, observation: Observation, now: int) -> Advanced:
@@ -322,35 +325,8 @@ def _rolling_back(state: RolloutState, observation: Observation, now: int) -> Ad
         return state, ()
     took = (now - state.phase_since) / 1000
     kept = f"all requests go to {plan.champion.name} again" if plan.champion else "nothing is served"
-    state = _with(state, phase="done", phase_since=now, result="rolled back")
-    return _told(state, "rolled-back", f"{kept} after {took:.1f} s: {state.reason}", state.figures | {"took_s": took})
-
-
-def _promote(state: RolloutState, reason: str, figures: dict[str, Any], now: int) -> Advanced:
-    closed = _with(_closed(state, now), phase="promoting", phase_since=now, reason=reason, figures=figures)
-    return _told(closed, "set-traffic", f"to 100 %: {reason}", figures | {"weight": 100})
-
-
-def _roll_back(state: RolloutState, reason: str, figures: dict[str, Any], now: int) -> Advanced:
-    at = state.weight
-    state = _with(_closed(state, now), phase="rolling-back", phase_since=now, reason=reason, figures=figures)
-    return _told(state, "roll-back", f"from {at} % to 0: {reason}", figures | {"weight": at})
-
-
-def _closed(state: RolloutState, now: int) -> RolloutState:
-    if not state.spans or state.spans[-1].until is not None:
-        return state
-    return _with(state, spans=(*state.spans[:-1], msgspec.structs.replace(state.spans[-1], until=now)))
-
-
-def _told(state: RolloutState, kind: str, reason: str, figures: dict[str, Any]) -> Advanced:
-    number = state.moves + 1
-    state = _with(state, moves=number)
-    return state, (Move(number=number, kind=kind, reason=reason, figures=figures, wanted=wanted(state)),)
-
-
-def _with(state: RolloutState, **changes: Any) -> RolloutState:
-    return msgspec.structs.replace(state, **changes)
+    state = changed(state, phase="done", phase_since=now, result="rolled back")
+    return told(state, "rolled-back", f"{kept} after {took:.1f} s: {state.reason}", state.figures | {"took_s": took})
 
 
 def _window_ms(per_second: float | None, first_weight: int, timeout_ms: int) -> int:

@@ -11,10 +11,12 @@ import msgspec
 from tidemill.events.records import Outcome
 from tidemill.stats.betting import BETS
 
-__all__ = ["LABELLING_ALPHA", "RATIO_ALPHA", "READY_SHARE", "REQUEST", "RolloutPlan", "Span", "Version"]
+__all__ = ["LABELLING_ALPHA", "RATIO_ALPHA", "READY_SHARE", "REQUEST", "SHADOW", "RolloutPlan", "Span", "Version"]
 
 REQUEST = "request"
 """The cohort key of a rollout in which each request is assigned by chance."""
+SHADOW = -1
+"""The step of the spans in which the candidate answers copies of the requests, before its first share."""
 READY_SHARE = 0.9
 """Share of its labels that each class must have at the age of a verdict (STATISTICS 2, Labels)."""
 RATIO_ALPHA = 0.001
@@ -66,6 +68,12 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True):
     """99th percentile of the candidate's answers above which the rollout ends; None: any will do."""
     approval: bool = False
     """Whether a person must approve the candidate before its first step."""
+    shadow: bool = False
+    """Whether the candidate answers copies before its first step, and is judged on them (`tidemill.rollout.copies`)."""
+    copies: dict[str, int] = {}
+    """The next offsets of `.copies` by source when the rollout started."""
+    copies_share: float = 1.0
+    """Of the requests whose copies are held until their labels come, drawn without regard to any answer."""
     reverts: str = ""
     """Why this brings back the version before, without a test; empty: it is a candidate's way up."""
     started_at: int
@@ -116,6 +124,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     step: int
+    """Index into the plan's weights, or `SHADOW`."""
     weight: int
     since: int
     until: int | None = None

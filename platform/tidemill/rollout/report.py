@@ -22,7 +22,7 @@ from tidemill.events.lake import LakeTable, table_uri, with_missing
 from tidemill.outcomes.known import Cut, days, newest
 from tidemill.outcomes.quality import Slices
 from tidemill.outcomes.tables import OUTCOMES
-from tidemill.rollout.plan import RolloutPlan, Span
+from tidemill.rollout.plan import SHADOW, RolloutPlan, Span
 from tidemill.spec.model import ContinualModel
 from tidemill.stats.clustered import Clustered, clustered_mean, contrast
 from tidemill.stats.confidence import Interval
@@ -68,6 +68,7 @@ def rollout_report(
 
     Raises `NotFound` before there are outcomes, `InvalidInput` for a feature that no prediction has, `Unavailable`.
     """
+    spans = [span for span in spans if span.step != SHADOW]  # copies reached no user
     if plan.champion is None or not spans:
         return []
     outcomes = LakeTable(table_uri(lake, resource.id, "outcomes"))

@@ -6,15 +6,15 @@ import msgspec
 
 from tidemill.rollout.cells import Evidence
 from tidemill.rollout.driver import RevisionSeen, RevisionWanted, Sticky, TrafficSeen, TrafficWanted
-from tidemill.rollout.plan import RolloutPlan, Span, Version
+from tidemill.rollout.plan import SHADOW, RolloutPlan, Span, Version
 
 __all__ = ["Counters", "Move", "Observation", "Phase", "RolloutState", "decided", "wanted"]
 
-Phase = Literal["starting", "awaiting-approval", "canary", "promoting", "rolling-back", "done"]
+Phase = Literal["starting", "awaiting-approval", "shadowing", "canary", "promoting", "rolling-back", "done"]
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
-    """A revision's counters at the proxy when its canary began; what came before is not held against it."""
+    """A revision's counters at the proxy when its copies, or its canary, began; what came before does not count."""
 
     requests: int = 0
     errors: int = 0
@@ -66,7 +66,8 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     slow_ms: int = 0
     """How long they have been so, by the looks that showed answers."""
     judged_since: int | None = None
-    """When its first step was asked for: the plan's timeout counts from here, not while people think."""
+    """When its copies, or its first step, were asked for: the plan's timeout counts from here for each of the two, not
+    while people think."""
     candidate_before: Counters | None = None
     champion_before: Counters | None = None
     result: Literal["promoted", "rolled back"] | None = None
@@ -75,6 +76,11 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     figures: dict[str, Any] = {}
     moves: int = 0
     """Moves so far: the next one's number is one more."""
+
+    @property
+    def shares(self) -> tuple[Span, ...]:
+        """The spans in which users were answered by both versions."""
+        return tuple(span for span in self.spans if span.step != SHADOW)
 
     @property
     def weight(self) -> int:
@@ -88,8 +94,9 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
 class Move(msgspec.Struct, frozen=True, kw_only=True):
     """One thing decided: a kind, its reason in words, its figures, and the traffic wanted from then on.
 
-    Kinds: `start-rollout` (figures: the plan), `await-approval`, `approve`, `set-traffic` (a share is asked for),
-    `step-began` (it is seen), `go-on`, `hold`, `pause`, `resume`, `roll-back` (decided), `rolled-back` (seen),
+    Kinds: `start-rollout` (figures: the plan), `await-approval`, `approve`, `shadow` (copies are asked for),
+    `shadow-began` (they are seen), `set-traffic` (a share is asked for), `step-began` (it is seen), `go-on`, `hold`,
+    `pause`, `resume`, `roll-back` (decided), `rolled-back` (seen),
     `promote` (all traffic is seen on the candidate; figures: `artifact`). `number` counts the rollout's moves from 1,
     so that the same move gets the same id after a crash.
     """
@@ -112,7 +119,8 @@ def wanted(state: RolloutState) -> TrafficWanted:
         return TrafficWanted((_revision(plan.candidate if state.result == "promoted" else champion, 100),))
     weight = {"canary": plan.weights[state.step], "promoting": 100}.get(state.phase, 0)
     sticky = Sticky(header=plan.cohort, salt=plan.rollout, first=plan.candidate.name) if plan.keyed else None
-    return TrafficWanted((_revision(champion, 100 - weight), _revision(plan.candidate, weight)), sticky)
+    mirror = plan.candidate.name if state.phase == "shadowing" else None
+    return TrafficWanted((_revision(champion, 100 - weight), _revision(plan.candidate, weight)), sticky, mirror)
 
 
 def _revision(version: Version, share: int) -> RevisionWanted:

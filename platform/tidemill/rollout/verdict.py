@@ -7,6 +7,10 @@ Three kinds of evidence, each spending its own risk once (STATISTICS 2, "Promote
 - one process per step against "worse by margin/√share or more" lets the rollout go on to the next step.
 
 A threshold once crossed stays crossed: Ville's inequality bounds the chance that it is *ever* crossed.
+
+Copies (`rollout.shadow`) feed the first two before any user is answered. What they show lets the candidate have its
+first share, and no more: it is promoted once `minOutcomes` of its answers to users are judged, and nothing speaks
+against it.
 """
 
 import math
@@ -15,9 +19,11 @@ from typing import Any, Literal
 import msgspec
 
 from tidemill.rollout.cells import Arm, Evidence
+from tidemill.rollout.copies import PairEvidence
 from tidemill.rollout.plan import READY_SHARE, RolloutPlan
+from tidemill.spec.paths import MIRROR_HEADER
 
-__all__ = ["Verdict", "VerdictKind", "judge"]
+__all__ = ["Verdict", "VerdictKind", "judge", "judge_copies"]
 
 VerdictKind = Literal["go on", "promote", "roll back", "hold", "inconclusive"]
 
@@ -48,10 +54,37 @@ def judge(plan: RolloutPlan, evidence: Evidence, step: int) -> Verdict:
         return Verdict("roll back", reason, figures)
     if doubt:
         return msgspec.structs.replace(doubt, figures=figures)
+    waits = plan.shadow and evidence.candidate.judged < plan.min_outcomes
+    if evidence.promotion.reached(plan.risk) and waits:
+        reason = f"{evidence.candidate.judged} of {plan.min_outcomes} outcomes of its own answers to users; "
+        return Verdict("inconclusive", reason + f"{_pairs(evidence)}, and shown not to be worse", figures)
     if evidence.promotion.reached(plan.risk):
         reason = f"{_arms(evidence)}; evidence that it is not worse by {plan.promotion_margin:.3g} is "
         return Verdict("promote", reason + f"{_e(evidence.promotion.peak)}, {_e(1 / plan.risk)} was needed", figures)
     return _within_step(plan, evidence, step, figures)
+
+
+def judge_copies(plan: RolloutPlan, evidence: Evidence) -> Verdict:
+    """The verdict while the candidate answers copies: `go on` is to its first share."""
+    figures, pairs = _figures(plan, evidence, 0) | {"weight": 0}, evidence.pairs
+    if pairs.unmarked:
+        reason = f"{pairs.unmarked} answers of {plan.candidate.name} to copies are logged as if users had got them: "
+        reason += f"what makes the copies does not send the header {MIRROR_HEADER} with them"
+        return Verdict("roll back", reason, figures)
+    if plan.control < 1:
+        return Verdict("hold", _unknown_probability(plan), figures, "labels.control")
+    told = f"{_pairs(evidence)}; evidence"
+    if evidence.harm.reached(plan.risk):
+        reason = f"{told} of a harm above {plan.harm_margin:.3g} is {_e(evidence.harm.peak)}, "
+        return Verdict("roll back", reason + f"{_e(1 / plan.risk)} was needed", figures)
+    if not plan.visible and pairs.requests and pairs.labelled < READY_SHARE * pairs.requests:
+        share = f"only {pairs.labelled / pairs.requests:.1%} of the champion's outcomes have a label at "
+        reason = share + f"{plan.age_ms / 1000:g} s, and no history tells how late labels come"
+        return Verdict("hold", reason, figures, "label history")
+    if evidence.promotion.reached(plan.risk):
+        reason = f"{told} that it is not worse by {plan.promotion_margin:.3g} is {_e(evidence.promotion.peak)}, "
+        return Verdict("go on", reason + f"{_e(1 / plan.risk)} was needed", figures)
+    return Verdict("inconclusive", f"{_pairs(evidence)}; {_missing(plan, evidence)}", figures)
 
 
 def _within_step(plan: RolloutPlan, evidence: Evidence, step: int, figures: dict[str, Any]) -> Verdict:
@@ -110,6 +143,17 @@ def _arms(evidence: Evidence) -> str:
     )
 
 
+def _pairs(evidence: Evidence) -> str:
+    """What the copies showed, in words."""
+    pairs = evidence.pairs
+    if not pairs.requests:
+        return "no outcomes of copied requests yet"
+    missing, found = pairs.requests - pairs.answered, pairs.errors
+    told = f"error {found[0]:.3f} in {pairs.judged} copies, {found[1]:.3f} of the champion's answers" if found else ""
+    told = told or f"none of {pairs.requests} copied requests is judged yet"
+    return told + (f", {missing} of {pairs.requests} copies without an answer that can be told" if missing else "")
+
+
 def _labelled(arm: Arm) -> str:
     return f"{arm.labelled / arm.requests:.1%}" if arm.requests else "none"
 
@@ -140,6 +184,19 @@ def _figures(plan: RolloutPlan, evidence: Evidence, step: int) -> dict[str, Any]
         "late": evidence.late,
         "lost": evidence.lost,
         "maybe_lost": evidence.maybe_lost,
+        **(_pair_figures(evidence.pairs) if plan.shadow else {}),
+    }
+
+
+def _pair_figures(pairs: PairEvidence) -> dict[str, Any]:
+    candidate, champion = pairs.errors or (None, None)
+    return {
+        "copied_requests": pairs.requests,
+        "copies_answered": pairs.answered,
+        "copies_that_differ": pairs.differ,
+        "copies_judged": pairs.judged,
+        "copies_error": candidate,
+        "copied_champion_error": champion,
     }
 
 

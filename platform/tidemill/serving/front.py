@@ -76,7 +76,8 @@ class Front:
         for name, value in (("x-request-id", request_id), ("the cohort's key", cohort)):
             if value is not None and len(value) > MAX_ID:
                 raise Refusal(400, f"{name} has {len(value)} characters; at most {MAX_ID} are taken")
-        return Payload(is_v2, body, request_id, headers.get(HEADER_LENGTH) if is_v2 else None, cohort)
+        length = headers.get(HEADER_LENGTH) if is_v2 else None
+        return Payload(is_v2, body, request_id, length, cohort, self._requests.is_copy(headers))
 
     async def _answer(self, payload: Payload) -> Reply:
         try:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from prometheus_client import Counter, Gauge
 
@@ -31,8 +31,20 @@ CAPACITY = 10_000
 EVERY_S = 5.0
 """How often the process says how far it is, also when nobody asks it anything: silence means that it is gone."""
 
-_DROPPED = Counter("tidemill_predictions_dropped_total", "Predictions missing from the log.", registry=REGISTRY)
-_QUEUED = Gauge("tidemill_predictions_queued", "Predictions that are not known to be on the log.", registry=REGISTRY)
+
+class _Metrics(NamedTuple):
+    dropped: Counter
+    queued: Gauge
+
+
+_OF_USERS = _Metrics(
+    Counter("tidemill_predictions_dropped_total", "Predictions missing from the log.", registry=REGISTRY),
+    Gauge("tidemill_predictions_queued", "Predictions that are not known to be on the log.", registry=REGISTRY),
+)
+_OF_COPIES = _Metrics(
+    Counter("tidemill_copies_dropped_total", "Answers to copies missing from their log.", registry=REGISTRY),
+    Gauge("tidemill_copies_queued", "Answers to copies that are not known to be on their log.", registry=REGISTRY),
+)
 _RETRY_S = 1.0
 _LOOK_S = 30.0
 _LINGER_S = 0.1
@@ -79,6 +91,7 @@ class PredictionLog:
         capacity: rows that may wait for their acknowledgement.
         max_bytes: of these together.
         folder: where this process's counts outlive it; None: nowhere, and a hard kill may cost `capacity` rows.
+        copies: whether these are answers to copies of requests, which count for no metric of predictions.
     """
 
     def __init__(
@@ -91,7 +104,9 @@ class PredictionLog:
         capacity: int = CAPACITY,
         max_bytes: int = MAX_BYTES,
         folder: Path | None = None,
+        copies: bool = False,
     ) -> None:
+        self._metrics = _OF_COPIES if copies else _OF_USERS
         self.boot = new_id(clock.now())
         self._connect, self._topic, self._clock, self._folder = connect, topic, clock, folder
         file = self._counted_in(folder, capacity)
@@ -154,7 +169,7 @@ class PredictionLog:
         """Hand over what is queued by now; what comes meanwhile must not keep the process from saying how far it is."""
         for _ in range(len(self._queue)):
             self._write(writer, self._queue.popleft())
-        _QUEUED.set(self._tally.held)
+        self._metrics.queued.set(self._tally.held)
         self._count_dropped()
 
     def _write(self, writer: PredictionWriter, prediction: Prediction) -> None:
@@ -180,7 +195,7 @@ class PredictionLog:
     def _count_dropped(self, left: int = 0, *, said_every_s: float = EVERY_S) -> None:
         """Tell of rows that are missing since the last time, however many, in one line now and then."""
         dropped = self._tally.dropped + left
-        _DROPPED.inc(dropped - self._counted)
+        self._metrics.dropped.inc(dropped - self._counted)
         self._counted = dropped
         now = self._clock.monotonic()
         if dropped > self._dropped_said and now - self._dropped_said_at >= said_every_s:

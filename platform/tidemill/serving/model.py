@@ -51,6 +51,8 @@ class Payload(NamedTuple):
     """Of the header `v2.HEADER_LENGTH`."""
     cohort: str | None = None
     """The key that rollouts assign (`rollout.cohorts`), where it came with the request."""
+    is_copy: bool = False
+    """Whether somebody else answers the user."""
 
 
 class Reply(NamedTuple):
@@ -105,6 +107,10 @@ class Requests:
         """The key that rollouts assign, by the headers in lower case; None where there is none."""
         return self._predictor.cohort_of(headers)
 
+    def is_copy(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request with these headers, in lower case, is a copy of one that another version answers."""
+        return self._predictor.is_copy(headers)
+
     def count(self, result: str) -> None:
         """Count a request: `answered`, `refused` or `failed`."""
         self._counted[result].inc()
@@ -133,7 +139,9 @@ class Requests:
         if rows is None:
             asked, rows = self._read(payload)
         request_id = (asked.id if asked else None) or payload.request_id or new_id(now)
-        answered = self._predictor.answer(rows, request_id=request_id, now=now, cohort=payload.cohort)
+        answered = self._predictor.answer(
+            rows, request_id=request_id, now=now, cohort=payload.cohort, is_copy=payload.is_copy
+        )
         if asked is None:
             return Reply(msgspec.json.encode({"predictions": [_flat(one) for one in answered]}))
         head = {"model_name": self.name, "model_version": self.version, "id": request_id}

@@ -16,6 +16,7 @@ from tidemill.serving.features import FeatureRow, OnlineFeatures, PictureStatist
 from tidemill.serving.log import PredictionLog
 from tidemill.serving.rows import RequestRow
 from tidemill.spec.model import ContinualModel
+from tidemill.spec.paths import MIRROR_HEADER
 
 __all__ = ["Answered", "Answers", "Predictor"]
 
@@ -23,6 +24,12 @@ _REQUEST = "request"
 """The cohort key of a model whose requests are assigned by chance."""
 
 _PREDICTIONS = Counter("tidemill_predictions_total", "Rows answered.", ["version"], registry=REGISTRY)
+_COPIES = Counter(
+    "tidemill_copies_total",
+    "Rows of copies of requests answered: no user got these answers.",
+    ["version"],
+    registry=REGISTRY,
+)
 _SECONDS = Histogram(
     "tidemill_predict_seconds",
     "Features, model and record of one request, without HTTP.",
@@ -57,6 +64,7 @@ class Predictor:
         model: the model.
         features: the online features.
         log: the prediction log.
+        copies: the log of answers to copies of requests, where `rollout.shadow` may send some.
         service: the features of the user's own FeatureService, where the resource names one.
     """
 
@@ -68,10 +76,12 @@ class Predictor:
         model: Answers,
         features: OnlineFeatures,
         log: PredictionLog,
+        copies: PredictionLog | None = None,
         service: RowFeatures | None = None,
     ) -> None:
         self.version = version
         self._seconds, self._answered = _SECONDS.labels(version), _PREDICTIONS.labels(version)
+        self._copies, self._copied = copies, _COPIES.labels(version)
         self._kind = resource.spec.prediction.type
         self._model, self._features, self._log, self._service = model, features, log, service
         self._pictures = PictureStatistics(resource)
@@ -79,12 +89,18 @@ class Predictor:
         self._redacted = list(resource.spec.serving.log.redact)
 
     def answer(
-        self, rows: Sequence[RequestRow], *, request_id: str, now: datetime, cohort: str | None = None
+        self,
+        rows: Sequence[RequestRow],
+        *,
+        request_id: str,
+        now: datetime,
+        cohort: str | None = None,
+        is_copy: bool = False,
     ) -> list[Answered]:
         """One answer per row, in order; nothing is logged of a request that fails.
 
         `cohort` is the key that the request carried. `now` is when the request arrived: all rows of a request carry
-        it, and the rollout counts them by it.
+        it, and the rollout counts them by it. Their ids are in the rows' order, by which a copy's rows are told.
         Raises `InvalidInput`, `UserCodeError`.
         """
         with self._seconds.time():
@@ -93,14 +109,19 @@ class Predictor:
             used = [one | other.values for one, other in zip(measured, found, strict=True)]
             answers = self._model.answers([row.values | values for row, values in zip(rows, used, strict=True)])
             answered = [
-                Answered(prediction_id=new_id(now), version=self.version, output=self._output(answer))
-                for answer in answers
+                Answered(prediction_id=name, version=self.version, output=self._output(answer))
+                for name, answer in zip(sorted(new_id(now) for _ in answers), answers, strict=True)
             ]
             records = zip(rows, used, found, answered, strict=True)
             told = {"request_id": request_id, "cohort": cohort}
-            self._log.put([self._record(*one, told, now=now) for one in records])
-        self._answered.inc(len(answered))
+            log = self._copies if is_copy and self._copies is not None else self._log
+            log.put([self._record(*one, told, now=now) for one in records])
+        (self._answered if log is self._log else self._copied).inc(len(answered))
         return answered
+
+    def is_copy(self, headers: Mapping[str, str]) -> bool:
+        """Whether the answer to a request with these headers, in lower case, reaches no user (`rollout.shadow`)."""
+        return self._copies is not None and headers.get(MIRROR_HEADER) == self.version
 
     def cohort_of(self, headers: Mapping[str, str] | None) -> str | None:
         """The key that rollouts assign (`rollout.cohorts`); None where requests are assigned, or this one has none."""

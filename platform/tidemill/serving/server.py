@@ -84,12 +84,15 @@ def run(
             sample=resource.spec.serving.log.sample,
             folder=counts,
         )
+        copies = _log_of_copies(resource, kafka, version, clock)
         try:
             features = OnlineFeatures(
                 _feature_source(redis, resource), resource.spec.features.window_names, clock=clock
             )
             service = _service(resource, feast_repo, clock)
-            predictor = Predictor(resource, version=version, model=model, features=features, log=log, service=service)
+            predictor = Predictor(
+                resource, version=version, model=model, features=features, log=log, copies=copies, service=service
+            )
             _warm_up(resource, model, service)
             requests = Requests(
                 resource, name=served_name(resource), reader=RowReader(resource), predictor=predictor, clock=clock
@@ -99,6 +102,15 @@ def run(
             _serve(app, listening)
         finally:
             log.close()
+            if copies is not None:
+                copies.close()
+
+
+def _log_of_copies(resource: ContinualModel, kafka: str, version: str, clock: Clock) -> PredictionLog | None:
+    """Where answers to copies of requests go: apart from the others, so that nothing takes one for a user's."""
+    if not resource.spec.rollout.shadow:
+        return None
+    return PredictionLog(lambda: _writer(kafka, version), f"{resource.id}.copies", clock=clock, copies=True)
 
 
 def _load(artifact: str, version: str) -> Any:

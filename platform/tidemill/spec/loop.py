@@ -128,8 +128,20 @@ class Rollout(Part):
     """What ends it at once."""
     cohorts: Cohorts = Cohorts()
     """Whether a user keeps a version."""
+    shadow: bool = False
+    """Before its first step the candidate gets a copy of each request; its answers to these reach no user, and are
+    judged by the labels of the champion's. Needs `labels.control: 1.0` and cohorts by request."""
     watch: RolloutWatch | None = RolloutWatch()
     """After the promotion; null: what was promoted stays."""
+
+    @model_validator(mode="after")
+    def _copies_are_no_cohort(self) -> "Rollout":
+        if self.shadow and self.cohorts.key != "request":
+            raise ValueError(
+                f"shadow: not with cohorts.key {self.cohorts.key}: a key counts once, and would have counted before "
+                "the first step"
+            )
+        return self
 
     @model_validator(mode="after")
     def _steps_rise_to_100(self) -> "Rollout":

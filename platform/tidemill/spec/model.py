@@ -164,6 +164,21 @@ class Spec(Part):
         return self
 
     @model_validator(mode="after")
+    def _copies_can_be_judged(self) -> "Spec":
+        if not self.rollout.shadow:
+            return self
+        if self.labels.control < 1:
+            raise ValueError(
+                f"rollout.shadow needs labels.control: 1.0, not {self.labels.control:g}: a copy is judged by the label "
+                "of the champion's answer, and which answers are labelled may depend on them"
+            )
+        if self.serving.driver == "knative":
+            raise ValueError(
+                "rollout.shadow: the knative driver sends no copies: use serving.driver: gateway, or leave shadow out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _windows_have_their_source(self) -> "Spec":
         events = {field.name: field.type for field in self.events.fields if field.type != "image"}
         events |= dict.fromkeys(self.features.image, "float")

@@ -1,8 +1,12 @@
-"""The name of a model in predict paths, and those paths."""
+"""The name of a model in predict paths, those paths, and the header that tells a copy of a request."""
 
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["predict_path", "served_name"]
+__all__ = ["MIRROR_HEADER", "predict_path", "served_name"]
+
+MIRROR_HEADER = "x-tidemill-mirror"
+"""Names the version that gets copies of the requests, in each request and its copy: that version gets nothing else.
+Whoever moves traffic sets it in the same route that makes the copies, and removes what a client sent of it."""
 
 
 def served_name(resource: ContinualModel) -> str:

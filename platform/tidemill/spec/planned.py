@@ -3,7 +3,6 @@
 __all__ = ["FIELDS"]
 
 FIELDS = {
-    "spec.rollout.shadow": "rollout",
     "spec.rollout.watch.holdback": "rollout",
 }
 """Path of each such field, and the stage it belongs to."""

@@ -140,8 +140,21 @@ RULES: dict[str, tuple[Rule, ...]] = {
             "steps: the first cannot be judged at this analysis.margin (margin/√share must be below 1): "
             "raise its weight or lower the margin",
         ),
+        Rule(
+            "!self.shadow || self.cohorts.key == 'request'",
+            "shadow: not with a key in cohorts: a key counts once, and would have counted before the first step",
+        ),
     ),
     "Spec": (
+        Rule(
+            "!self.rollout.shadow || self.labels.control == 1.0",
+            "rollout.shadow needs labels.control: 1.0: a copy is judged by the label of the champion's answer, and "
+            "which answers are labelled may depend on them",
+        ),
+        Rule(
+            "!self.rollout.shadow || self.serving.driver != 'knative'",
+            "rollout.shadow: the knative driver sends no copies: use serving.driver: gateway, or leave shadow out",
+        ),
         Rule(
             "self.features.image.size() == 0 || self.events.fields.exists(f, f.type == 'image')",
             "features.image needs a field of type image in events.fields",

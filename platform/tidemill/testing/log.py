@@ -7,7 +7,7 @@ from tidemill.control.log import Batch
 from tidemill.control.state import Offsets
 from tidemill.core.errors import Unavailable
 from tidemill.events.kafka import Stamped
-from tidemill.events.records import Decision, LabelAgreement, Outcome, Record, Request, Signal
+from tidemill.events.records import Decision, LabelAgreement, Outcome, Prediction, Record, Request, Signal
 from tidemill.events.sources import Source
 
 __all__ = ["MemoryLog"]
@@ -35,6 +35,7 @@ class MemoryLog:
         self.asked: _Topic[Request] = _Topic("requests")
         self.signalled: _Topic[Signal] = _Topic("signals")
         self.judged: _Topic[Outcome | LabelAgreement] = _Topic("outcomes")
+        self.copied: _Topic[Prediction] = _Topic("copies")
         self.published: list[Decision] = []
         self.unavailable = False
 
@@ -52,6 +53,11 @@ class MemoryLog:
         """Predictions at the age at which they may be judged, and how far labellers agree."""
         self._answer()
         return self.judged.read(since or {})
+
+    def copies(self, since: Offsets | None) -> Batch[Prediction]:
+        """What candidates answered to copies of requests; None: what comes from now on."""
+        self._answer()
+        return self.copied.read({str(self.copied.source): len(self.copied)} if since is None else since)
 
     def decisions(self) -> Sequence[Decision]:
         """All decisions, each once."""

@@ -7,7 +7,7 @@ from tidemill.control.protocols import RunSeen
 from tidemill.control.state import LoopStatus, decode_status
 from tidemill.control.tick import Loop, Parts
 from tidemill.core.clock import to_ms
-from tidemill.events.records import Decision, LabelAgreement, Outcome, Request, Signal
+from tidemill.events.records import Decision, LabelAgreement, Outcome, Prediction, Request, Signal
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.clock import ManualClock
 from tidemill.testing.log import MemoryLog
@@ -255,30 +255,56 @@ class LoopBench:
         """
         age = to_ms(self.resource.spec.labels.maturity.after)
         for _ in range(seconds):
-            for seen in self.driver.observe().revisions:
+            observed = self.driver.observe()
+            for seen in observed.revisions:
                 count = round(per_second * seen.share / 100)
                 for number in range(count):
-                    self._judge_one(seen.version, number, count, errors[seen.version], age)
+                    judged = self._judge_one(seen.version, number, count, errors[seen.version], age)
+                    if observed.mirror is not None:
+                        self._copy(judged, observed.mirror, errors[observed.mirror])
             self.tick(4)
 
-    def _judge_one(self, version: str, number: int, count: int, error: float, age: int) -> None:
+    def _copy(self, judged: Outcome, version: str, error: float) -> None:
+        """What another version answered to a copy of that request: it errs in its share of them, too."""
+        total = len(self.log.copied)
+        truth = (judged.label or {})["defect"]
+        wrong = int((total + 1) * error) > int(total * error)
+        answer = (
+            {"class": "ok" if wrong else "scratch"} if truth == "scratch" else {"class": "scratch" if wrong else "ok"}
+        )
+        box = {"box": [0, 0, 8, 8]}
+        self.log.copied.append(
+            Prediction(
+                prediction_id=f"{version}-copy-{total}",
+                version=version,
+                entity=judged.entity,
+                time=judged.predicted_at,
+                output=answer | box,
+                request_id=judged.request_id,
+                boot="b",
+                seq=total,
+            )
+        )
+
+    def _judge_one(self, version: str, number: int, count: int, error: float, age: int) -> Outcome:
         total = sum(1 for one in self.log.judged if isinstance(one, Outcome) and one.version == version)
         wrong = int((total + 1) * error) > int(total * error)
         made = to_ms(self.clock.now()) - age + round(1000 * number / count)
         name = f"{version}-{total}"
-        self.log.judged.append(
-            Outcome(
-                prediction_id=name,
-                version=version,
-                entity="station-1",
-                predicted_at=made,
-                eligible_at=made + age,
-                output={"class": "ok"},
-                label={"defect": "scratch" if wrong else "ok"},
-                label_age_ms=1000,
-                loss=1.0 if wrong else 0.0,
-            )
+        outcome = Outcome(
+            prediction_id=name,
+            version=version,
+            entity="station-1",
+            request_id=f"request-{name}",
+            predicted_at=made,
+            eligible_at=made + age,
+            output={"class": "ok"},
+            label={"defect": "scratch", "box": [0, 0, 8, 8]} if wrong else {"defect": "ok"},
+            label_age_ms=1000,
+            loss=1.0 if wrong else 0.0,
         )
+        self.log.judged.append(outcome)
+        return outcome
 
     def until(self, condition: Callable[[LoopStatus], bool], *, ticks: int = 400) -> LoopStatus:
         """Tick until the status is as wished."""

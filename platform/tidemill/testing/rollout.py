@@ -9,6 +9,7 @@ import msgspec
 
 from tidemill.events.records import Outcome
 from tidemill.rollout.cells import Arm, Evidence, Fold, StepEvidence
+from tidemill.rollout.copies import PairEvidence
 from tidemill.rollout.plan import RolloutPlan, Span, Version
 from tidemill.rollout.verdict import Verdict, judge
 from tidemill.stats.betting import for_promotion
@@ -60,6 +61,7 @@ def evidence_for(plan: RolloutPlan, verdict: str, step: int) -> Evidence:
         steps=(StepEvidence(step=step, process=process, candidate=60),),
         candidate=arm,
         champion=arm,
+        pairs=PairEvidence(requests=60, answered=60, judged=60, labelled=60.0, candidate=6.0, champion=6.0),
         blocks=60,
     )
 

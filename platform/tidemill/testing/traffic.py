@@ -17,6 +17,7 @@ class MemoryTrafficDriver:
     """
 
     sticky = True
+    mirrors = True
 
     def __init__(self, *, ready_at_once: bool = False, slow: bool = False) -> None:
         self.applied: list[TrafficWanted] = []
@@ -26,13 +27,17 @@ class MemoryTrafficDriver:
         self._ready_at_once = ready_at_once
         self._slow = slow
         self._wanted: dict[str, RevisionWanted] = {}
+        self._mirror: tuple[str | None, str | None] = None, None
+        """Wanted, and seen."""
         self._seen: dict[str, RevisionSeen] = {}
 
     def observe(self) -> TrafficSeen:
         """What is seen now; raises `Unavailable` where the test asked for it."""
         self._answer()
         seen = tuple(self._seen[name] for name in sorted(self._seen))
-        return TrafficSeen(seen, "http://127.0.0.1:0", foreign=self.foreign)
+        mirror = self._mirror[1]
+        copied = mirror if mirror in self._seen and self._seen[mirror].ready else None
+        return TrafficSeen(seen, "http://127.0.0.1:0", mirror=copied, foreign=self.foreign)
 
     def apply(self, wanted: TrafficWanted) -> None:
         """State what is wanted."""
@@ -41,6 +46,7 @@ class MemoryTrafficDriver:
         if not self.applied or self.applied[-1] != wish:
             self.applied.append(wish)
         self._wanted = {one.version: one for one in wanted.revisions}
+        self._mirror = wanted.mirror, self._mirror[1]
         for name in self._wanted:
             if name not in self._seen:
                 self._seen[name] = RevisionSeen(version=name, share=0, ready=self._ready_at_once)
@@ -52,6 +58,7 @@ class MemoryTrafficDriver:
 
     def settle(self) -> None:
         """Let the weights follow what is wanted, and the versions that are no longer wanted end."""
+        self._mirror = (self._mirror[0], self._mirror[0])
         serving = [one for one in self._wanted.values() if one.share and self._seen[one.version].ready]
         total = sum(one.share for one in serving)
         shares = {one.version: one.share for one in serving}
@@ -97,9 +104,9 @@ class MemoryTrafficDriver:
             raise Unavailable("the proxy does not answer")
 
 
-def wanted_shares(shares: Mapping[str, int], sticky: Sticky | None = None) -> TrafficWanted:
+def wanted_shares(shares: Mapping[str, int], sticky: Sticky | None = None, mirror: str | None = None) -> TrafficWanted:
     """These versions with these shares, their artifacts in an object store."""
     revisions = (
         RevisionWanted(version=name, artifact=f"s3://models/{name}", share=one) for name, one in shares.items()
     )
-    return TrafficWanted(tuple(revisions), sticky)
+    return TrafficWanted(tuple(revisions), sticky, mirror)

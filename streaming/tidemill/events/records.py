@@ -442,6 +442,11 @@ class Topics(msgspec.Struct, frozen=True):
         return f"{self.model}.predictions"
 
     @property
+    def copies(self) -> str:
+        """What a candidate answered to copies of requests (`rollout.shadow`): no user got any of it."""
+        return f"{self.model}.copies"
+
+    @property
     def resolved(self) -> str:
         """Labels keyed by prediction."""
         return f"{self.model}.labels.resolved"
