@@ -129,15 +129,6 @@ def test_what_is_applied_becomes_objects_and_a_status_and_is_then_left_in_peace(
     assert running.calls_in(10) <= 2, running.calls
 
 
-def test_a_request_by_annotation_is_answered_and_told(phones: Model) -> None:
-    phones.kubectl("annotate", "ctm", phones.name, 'tidemill.dev/retrain={"id": "a", "reason": "new camera"}')
-    answer = eventually(
-        lambda: (found := phones.status.get("requests", {}).get("retrain", {})).get("answer") and found, SOON_S
-    )
-    assert (answer["id"], answer["state"]) == ("a", "answered")
-    eventually(lambda: phones.name in phones.kubectl("get", "events", "-o", "name"), SOON_S)
-
-
 def test_a_deleted_worker_is_back_and_an_edit_is_told_until_it_is_taken_back(phones: Model) -> None:
     *_, watch = phones.workers()
     before = _uid(phones, watch)

@@ -30,7 +30,10 @@ from tidemill.testing.loop import example_resource
 from tidemill.testing.operator_plane import in_namespace, operator_rights
 from tidemill.testing.process import running
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),  # MLflow's own
+]
 
 SOON_S = 90
 """What takes some seconds on a machine that has nothing else to do."""
@@ -125,6 +128,7 @@ def test_people_take_a_model_through_its_versions_with_the_cli_alone(site: Site)
     first = site.pipeline(0)
     site.until(phase="Serving", traffic=f"{first} 100 %")
     assert site.cli("get")["status"]["champion"]["version"] == first
+    assert first in site.plane.kubectl("get", "events", "--namespace", site.namespace)
 
     site.cli("retrain", "--reason", "a better one", "--force")
     second = site.pipeline(1)
