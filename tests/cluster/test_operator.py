@@ -17,7 +17,6 @@ from tidemill.rollout.kserve import INFERENCE_SERVICE, REVISION
 from tidemill.rollout.kserve import MODEL as MODEL_LABEL
 from tidemill.testing import eventually
 from tidemill.testing.control_plane import NAMESPACE, ControlPlane
-from tidemill.testing.kserve_controller import RUNTIME, serving_runtime
 from tidemill.testing.loop import example_resource
 from tidemill.testing.operator_plane import PlaneWorld, Rights, RunningOperator, install_optional, operator_rights
 
@@ -40,7 +39,6 @@ SETTINGS = Settings(
 def namespace(kserve: ControlPlane, cluster: KubernetesCluster) -> Iterator[str]:
     """One in which the restricted standard is enforced; each test has a model of its own in it."""
     name = kserve.namespace("models", **{"pod-security.kubernetes.io/enforce": "restricted"})
-    cluster.apply(serving_runtime(name), RUNTIME)
     install_optional(kserve)
     yield name
     cluster.delete(NAMESPACE, None, name)

@@ -25,7 +25,6 @@ from tidemill.testing import eventually
 from tidemill.testing.control_plane import NAMESPACE, ControlPlane
 from tidemill.testing.kfp import KfpApi
 from tidemill.testing.kserve import PlayedGateway
-from tidemill.testing.kserve_controller import RUNTIME, serving_runtime
 from tidemill.testing.loop import example_resource
 from tidemill.testing.operator_plane import in_namespace, operator_rights
 from tidemill.testing.process import running
@@ -45,7 +44,6 @@ class Site:
     def __init__(self, plane: ControlPlane, kafka: str, kfp: KfpApi, folder: Path) -> None:
         self.plane, self.kafka, self.kfp, self.folder = plane, kafka, kfp, folder
         self.namespace, self.clock = plane.namespace("whole"), SystemClock()
-        plane.admin.apply(serving_runtime(self.namespace), RUNTIME)
         self.gateway = PlayedGateway(plane.admin.as_manager("played"), self.namespace)
         spec = {"rollout": {"approval": "required", "steps": [{"weight": 5}, {"weight": 100}]}}
         self.resource = in_namespace(example_resource("phones", **spec), self.namespace)
