@@ -13,7 +13,7 @@ from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, KAFKA_TO
 from tidemill.control.cluster_provision import FINALIZER, ORPHAN
 from tidemill.core.settings import Settings
 from tidemill.rollout.http_route import HTTP_ROUTE
-from tidemill.rollout.kserve import INFERENCE_SERVICE, REVISION
+from tidemill.rollout.kserve import INFERENCE_SERVICE
 from tidemill.rollout.kserve import MODEL as MODEL_LABEL
 from tidemill.testing import eventually
 from tidemill.testing.control_plane import NAMESPACE, ControlPlane
@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-SERVED = (INFERENCE_SERVICE, HTTP_ROUTE, REVISION)
+SERVED = (INFERENCE_SERVICE, HTTP_ROUTE)
 SOON_S = 60
 """What takes a second or two on a machine that has nothing else to do."""
 SETTINGS = Settings(
