@@ -23,7 +23,7 @@ __all__ = ["run"]
 MODELS = {"small": 100, "full": 1000}
 _BUILT = Path(__file__).parents[1] / ".bootstrap" / "cluster"
 _ASKED = 20
-_SETTLED_S = 1800.0
+_SETTLED_S = 3600.0
 _IDLE_S = 60.0
 _GOAL_S = 2.0
 

@@ -13,6 +13,7 @@ from tidemill.testing.operator_world import World
 __all__ = ["End", "differs", "life"]
 
 _MINE = {MODEL: "phones"}
+_STEPS = {"go-on", "step-began"}
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class End:
     """What a life came to."""
 
     decisions: tuple[str, ...]
-    """The kinds of all decisions, in order."""
+    """The kinds of all decisions, in order, but for those of steps: how many it takes is chance."""
     objects: tuple[str, ...]
     """Kinds of what was there after the promotion."""
     shares: tuple[int, ...]
@@ -42,7 +43,7 @@ def life(world: World) -> End:
     objects = tuple(one["kind"] for one in (*workers, *served))
     (route,) = world.objects(HTTP_ROUTE, **_MINE)
     shares = tuple(one.get("weight", 100) for rule in route["spec"]["rules"] for one in rule["backendRefs"])
-    decisions = tuple(bench.kinds())
+    decisions = tuple(kind for kind in bench.kinds() if kind not in _STEPS)
     world.delete()
     left = tuple(one["metadata"]["name"] for one in world.objects(HTTP_ROUTE, **_MINE))
     return End(decisions, objects, shares, left)

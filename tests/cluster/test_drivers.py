@@ -56,9 +56,6 @@ class Site:
             else KnativeTrafficDriver(cluster, resource=self.resource)
         )
 
-    def installserving_runtime(self) -> None:
-        self.cluster.apply(serving_runtime(self.namespace), RUNTIME)
-
     def step(self, shares: dict[str, int]) -> TrafficSeen:
         try:
             self.driver.apply(wanted_shares(shares))
@@ -115,10 +112,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 def make(kserve: ControlPlane, cluster: KubernetesCluster) -> Iterator[Callable[..., Site]]:
     made: list[Site] = []
 
-    def site(kind: str, *, runtime: bool = True) -> Site:
+    def site(kind: str) -> Site:
         made.append(Site(kserve, cluster, f"drivers-{next(_NUMBERS)}", kind))
-        if runtime:
-            made[-1].installserving_runtime()
         return made[-1]
 
     yield site
@@ -215,8 +210,15 @@ def test_buckets_and_copies_are_stored_as_they_were_stated(make: Callable[..., S
         }
 
 
-def test_a_version_that_no_runtime_can_serve_says_why(make: Callable[..., Site]) -> None:
-    site = make("gateway", runtime=False)
+@pytest.fixture
+def no_runtime(kserve: ControlPlane, cluster: KubernetesCluster) -> Iterator[None]:
+    cluster.delete(RUNTIME, None, "tidemill")
+    yield
+    cluster.apply(serving_runtime(kserve), RUNTIME)
+
+
+def test_a_version_that_no_runtime_can_serve_says_why(no_runtime: None, make: Callable[..., Site]) -> None:
+    site = make("gateway")
     seen = site.until({"v1": 100}, lambda seen: (found := seen.revision("v1")) and found.failed)
     found = seen.revision("v1")
     assert found is not None

@@ -13,11 +13,10 @@ from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, KAFKA_TO
 from tidemill.control.cluster_provision import FINALIZER, ORPHAN
 from tidemill.core.settings import Settings
 from tidemill.rollout.http_route import HTTP_ROUTE
-from tidemill.rollout.kserve import INFERENCE_SERVICE, REVISION
+from tidemill.rollout.kserve import INFERENCE_SERVICE
 from tidemill.rollout.kserve import MODEL as MODEL_LABEL
 from tidemill.testing import eventually
 from tidemill.testing.control_plane import NAMESPACE, ControlPlane
-from tidemill.testing.kserve_controller import RUNTIME, serving_runtime
 from tidemill.testing.loop import example_resource
 from tidemill.testing.operator_plane import PlaneWorld, Rights, RunningOperator, install_optional, operator_rights
 
@@ -28,7 +27,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-SERVED = (INFERENCE_SERVICE, HTTP_ROUTE, REVISION)
+SERVED = (INFERENCE_SERVICE, HTTP_ROUTE)
 SOON_S = 60
 """What takes a second or two on a machine that has nothing else to do."""
 SETTINGS = Settings(
@@ -40,7 +39,6 @@ SETTINGS = Settings(
 def namespace(kserve: ControlPlane, cluster: KubernetesCluster) -> Iterator[str]:
     """One in which the restricted standard is enforced; each test has a model of its own in it."""
     name = kserve.namespace("models", **{"pod-security.kubernetes.io/enforce": "restricted"})
-    cluster.apply(serving_runtime(name), RUNTIME)
     install_optional(kserve)
     yield name
     cluster.delete(NAMESPACE, None, name)
@@ -127,15 +125,6 @@ def test_what_is_applied_becomes_objects_and_a_status_and_is_then_left_in_peace(
     eventually(lambda: len(phones.kubectl("get", "pods", "-o", "name").split()) >= 4, SOON_S)
     assert "Bootstrapping" in phones.kubectl("get", "ctm", phones.name)
     assert running.calls_in(10) <= 2, running.calls
-
-
-def test_a_request_by_annotation_is_answered_and_told(phones: Model) -> None:
-    phones.kubectl("annotate", "ctm", phones.name, 'tidemill.dev/retrain={"id": "a", "reason": "new camera"}')
-    answer = eventually(
-        lambda: (found := phones.status.get("requests", {}).get("retrain", {})).get("answer") and found, SOON_S
-    )
-    assert (answer["id"], answer["state"]) == ("a", "answered")
-    eventually(lambda: phones.name in phones.kubectl("get", "events", "-o", "name"), SOON_S)
 
 
 def test_a_deleted_worker_is_back_and_an_edit_is_told_until_it_is_taken_back(phones: Model) -> None:

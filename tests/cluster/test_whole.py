@@ -25,12 +25,14 @@ from tidemill.testing import eventually
 from tidemill.testing.control_plane import NAMESPACE, ControlPlane
 from tidemill.testing.kfp import KfpApi
 from tidemill.testing.kserve import PlayedGateway
-from tidemill.testing.kserve_controller import RUNTIME, serving_runtime
 from tidemill.testing.loop import example_resource
 from tidemill.testing.operator_plane import in_namespace, operator_rights
 from tidemill.testing.process import running
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),  # MLflow's own
+]
 
 SOON_S = 90
 """What takes some seconds on a machine that has nothing else to do."""
@@ -42,7 +44,6 @@ class Site:
     def __init__(self, plane: ControlPlane, kafka: str, kfp: KfpApi, folder: Path) -> None:
         self.plane, self.kafka, self.kfp, self.folder = plane, kafka, kfp, folder
         self.namespace, self.clock = plane.namespace("whole"), SystemClock()
-        plane.admin.apply(serving_runtime(self.namespace), RUNTIME)
         self.gateway = PlayedGateway(plane.admin.as_manager("played"), self.namespace)
         spec = {"rollout": {"approval": "required", "steps": [{"weight": 5}, {"weight": 100}]}}
         self.resource = in_namespace(example_resource("phones", **spec), self.namespace)
@@ -125,6 +126,7 @@ def test_people_take_a_model_through_its_versions_with_the_cli_alone(site: Site)
     first = site.pipeline(0)
     site.until(phase="Serving", traffic=f"{first} 100 %")
     assert site.cli("get")["status"]["champion"]["version"] == first
+    assert first in site.plane.kubectl("get", "events", "--namespace", site.namespace)
 
     site.cli("retrain", "--reason", "a better one", "--force")
     second = site.pipeline(1)

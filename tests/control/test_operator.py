@@ -239,6 +239,20 @@ def test_a_deleted_model_is_let_go_once_its_runs_and_traffic_are_taken_back(
     assert bench.model(PHONES)["metadata"].get("finalizers", []) == []
 
 
+def test_a_deletion_that_is_held_up_says_why_in_the_status(bench: OperatorBench, cluster: InMemoryCluster) -> None:
+    bench.apply(PHONES)
+    bench.rounds()
+    driver: Any = bench.drivers[PHONES.id]
+    driver.unavailable = True
+    delete(bench, cluster)
+    told = bench.condition(PHONES, "Withdrawn")
+    assert (told["status"], told["reason"]) == ("False", "TriedAgain")
+    assert told["message"]
+    driver.unavailable = False
+    bench.rounds(3)
+    assert bench.model(PHONES)["metadata"].get("finalizers", []) == []
+
+
 def test_an_orphaned_model_leaves_what_it_made_without_an_owner(bench: OperatorBench, cluster: InMemoryCluster) -> None:
     bench.apply(PHONES)
     bench.rounds()

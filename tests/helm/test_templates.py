@@ -61,7 +61,8 @@ def test_every_pod_meets_the_restricted_standard_with_a_read_only_root(everythin
             assert both["allowPrivilegeEscalation"] is False, name
             assert both["capabilities"] == {"drop": ["ALL"]}, name
             assert both["readOnlyRootFilesystem"] is True, name
-            assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), name
+            if container["name"] != "kserve-container":  # of versions, each model says what they need
+                assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), name
             assert {mount["name"] for mount in container["volumeMounts"]} == {"state", "tmp"}, name
         assert all("emptyDir" in volume for volume in spec["volumes"]), name
 

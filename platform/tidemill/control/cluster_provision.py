@@ -5,6 +5,7 @@ An object that somebody else has edited is reported and left as it is; one that 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from tidemill.control.protocols import StoredModel
 from tidemill.control.provision import retention
 from tidemill.core.clock import Clock
 from tidemill.core.errors import TidemillError, Transient
+from tidemill.core.ids import model_id
 from tidemill.core.settings import Settings
 from tidemill.core.telemetry import get_logger
 from tidemill.rollout.http_route import HTTP_ROUTE
@@ -71,6 +73,7 @@ class ClusterProvisioner:
         leaving: the objects of models that are being deleted.
         end: takes back the traffic and the runs of a model that is being deleted, given its object.
         clock: for the pauses after failures.
+        tell: writes the conditions of a model into its status.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class ClusterProvisioner:
         leaving: Callable[[], Sequence[Manifest]],
         end: Callable[[Manifest], None],
         clock: Clock,
+        tell: Callable[[str], None] = lambda model: None,
     ) -> None:
         self._cluster = cluster
         self._settings = settings
@@ -91,11 +95,13 @@ class ClusterProvisioner:
         self._again: dict[str, float] = {}
         self._made: set[str] = set()
         self._told: dict[str, Condition] = {}
+        self._tell = tell
+        self._held_up: dict[str, Condition] = {}
+        """Of models that are being deleted and cannot be let go yet."""
 
     def conditions(self, model: str) -> Sequence[Condition]:
         """What is known of a model's provision, for its status."""
-        found = self._told.get(model)
-        return () if found is None else (found,)
+        return [known[model] for known in (self._told, self._held_up) if model in known]
 
     def provide(self, stored: StoredModel) -> None:
         """State what the model needs; raises the first failure after everything else has been tried."""
@@ -123,7 +129,8 @@ class ClusterProvisioner:
         for model in self._told.keys() - set(models):
             del self._told[model]
         for manifest in self._leaving():
-            uid = manifest["metadata"]["uid"]
+            meta, uid = manifest["metadata"], manifest["metadata"]["uid"]
+            model = model_id(meta["namespace"], meta["name"])
             if FINALIZER not in manifest["metadata"].get("finalizers", []):
                 continue
             if self._clock.monotonic() < self._again.get(uid, 0.0):
@@ -131,11 +138,14 @@ class ClusterProvisioner:
             try:
                 self._let_go(manifest)
                 self._again.pop(uid, None)
+                self._held_up.pop(model, None)
             except Exception as error:  # of one model: the others are not to end with it
                 self._again[uid] = self._clock.monotonic() + _PAUSE_S
-                name = manifest["metadata"]["name"]
                 words = error.message if isinstance(error, TidemillError) else repr(error)
-                _log.warning("a deleted model cannot be let go yet", model=name, error=words)
+                _log.warning("a deleted model cannot be let go yet", model=model, error=words)
+                self._held_up[model] = _held_up(words)
+                with suppress(TidemillError):  # people are told where they can be
+                    self._tell(model)
 
     def _let_go(self, manifest: Manifest) -> None:
         """In this order: traffic and runs, what is to stay, then the object, and with it all that it owns."""
@@ -216,3 +226,7 @@ def _condition(problems: Sequence[TidemillError]) -> Condition:
     return Condition(
         type="Provisioned", status=False, reason=reason, message="; ".join(one.message for one in problems)[:2000]
     )
+
+
+def _held_up(why: str) -> Condition:
+    return Condition(type="Withdrawn", status=False, reason="TriedAgain", message=why[:1000])

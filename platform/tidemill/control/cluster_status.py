@@ -19,7 +19,7 @@ __all__ = ["Condition", "condition_list", "invalid_status", "status_of"]
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
     """One condition, before it is known since when it holds."""
 
-    type: Literal["Valid", "Operating", "Ready", "Progressing", "Provisioned", "TrafficAsAsked"]
+    type: Literal["Valid", "Operating", "Ready", "Progressing", "Provisioned", "TrafficAsAsked", "Withdrawn"]
     status: bool | None
     """None: unknown."""
     reason: str

@@ -109,6 +109,7 @@ class Operator:
             leaving=store.leaving,
             end=lambda manifest: self._end(manifest, store, cluster),
             clock=self.clock,
+            tell=store.retell,
         )
         told.append(provisioner)
 

@@ -106,7 +106,7 @@ class ControlPlane:
     def asked_by(self, user: str) -> list[Asked]:
         """What a user with a token of a service account has asked for so far, in the order of the answers."""
         lines = (self.folder / _AUDIT).read_text().splitlines()
-        found = [json.loads(line) for line in lines]
+        found = [json.loads(line) for line in lines if user in line]
         return [
             Asked(
                 verb=one["verb"],

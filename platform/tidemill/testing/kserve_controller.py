@@ -5,6 +5,7 @@ No request flows here: what is real is what KServe admits, writes and reports.
 
 import base64
 import json
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,14 +26,19 @@ __all__ = ["GATEWAY", "RUNTIME", "accept_route", "knative_revision", "kserve_con
 GATEWAY = "kserve/kserve-ingress-gateway"
 """The gateway that KServe's settings name, as `<namespace>/<name>`."""
 
-RUNTIME = Kind("serving.kserve.io/v1alpha1", "ServingRuntime", "servingruntimes")
+RUNTIME = Kind("serving.kserve.io/v1alpha1", "ClusterServingRuntime", "clusterservingruntimes", namespaced=False)
+
+_CHART = Path(__file__).parents[3] / "helm/tidemill"
 
 _AT = "2026-01-01T00:00:00Z"
 
 
 @contextmanager
 def kserve_controller(plane: ControlPlane) -> Iterator[None]:
-    """Run KServe's controller (Standard mode unless a service asks for Knative) until the block ends."""
+    """Run KServe's controller (Standard mode unless a service asks for Knative) until the block ends.
+
+    The chart's own runtime is there.
+    """
     # Without storage containers KServe fetches nothing.
     for name in ("gateway", "knative", "kserve", "kserve/clusterstoragecontainer"):
         plane.install(plane.programs / "crds" / name)
@@ -56,30 +62,15 @@ def kserve_controller(plane: ControlPlane) -> Iterator[None]:
         ready=f"http://{HOST}:{probe}/readyz",
     )
     with running(wanted, plane.folder):
+        plane.admin.apply(serving_runtime(plane), RUNTIME)
         yield
 
 
-def serving_runtime(namespace: str) -> Manifest:
-    """The runtime of `tidemill serve` in a namespace, restricted as a cluster may ask for."""
-    container = {
-        "name": "kserve-container",
-        "image": "tidemill-serve:latest",
-        "args": ["serve", "--resource=/etc/tidemill/resource.yaml", "--artifact=/mnt/models", "--port=8080"],
-        "ports": [{"containerPort": 8080, "protocol": "TCP"}],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "runAsNonRoot": True,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-    }
-    meta = {"name": "tidemill", "namespace": namespace}
-    spec = {
-        "supportedModelFormats": [{"name": "tidemill", "version": "1"}],
-        "protocolVersions": ["v1", "v2"],
-        "containers": [container],
-    }
-    return {"apiVersion": RUNTIME.api_version, "kind": RUNTIME.kind, "metadata": meta, "spec": spec}
+def serving_runtime(plane: ControlPlane) -> Manifest:
+    """The chart's own runtime, of the whole cluster, in which versions run."""
+    command = [str(plane.helm), "template", "tidemill", str(_CHART), "--show-only=templates/models/servingruntime.yaml"]
+    found: Manifest = yaml.safe_load(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+    return found
 
 
 def accept_route(plane: ControlPlane, namespace: str, name: str, *, accepted: bool = True) -> None:

@@ -151,7 +151,8 @@ class OperatorLoopBench(LoopBench):
         memory: Callable[[Cluster], Cluster] = lambda cluster: cluster,
         deadline_s: float | None = None,
     ) -> None:
-        self._operator, self._play, self._deadline_s = operator, play, deadline_s
+        self._play, self._deadline_s = play, deadline_s
+        self._aged: dict[str, int] = {}
         self.bench = OperatorBench(operator, driver=driver, memory=memory, namespace=resource.metadata.namespace)
         super().__init__(resource)
         self.clock = self.bench.clock
@@ -204,6 +205,7 @@ class OperatorLoopBench(LoopBench):
         """
         if self._deadline_s is not None and not self._all_ready():
             self.until(lambda status: self._all_ready())
+        self._let_shares_age()
         super().judge(errors, per_second=per_second, seconds=seconds)
 
     def until(self, condition: Callable[[LoopStatus], bool], *, ticks: int = 400) -> LoopStatus:
@@ -228,6 +230,16 @@ class OperatorLoopBench(LoopBench):
             return eventually(reached, self._deadline_s, every_s=0.05)  # type: ignore[return-value]
         except AssertionError as error:
             raise AssertionError(f"{error}; the status: {self.store.get(self.resource.id).status!r}") from error
+
+    def _let_shares_age(self) -> None:
+        """What is judged now was predicted a while ago: the shares of now must have been those of then.
+
+        Else a step has outcomes of another step's share, and a rollout is held for ever: its sample ratio is wrong.
+        """
+        age_s = self.resource.spec.labels.maturity.after.total_seconds()
+        while (shares := {one.version: one.share for one in self.driver.observe().revisions}) != self._aged:
+            self._aged = shares
+            self.tick(1 + round(4 * age_s))
 
     def _all_ready(self) -> bool:
         return all(one.ready for one in self.driver.observe().revisions if one.share)

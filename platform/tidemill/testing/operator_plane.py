@@ -24,7 +24,6 @@ from tidemill.spec.model import ContinualModel
 from tidemill.testing.control_plane import DEFINITION, NAMESPACE, ControlPlane
 from tidemill.testing.knative import PlayedKnative
 from tidemill.testing.kserve import PlayedGateway
-from tidemill.testing.kserve_controller import RUNTIME, serving_runtime
 from tidemill.testing.loop import Crashing, example_resource
 from tidemill.testing.operator import OperatorBench, OperatorLoopBench
 from tidemill.testing.operator_world import WRITES, World
@@ -116,7 +115,6 @@ class PlaneWorld(World):
         super().__init__()
         self._deadline_s = deadline_s
         self.cluster, self.namespace = plane.admin, plane.namespace("models")
-        self.cluster.apply(serving_runtime(self.namespace), RUNTIME)
         others = plane.admin.as_manager("played")
         self._player = (
             PlayedGateway(others, self.namespace)
