@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.canary_shadow import shadow_rollouts
 from benchmarks.canary_tables import dependent_labels, many_rollouts, peers, sticky_users
 from benchmarks.report import Figure, Report, environment
 
@@ -254,6 +255,7 @@ def run(size_name: str) -> Report:
         simulate_late_labels,
         simulate_controls,
         simulate_power,
+        lambda size: shadow_rollouts(min(size.many, 2000) // 5, size.requests // 5, SEED),
         lambda size: many_rollouts(size.many, SEED),
         lambda size: peers(size.many, SEED),
         lambda size: dependent_labels(min(size.many, 10 * size.runs) // 2, SEED),

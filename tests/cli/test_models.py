@@ -124,7 +124,9 @@ def keep(folder: Path, status: LoopStatus) -> None:
 def test_a_valid_file_is_said_to_be_valid_without_running_the_users_code(run: Run) -> None:
     said = run("validate", "model.yaml")
     power = "a candidate as good as the champion needs about 108 outcomes at 50 % (error 0.1)"
-    assert (said.status, said.out) == (0, f"model.yaml is valid: it declares {MODEL}\n{power}\n")
+    told, *words = said.out.splitlines()
+    assert (said.status, told, words[0]) == (0, f"model.yaml is valid: it declares {MODEL}", power)
+    assert "with rollout.shadow: true the candidate would be judged first on copies" in words[1]
 
 
 def test_an_invalid_file_is_refused_with_file_line_and_path(run: Run, folder: Path) -> None:

@@ -292,6 +292,9 @@ def test_another_rollout_assigns_keys_anew_and_requests_without_a_key_go_by_chan
     assert 20 <= len(found[0] & found[1]) <= 80
     answers = [real.predict({}).json()["version"] for _ in range(100)]
     assert 25 <= answers.count("v2") <= 75
+    path, empty = predict_path(real.resource), {"x-user": ""}
+    answers = [real.http.post(path, json={}, headers=empty).json()["version"] for _ in range(100)]
+    assert 25 <= answers.count("v2") <= 75, "who has an empty key has none, and is not one user"
 
 
 @pytest.mark.envoy

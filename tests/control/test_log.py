@@ -15,7 +15,7 @@ from tidemill.core.errors import DeadlineExceeded, NotFound, Unavailable
 from tidemill.core.ids import new_id
 from tidemill.events.cluster import Cluster, ensure_topics
 from tidemill.events.kafka import RecordReader, RecordWriter
-from tidemill.events.records import Decision, Outcome, Record, Request, Signal, Topics
+from tidemill.events.records import Decision, Outcome, Prediction, Record, Request, ServingCount, Signal, Topics
 from tidemill.stack.ports import free_ports
 from tidemill.testing import eventually
 from tidemill.testing.loop import example_resource
@@ -51,6 +51,10 @@ def outcome(number: int) -> Outcome:
     return Outcome(
         prediction_id=f"p{number}", version="v", entity="e", predicted_at=number, eligible_at=number, output={}
     )
+
+
+def answer(name: str) -> Prediction:
+    return Prediction(prediction_id=name, version="v2", entity="e", time=0, output={}, boot="b", seq=0)
 
 
 @pytest.fixture
@@ -163,6 +167,22 @@ def test_a_topic_made_anew_is_read_from_its_start(
     with RecordWriter(kafka) as again:
         write(again, topics.requests, request("retrain", "m", "new"))
     eventually(lambda: names(log.requests(read)) == {"new"})
+
+
+def test_copies_are_read_from_now_on_and_again_from_where_a_rollout_began(
+    kafka: str, log: KafkaLog, topics: Topics, writer: RecordWriter
+) -> None:
+    ensure_topics(kafka, {topics.copies: 1})
+    writer.send(topics.copies, answer("before"), key="before")
+    writer.send(topics.copies, ServingCount(boot="b", answered=1, logged=1, settled=1, capacity=9, every_ms=5000))
+    writer.flush()
+    began = log.copies(None).read
+    writer.send(topics.copies, answer("after"), key="after")
+    writer.flush()
+    for tail in (log, KafkaLog(kafka, topics)):
+        found = eventually(lambda tail=tail: tail.copies(began).records)  # type: ignore[misc]
+        assert [one.record.prediction_id for one in found or ()] == ["after"]
+        tail.close()
 
 
 def test_decisions_are_read_once_each_and_in_order(log: KafkaLog) -> None:

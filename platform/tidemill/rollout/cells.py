@@ -111,7 +111,8 @@ class _Request:
 
     def __init__(self, key: tuple[bool, str], first: int) -> None:
         self.key, self.first = key, first
-        self.rows: dict[str, Outcome] = {}
+        self.rows: dict[str, Outcome | None] = {}
+        """By prediction; the outcomes only where copies are to be paired with them."""
         self.losses: list[float] = []
 
     @property
@@ -170,7 +171,7 @@ class Fold:
         cell = self._open.setdefault(window, {})
         request = cell.setdefault(key, _Request(key, outcome.predicted_at))
         if outcome.prediction_id not in request.rows:
-            request.rows[outcome.prediction_id] = outcome
+            request.rows[outcome.prediction_id] = None if self._copies is None else outcome
             if outcome.loss is not None:
                 request.losses.append(outcome.loss)
 
@@ -213,7 +214,7 @@ class Fold:
     def _with_copies(self, candidate: list[_Request], champion: list[_Request]) -> Evidence:
         if self._copies is None:
             return self._evidence
-        requests = [(one.key[1], one.rows.values()) for one in champion]
+        requests = [(one.key[1], filter(None, one.rows.values())) for one in champion]
         judged = [self._copies.judge(name, rows) for name, rows in requests if self._copies.is_drawn(name)]
         return _with_pairs(self._plan, self._evidence, judged, len(candidate))
 

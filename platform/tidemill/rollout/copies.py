@@ -105,9 +105,8 @@ class Copies:
 
     def forget(self, before_ms: int) -> None:
         """Let go of copies whose requests were judged, or never came."""
-        for name in list(self._held):
-            if self._held[name][0].at >= before_ms - _SKEW_MS:
-                return  # in order of arrival, which is nearly that of their times
+        # In order of arrival, which is nearly that of their times.
+        while self._held and self._held[name := next(iter(self._held))][0].at < before_ms - _SKEW_MS:
             del self._held[name]
 
     def judge(self, request: str, outcomes: Iterable[Outcome]) -> Judged:
@@ -118,12 +117,8 @@ class Copies:
         answers = _matched(rows, [held[name] for name in sorted(held)])
         known = [place for place, one in enumerate(rows) if one.loss is not None]
         labelled = len(known) / len(rows)
-        if answers is None:
-            differs = False
-        else:
-            differs = any(
-                row.output.get("class") != one.output.get("class") for row, one in zip(rows, answers, strict=True)
-            )
+        said = [one.output.get("class") for one in answers or ()]
+        differs = answers is not None and said != [row.output.get("class") for row in rows]
         if self._plan.labelled_only and not known:
             return Judged(None, None, labelled, differs, answers is not None)
         count = len(known) if self._plan.labelled_only else len(rows)

@@ -100,8 +100,19 @@ def _model_routes(routed: Routed) -> list[dict[str, Any]]:
     clusters = [
         {"name": cluster_name(routed.model, version), "weight": weight} for version, weight in _in_order(routed)
     ]
-    action = {
-        **_split(clusters, routed.sticky),
+    split, told = _split(clusters, routed.sticky), _told_copies(routed.mirror)
+    routes = [{"name": routed.model, "match": match, "route": split | _action(routed), **told} for match in matches]
+    if routed.sticky is None:
+        return routes
+    # A header that is there and empty is no key: else all who have none would be one user.
+    empty = {"headers": [{"name": routed.sticky.header, "string_match": {"exact": ""}}]}
+    chance = _split(clusters, None) | _action(routed)
+    return [one | {"match": one["match"] | empty, "route": chance} for one in routes] + routes
+
+
+def _action(routed: Routed) -> dict[str, Any]:
+    """What happens to a request, whoever it is sent to."""
+    action: dict[str, Any] = {
         "timeout": _TIMEOUT,
         # Only what has not reached a server is sent again.
         "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 1},
@@ -109,7 +120,7 @@ def _model_routes(routed: Routed) -> list[dict[str, Any]]:
     if routed.mirror is not None:
         # Sent and forgotten: no answer waits for that of a copy.
         action["request_mirror_policies"] = [{"cluster": cluster_name(routed.model, routed.mirror)}]
-    return [{"name": routed.model, "match": match, "route": action, **_told_copies(routed.mirror)} for match in matches]
+    return action
 
 
 def _told_copies(mirror: str | None) -> dict[str, Any]:

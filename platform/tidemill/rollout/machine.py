@@ -164,7 +164,7 @@ def asked(
         return roll_back(state, f"aborted by {because}", {}, to_ms(now))
     if kind == "promote" and state.phase == "shadowing":
         reason = f"its copies are enough for {because}; promoted again it gets all requests"
-        return after_copies(changed(state, paused=False), reason, {"by": by}, to_ms(now))
+        return after_copies(state, reason, {"by": by}, to_ms(now))
     if kind == "promote" and state.phase == "canary":
         return promote(state, f"promoted by hand by {because}", {"by": by}, to_ms(now))
     if kind == "approve" and state.phase == "awaiting-approval":
