@@ -220,6 +220,8 @@ def _predictions(lake: str, resource: ContinualModel, wanted: Wanted, now: datet
     columns = [*_COLUMNS, *(["features"] if groups else [])]
     # First the times alone: then only the files of the newest are read with all that is asked of them.
     oldest = table.collect(rows.select("predicted_at").top_k(LOOKED_AT, by="predicted_at"))["predicted_at"].min()
+    if oldest is None:
+        return pl.DataFrame()
     newest = rows.filter(pl.col("predicted_at") >= oldest).select(columns).top_k(LOOKED_AT, by="predicted_at")
     values = [pl.col("features").str.json_path_match(f"$.{name}").alias(_GROUP + name) for name in groups]
     return _answered(table.collect(newest).with_columns(values), resource)
