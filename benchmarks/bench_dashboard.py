@@ -42,13 +42,14 @@ _PICTURE = b"\xff\xd8\xff" + bytes(1500)
 
 def run(size_name: str) -> Report:
     """Write the lake, then ask it what the pages ask; the slowest of three counts."""
-    size, resource = SIZES[size_name], example_resource()
+    size, resource = SIZES[size_name], _resource()
     with tempfile.TemporaryDirectory() as folder:
         _write(Path(folder), resource, **size)
         stored = _stored(resource)
         asked: dict[str, Callable[[], Any]] = {
             "browse, the newest": lambda: _browse(folder, resource, Wanted()),
             "browse, errors of a station": lambda: _browse(folder, resource, Wanted(entity="s3", kind="wrong")),
+            "browse, a declared slice": lambda: _browse(folder, resource, Wanted(groups=(("shift", "night"),))),
             "quality over time": lambda: quality_over_time(folder, resource),
             "the headline of a model": lambda: headline_of(folder, stored, _NOW),
             f"the rows of {MODELS} models": lambda: [model_row(stored, _NOW, None, None) for _ in range(MODELS)],
@@ -57,6 +58,13 @@ def run(size_name: str) -> Report:
     return Report(
         "bench", "dashboard", size_name, size | {"models": MODELS}, figures, environment(("polars", "deltalake"))
     )
+
+
+def _resource() -> ContinualModel:
+    """The example, whose events also have a shift, by which it is cut."""
+    events = example_resource().spec.events.model_dump(by_alias=True, exclude_unset=True)
+    events["fields"] = [*events["fields"], {"name": "shift", "type": "string"}]
+    return example_resource(events=events, triggers={"drift": {"tolerance": 0.2, "slices": ["shift"]}})
 
 
 def _browse(lake: str, resource: ContinualModel, wanted: Wanted) -> None:
@@ -110,7 +118,7 @@ def _rows(rng: np.random.Generator, numbers: Any, of: int) -> pl.DataFrame:
             "entity": [f"s{number % 40}" for number in numbers],
             "version": ["v1"] * count,
             "output": answers,
-            "features": [_text({"brightness": float(one)}) for one in sure],
+            "features": [_text({"brightness": float(one), "shift": "night" if one < 0.3 else "day"}) for one in sure],
             "label": labels,
             "loss": is_wrong.astype(float),
         }

@@ -122,6 +122,15 @@ def test_a_page_shows_the_loop_as_it_is_in_any_light_and_width(look: Look, path:
         assert [(one["id"], one["nodes"][0]["html"][:200]) for one in serious] == [], light
 
 
+def test_the_page_of_a_version_tells_its_lineage_both_ways(look: Look, site: Site) -> None:
+    page = look(f"{OF}/versions")
+    page.locator(".tm-table a.tm-mono").last.click()
+    lineage = page.locator(".tm-panel", has_text="Lineage")
+    for kind in ("run", "snapshot", "predictions", "outcomes"):
+        expect(lineage.get_by_role("cell", name=kind, exact=True)).to_be_visible()
+    expect(page.get_by_text(site.status()["champion"]["version"]).first).to_be_visible()
+
+
 def test_times_are_in_the_zone_of_who_looks(look: Look, site: Site) -> None:
     page = look(OF, timezone_id="Asia/Tokyo")
     expect(page.get_by_text("times in Asia/Tokyo")).to_be_visible()

@@ -109,6 +109,7 @@ def names(lake: str, resource: ContinualModel = RESOURCE, **wanted: Any) -> list
         ({"kind": "unlabelled"}, ["p5"]),
         ({"kind": "false alarm"}, []),
         ({"entity": "north"}, ["p5", "p3", "p1"]),
+        ({"entity": "nowhere"}, []),
         ({"answer": "ok", "order": "least sure"}, ["p5", "p2", "p0"]),
         ({"least": 0.55, "most": 0.75}, ["p3", "p2"]),
         ({"version": "v2"}, []),

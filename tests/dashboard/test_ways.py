@@ -1,16 +1,18 @@
 """Where a version came from and went, and which events two versions answered differently."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 from tests.dashboard.test_queries import NOON, RESOURCE, outcome, prediction, written
 
 from tidemill.core.clock import to_ms
-from tidemill.dashboard.queries.browse import groups_of, slices_by
+from tidemill.dashboard.queries.browse import Wanted, browse, groups_of, slices_by
 from tidemill.dashboard.queries.differing import Differing, differing
 from tidemill.dashboard.queries.lineage import lineage_steps
 from tidemill.dashboard.queries.versions import VersionRow
 from tidemill.outcomes.tables import OUTCOMES, PREDICTIONS
+from tidemill.spec.model import ContinualModel
 from tidemill.testing.loop import example_resource
 
 BLANK = VersionRow("", "", 0, "", "", "", "", (), "", "")
@@ -54,11 +56,24 @@ def test_nothing_differs_before_there_is_a_lake(tmp_path: Path) -> None:
     assert differing(str(tmp_path), RESOURCE, "v1", "v2") == Differing(0, 0, ())
 
 
-def test_outcomes_are_cut_by_the_slices_that_are_declared() -> None:
-    drift = {"tolerance": 0.2, "slices": ["station", "camera"]}
+def with_a_camera() -> ContinualModel:
+    """The example, whose events also name their camera, by which it is cut."""
     events = example_resource().spec.events.model_dump(by_alias=True, exclude_unset=True)
     events["fields"] = [*events["fields"], {"name": "camera", "type": "string"}]
-    events["entity"] = {"name": "station"}
-    resource = example_resource(events=events, triggers={"drift": drift})
-    assert groups_of(resource) == ("camera",)
-    assert slices_by(resource)[:2] == ("entity", "camera")
+    entity = events["entity"]["name"]
+    return example_resource(events=events, triggers={"drift": {"tolerance": 0.2, "slices": [entity, "camera"]}})
+
+
+def test_outcomes_are_cut_by_the_slices_that_are_declared() -> None:
+    assert groups_of(with_a_camera()) == ("camera",)
+    assert slices_by(with_a_camera())[:2] == ("entity", "camera")
+
+
+def test_predictions_are_found_by_a_slice_that_is_declared(tmp_path: Path) -> None:
+    seen = [{"camera": "left"}, {"camera": "right"}, {"camera": None}, {}]
+    rows = [prediction(number, "ok", 0.9, features=json.dumps(one)) for number, one in enumerate(seen)]
+    written(tmp_path, "predictions", PREDICTIONS, rows)
+    wanted = Wanted(groups=(("camera", "right"),))
+    found = browse(str(tmp_path), with_a_camera(), wanted, NOON, limit=5)
+    assert [one.prediction_id for one in found.things] == ["p1"]
+    assert found.groups == (("camera", ("left", "right")),)

@@ -16,7 +16,7 @@ from tidemill.dashboard.pages.parts import Live, Text, box, button, panel, state
 from tidemill.dashboard.pages.tiles import ANSWER, TRUE, caption, shot
 from tidemill.dashboard.pages.undoing import Undoing
 from tidemill.dashboard.pictures import Shown
-from tidemill.dashboard.queries.browse import KINDS, Kind, Thing, Wanted
+from tidemill.dashboard.queries.browse import KINDS, Kind, Thing, Wanted, groups_of
 from tidemill.dashboard.queries.labelling import before_of, choices_of, value_of
 from tidemill.dashboard.shared import Seen
 from tidemill.dashboard.sources import PAGE, FoundShown
@@ -57,7 +57,11 @@ class _Browser:
         self._things: Sequence[Thing] = ()
         self._shown: dict[str, Shown] = {}
         self._choosing = False
+        self._held: Seen[FoundShown] | None = None
+        """What is shown while things are chosen: it must not move under the hand."""
+        self._tiles: dict[str, ui.element] = {}
         self._fields: dict[str, ui.select] = {}
+        self._groups: dict[str, ui.select] = {}
         with panel("What to look at"):
             self._draw_filters()
         with panel("Predictions"):
@@ -68,13 +72,18 @@ class _Browser:
         self._editor = Editor(page, resource, self._undoing)
 
     async def _read(self) -> Seen[FoundShown]:
-        return await self._page.app.sources.found.of((self._resource.id, self._wanted, self._skip)).get()
+        if self._held is not None and self._choosing:
+            return self._held
+        self._held = await self._page.app.sources.found.of((self._resource.id, self._wanted, self._skip)).get()
+        return self._held
 
     def _draw_filters(self) -> None:
         entity = self._resource.spec.events.entity.name
         with box("tm-row"):
             self._select("entity", entity, [self._wanted.entity or _ANY])
             self._select("kind", "kind", list(KINDS))
+            for name in groups_of(self._resource):
+                self._select_group(name)
             self._select("answer", "answer", [_ANY])
             self._select("version", "version", [_ANY])
             times = ui.select(_TIMES, value=0, label="time", on_change=lambda e: self._want(minutes=e.value))
@@ -105,11 +114,23 @@ class _Browser:
         made = ui.select(options, value=value, label=label, on_change=chosen).props("outlined dense")
         self._fields[name] = made.classes("tm-field")
 
+    def _select_group(self, name: str) -> None:
+        """A slice that the resource declares, by the value of a field."""
+
+        def chosen(event: Any) -> None:
+            others = tuple(one for one in self._wanted.groups if one[0] != name)
+            self._want(groups=others if event.value == _ANY else (*others, (name, str(event.value))))
+
+        value = dict(self._wanted.groups).get(name, _ANY)
+        made = ui.select([value], value=value, label=name, on_change=chosen).props("outlined dense")
+        self._groups[name] = made.classes("tm-field")
+
     def _want(self, **changes: Any) -> None:
         self._wanted, self._skip = replace(self._wanted, **changes), 0
         self._look()
 
     def _look(self) -> None:
+        self._held = None
         self._part.forget()
         ui.timer(0.01, self._part.refresh, once=True)
 
@@ -119,11 +140,17 @@ class _Browser:
         self._offer("entity", found.entities)
         self._offer("answer", found.answers)
         self._offer("version", found.versions)
+        for name, values in found.groups:
+            now = dict(self._wanted.groups).get(name, _ANY)
+            self._groups[name].set_options(list(dict.fromkeys((_ANY, now, *values))), value=now)
         with box("tm-row"):
             first = self._skip + 1 if found.things else 0
             Text(f"{first:,} to {self._skip + len(found.things):,} of {found.total:,}", "strong")
             Text(f"among the newest {found.looked_at:,} predictions", "span", "tm-dim")
-            self._pager(found.total)
+            box().style("flex:1")
+            self._bar = box("tm-row")
+            self._draw_bar(found.total)
+        self._tiles = {}
         if not found.things:
             state("Nothing is like that. Look for something wider.")
             return
@@ -135,52 +162,58 @@ class _Browser:
         now = str(getattr(self._wanted, name)) or _ANY
         self._fields[name].set_options(list(dict.fromkeys((_ANY, now, *values))), value=now)
 
-    def _pager(self, total: int) -> None:
-        box().style("flex:1")
-        if self._page.viewer.may("label"):
-            word = "Done choosing" if self._choosing else "Choose several"
-            button(word, self._turn)
-            if self._choosing:
-                button("Choose all shown", self._all)
-        for word, step in (("← Newer", -PAGE), ("Older →", PAGE)):
-            made = button(word, partial(self._turn_page, step))
-            if not 0 <= self._skip + step < total:
-                made.props("disable")
+    def _draw_bar(self, total: int) -> None:
+        self._bar.clear()
+        with self._bar:
+            if self._page.viewer.may("label"):
+                button("Done choosing" if self._choosing else "Choose several", partial(self._turn, total))
+                if self._choosing:
+                    button("Choose all shown", self._all)
+            for word, step in (("← Newer", -PAGE), ("Older →", PAGE)):
+                made = button(word, partial(self._turn_page, step))
+                if not 0 <= self._skip + step < total:
+                    made.props("disable")
 
     def _turn_page(self, step: int) -> None:
         self._skip = max(0, self._skip + step)
         self._look()
 
-    def _turn(self) -> None:
+    def _turn(self, total: int) -> None:
+        """Begin to choose, or end it."""
         self._choosing = not self._choosing
         self._chosen = {}
-        self._draw_bulk()
-        self._look()
+        self._mark()
+        self._draw_bar(total)
 
     def _all(self) -> None:
         self._chosen |= {one.prediction_id: one for one in self._things}
+        self._mark()
+
+    def _mark(self) -> None:
+        """Show what is chosen, in place: a click on what is just drawn anew would be lost."""
+        for name, tile in self._tiles.items():
+            is_chosen = name in self._chosen
+            tile.classes(add="chosen") if is_chosen else tile.classes(remove="chosen")
+            tile.props["aria-pressed"] = "true" if is_chosen else "false"
         self._draw_bulk()
-        self._look()
 
     def _tile(self, place: int, thing: Thing) -> None:
         is_chosen = thing.prediction_id in self._chosen
         with box(f"tm-tile {'chosen' if is_chosen else ''}", "button") as tile:
+            self._tiles[thing.prediction_id] = tile
             tile.props["aria-pressed"] = "true" if is_chosen else "false"
             drawn = [(thing.box, ANSWER, True), (thing.label_box, TRUE, False)]
             shot(self._shown.get(thing.prediction_id), drawn, f"{thing.entity}, answered {thing.answer}")
             caption(thing)
-        tile.on("click", partial(self._open, place, thing, tile))
+        tile.on("click", partial(self._open, place, thing))
 
-    def _open(self, place: int, thing: Thing, tile: ui.element) -> None:
+    def _open(self, place: int, thing: Thing) -> None:
         if not self._choosing:
             self._editor.open(self._things, self._shown, place)
             return
         if self._chosen.pop(thing.prediction_id, None) is None:
             self._chosen[thing.prediction_id] = thing
-        is_chosen = thing.prediction_id in self._chosen
-        tile.classes(add="chosen") if is_chosen else tile.classes(remove="chosen")
-        tile.props["aria-pressed"] = "true" if is_chosen else "false"
-        self._draw_bulk()
+        self._mark()
 
     def _draw_bulk(self) -> None:
         self._bulk.clear()
@@ -205,4 +238,6 @@ class _Browser:
         batch = await self._page.do(self._page.app.desk.say, self._resource, changes)
         if batch is not None:
             self._undoing.offer(batch, len(changes))
-            self._turn()
+            self._choosing, self._chosen = False, {}
+            self._draw_bulk()
+            self._look()

@@ -46,7 +46,7 @@ def _draw(page: Page, rows: Sequence[ModelRow]) -> None:
 
 def _row(page: Page, row: ModelRow) -> list[object]:
     return [
-        lambda: link(row.name, f"/models/{row.id}"),
+        lambda: link(row.name, f"/models/{row.id}", "tm-link tm-name"),
         lambda: phase_badge(row),
         lambda: _champion(page, row),
         lambda: traffic_bar(row),
@@ -84,9 +84,9 @@ def error_words(headline: Headline | None) -> None:
     if headline is None or headline.error is None:
         Text("—")
         return
-    Text(percent(headline.error, 2))
+    Text(percent(headline.error, 2), classes="tm-nowrap")
     if headline.kind != "labelled only":
-        Text(f"{percent(headline.low)} to {percent(headline.high)}", classes="tm-sub")
+        Text(f"{percent(headline.low)} to {percent(headline.high)}", classes="tm-sub tm-nowrap")
 
 
 def freshness(row: ModelRow) -> None:
@@ -104,7 +104,7 @@ def _fresh_tone(row: ModelRow) -> str:
 
 
 def _next(row: ModelRow) -> None:
-    Text(row.next)
+    Text(row.next, classes="tm-words")
     if row.more:
         Text(f"and {row.more} more", classes="tm-sub")
     for trouble in row.troubles:

@@ -18,6 +18,7 @@ from tidemill.dashboard.queries.browse import slices_by
 from tidemill.dashboard.queries.rollout import Arm, RolloutView, TrailPoint
 from tidemill.dashboard.shared import Seen
 from tidemill.dashboard.sources import ModelView
+from tidemill.outcomes.quality import ENTITY
 from tidemill.rollout.report import ArmReport, Lift
 from tidemill.spec.model import ContinualModel
 
@@ -155,7 +156,8 @@ class _Report:
         self._page, self._model, self._by = page, resource.id, ""
         about = "error of the candidate less that of the champion, over the same mixture of moments: for one look"
         with panel("A/B report", "tm-12", f"{about}; verdicts have their own evidence"):
-            choices = {"": "none", **{name: name for name in slices_by(resource)}}
+            names = {name: name for name in slices_by(resource)} | {ENTITY: resource.spec.events.entity.name}
+            choices = {"": "none", **names}
             made = ui.select(choices, value="", label="slices", on_change=self._choose)
             made.props("outlined dense").classes("tm-field").style("align-self:flex-start")
             self._part: Live[Sequence[Lift]] = page.live(self._read, self._draw)

@@ -65,6 +65,8 @@ class Wanted:
     minutes: int = 0
     """Only of the last so many; 0: any time."""
     order: Literal["newest", "least sure", "surest"] = "newest"
+    groups: tuple[tuple[str, str], ...] = ()
+    """Names of declared slices (`groups_of`) and the value of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ class Found:
     entities: tuple[str, ...]
     versions: tuple[str, ...]
     answers: tuple[str, ...]
+    groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """The values of each declared slice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,7 @@ def browse(lake: str, resource: ContinualModel, wanted: Wanted, now: datetime, *
     rows = _predictions(lake, resource, wanted, now)
     if rows.is_empty():
         return Found((), 0, 0, (), (), ())
-    rows = _judged(rows, lake, resource)
+    rows = _judged(rows, lake, resource, wanted.entity)
     chosen = _ordered(rows.filter(_asked(wanted)), wanted)
     page = [_thing(row, resource) for row in chosen.slice(skip, limit).iter_rows(named=True)]
     return Found(
@@ -154,6 +158,7 @@ def browse(lake: str, resource: ContinualModel, wanted: Wanted, now: datetime, *
         entities=_names(rows["entity"]),
         versions=_names(rows["version"]),
         answers=_names(rows["answer"]),
+        groups=tuple((name, _names(rows[_GROUP + name])) for name in groups_of(resource)),
     )
 
 
@@ -211,9 +216,19 @@ def _predictions(lake: str, resource: ContinualModel, wanted: Wanted, now: datet
         rows = rows.filter(pl.col("event_date") >= since.date(), pl.col("predicted_at") >= since)
     if wanted.entity:
         rows = rows.filter(pl.col("entity") == wanted.entity)
-    return _answered(table.collect(rows.select(_COLUMNS).top_k(LOOKED_AT, by="predicted_at")), resource)
+    groups = groups_of(resource)
+    columns = [*_COLUMNS, *(["features"] if groups else [])]
+    # First the times alone: then only the files of the newest are read with all that is asked of them.
+    oldest = table.collect(rows.select("predicted_at").top_k(LOOKED_AT, by="predicted_at"))["predicted_at"].min()
+    if oldest is None:
+        return pl.DataFrame()
+    newest = rows.filter(pl.col("predicted_at") >= oldest).select(columns).top_k(LOOKED_AT, by="predicted_at")
+    values = [pl.col("features").str.json_path_match(f"$.{name}").alias(_GROUP + name) for name in groups]
+    return _answered(table.collect(newest).with_columns(values), resource)
 
 
+_GROUP = "slice "
+"""Before the name of a column of a slice's values."""
 _COLUMNS = ("prediction_id", "version", "entity", "event_id", "predicted_at", "event_date", "output")
 
 
@@ -226,8 +241,8 @@ def _answered(rows: pl.DataFrame, resource: ContinualModel) -> pl.DataFrame:
     )
 
 
-def _judged(rows: pl.DataFrame, lake: str, resource: ContinualModel) -> pl.DataFrame:
-    """The rows with the newest outcome of each, and the kind of error that it is."""
+def _judged(rows: pl.DataFrame, lake: str, resource: ContinualModel, entity: str = "") -> pl.DataFrame:
+    """The rows with the newest outcome of each, and the kind of error that it is. `entity`: whose they all are."""
     table = LakeTable(table_uri(lake, resource.id, "outcomes"))
     try:
         outcomes = with_missing(table.scan(), OUTCOMES)
@@ -239,6 +254,8 @@ def _judged(rows: pl.DataFrame, lake: str, resource: ContinualModel) -> pl.DataF
     days = rows["event_date"]
     within = pl.col("event_date").is_between(days.min(), days.max())
     within &= pl.col("predicted_at") >= rows["predicted_at"].min()
+    if entity:  # labels of the others, which are most of what is stored, need not be read then
+        within &= pl.col("entity") == entity
     known = table.collect(outcomes.filter(within).select("prediction_id", "revision", "label", "loss", "disputed"))
     last = known.sort("revision").unique("prediction_id", keep="last").drop("revision")
     joined = rows.join(last, on="prediction_id", how="left")
@@ -271,6 +288,8 @@ def _asked(wanted: Wanted) -> pl.Expr:
     kept = pl.lit(True)
     if wanted.version:
         kept &= pl.col("version") == wanted.version
+    for name, value in wanted.groups:
+        kept &= pl.col(_GROUP + name) == value
     if wanted.answer:
         kept &= pl.col("answer") == wanted.answer
     if wanted.least > 0 or wanted.most < 1:

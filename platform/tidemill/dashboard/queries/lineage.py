@@ -10,6 +10,7 @@ import polars as pl
 from tidemill.core.clock import to_ms
 from tidemill.dashboard.queries.versions import VersionRow, lineage_of
 from tidemill.events.lake import LakeTable, table_uri
+from tidemill.events.sources import Source
 from tidemill.training.catalogue import all_datasets
 
 __all__ = ["Step", "lineage_steps"]
@@ -74,7 +75,8 @@ def _snapshot(digest: str, found: Any) -> Step:
 
 
 def _offsets(offsets: Mapping[str, Any]) -> str:
-    return ", ".join(f"{source} up to {offset}" for source, offset in offsets.items()) or "none"
+    parts = [f"{Source.parse(source).partition} up to {offset:,}" for source, offset in offsets.items()]
+    return f"of partition {', '.join(parts)}" if parts else "none"
 
 
 def _answers(lake: str, model: str, version: str) -> Iterator[Step]:
