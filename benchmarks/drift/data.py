@@ -3,12 +3,14 @@
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ENTITIES", "ROWS_A_VOTE", "columns", "names"]
+__all__ = ["BUSY_ROWS_A_VOTE", "ENTITIES", "ROWS_A_VOTE", "columns", "names"]
 
 SEED = 7
 ENTITIES = 100
 ROWS_A_VOTE = 10
 """Rows of an entity in a window tick."""
+BUSY_ROWS_A_VOTE = 1_000
+"""The same of a busy stream: a million rows are ten window ticks, as many as NannyML has chunks."""
 
 
 def names(count: int) -> list[str]:
