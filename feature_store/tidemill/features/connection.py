@@ -15,7 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tidemill.core.errors import Corrupt, Permanent, Unavailable
+from tidemill.core.errors import Corrupt, Permanent, TidemillError, Unavailable
 from tidemill.features.layout import Layout
 from tidemill.features.packing import NEVER, Packed, Rows, unpack
 from tidemill.features.partials import Ints
@@ -44,6 +44,8 @@ _REFUSED = (
     redis.exceptions.NoPermissionError,
 )
 
+_FOREIGN = (redis.RedisError, OSError)
+
 _PASSES = (  # a failover or a full memory ends; other refusals are our mistake or a missing right
     redis.exceptions.ReadOnlyError,
     redis.exceptions.OutOfMemoryError,
@@ -66,9 +68,10 @@ class Keys(NamedTuple):
         """What rows name."""
         return f"{self.model_id}:{self.view}#names"
 
-    def row(self, entity: str) -> str:
-        """An entity's row."""
-        return f"{self.model_id}:{self.view}:{entity}"
+    def rows(self, entities: Iterable[str]) -> list[str]:
+        """The entities' rows."""
+        prefix = f"{self.model_id}:{self.view}:"
+        return [prefix + entity for entity in entities]
 
 
 class Generation(NamedTuple):
@@ -203,7 +206,7 @@ class Fetcher:
         """The values of the keys, None where there is none."""
         if self._pid != os.getpid():  # a fork shares the sockets with its parent
             self._idle, self._pid = [], os.getpid()
-        with failures():
+        try:
             try:
                 connection = self._idle.pop()
             except IndexError:
@@ -214,6 +217,8 @@ class Fetcher:
                 return _asked(connection, keys)
             finally:
                 self._idle.append(connection)
+        except _FOREIGN as error:
+            raise _translated(error) from error
 
 
 def _asked(connection: Any, keys: Sequence[str]) -> list[bytes | None]:
@@ -230,11 +235,15 @@ def failures() -> Iterator[None]:
     """Turns what Redis raises into `Unavailable`, or `Permanent` where waiting cannot help."""
     try:
         yield
-    except _REFUSED as error:
-        raise Permanent(f"Redis refuses this user: {error}") from error
-    except redis.ResponseError as error:
-        if isinstance(error, _PASSES) or str(error).startswith(("BUSY", "MISCONF")):
-            raise Unavailable(f"Redis cannot take it now: {error}") from error
-        raise Permanent(f"Redis refuses: {error}") from error
-    except (redis.RedisError, OSError) as error:
-        raise Unavailable(f"Redis does not answer: {error}", hint="is it running? `tidemill status` tells") from error
+    except _FOREIGN as error:
+        raise _translated(error) from error
+
+
+def _translated(error: Exception) -> TidemillError:
+    if isinstance(error, _REFUSED):
+        return Permanent(f"Redis refuses this user: {error}")
+    if not isinstance(error, redis.ResponseError):
+        return Unavailable(f"Redis does not answer: {error}", hint="is it running? `tidemill status` tells")
+    if isinstance(error, _PASSES) or str(error).startswith(("BUSY", "MISCONF")):
+        return Unavailable(f"Redis cannot take it now: {error}")
+    return Permanent(f"Redis refuses: {error}")

@@ -59,7 +59,16 @@ class Place(NamedTuple):
     """Among the layout's fields."""
 
 
-class Layout(msgspec.Struct, frozen=True, dict=True):
+class Places(NamedTuple):
+    """Where what was asked for is."""
+
+    fields: tuple[Place, ...]
+    """By kind."""
+    complete: bool
+    """Whether all of it are fields."""
+
+
+class Layout(msgspec.Struct, frozen=True, dict=True, cache_hash=True):
     """The fields and windows of a view's rows."""
 
     fields: tuple[tuple[str, Kind], ...]
@@ -95,11 +104,6 @@ class Layout(msgspec.Struct, frozen=True, dict=True):
         return tuple(name for name, _ in self.fields)
 
     @cached_property
-    def name_set(self) -> frozenset[str]:
-        """The fields' names."""
-        return frozenset(self.names)
-
-    @cached_property
     def full_mask(self) -> bytes:
         """The presence bits of a row that has every field."""
         bits = np.arange(64 * self.mask_words) < len(self.fields)
@@ -125,9 +129,9 @@ class Layout(msgspec.Struct, frozen=True, dict=True):
         """Positions of the windows whose partials hold strings."""
         return tuple(at for at, window in enumerate(self.windows) if self.kind_of(window) == "string")
 
-    def places(self, names: tuple[str, ...]) -> "tuple[Place, ...]":
-        """By kind: positions among `names` of those that are fields, and of the fields. `InvalidInput` for a string."""
-        return _places(self.fields, names)
+    def places(self, names: tuple[str, ...]) -> Places:
+        """Where those of the names are that are fields; raises `InvalidInput` for a string's."""
+        return _places(self, names)
 
     def kind_of(self, window: Tiled) -> Kind | None:
         """Kind of the values of a window `last`; None for other windows."""
@@ -139,18 +143,19 @@ class Layout(msgspec.Struct, frozen=True, dict=True):
 
 
 @lru_cache(256)
-def _places(fields: tuple[tuple[str, Kind], ...], names: tuple[str, ...]) -> "tuple[Place, ...]":
-    at = {name: (position, kind) for position, (name, kind) in enumerate(fields)}
+def _places(layout: Layout, names: tuple[str, ...]) -> Places:
+    at = {name: (position, kind) for position, (name, kind) in enumerate(layout.fields)}
     found: dict[Kind, tuple[list[int], list[int]]] = {}
     for number, name in enumerate(names):
         if name in at:
             position, kind = at[name]
             if kind == "string":
                 raise InvalidInput(f"feature {name} is no number")
-            columns, places = found.setdefault(kind, ([], []))
+            columns, fields = found.setdefault(kind, ([], []))
             columns.append(number)
-            places.append(position)
-    return tuple(Place(kind, _run(columns), _run(places)) for kind, (columns, places) in found.items())
+            fields.append(position)
+    places = tuple(Place(kind, _run(columns), _run(fields)) for kind, (columns, fields) in found.items())
+    return Places(places, at.keys() >= set(names))
 
 
 def _run(positions: list[int]) -> slice | list[int]:

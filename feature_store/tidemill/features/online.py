@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from secrets import token_hex
 from threading import Event, Thread
 from typing import Any, NamedTuple, cast
@@ -43,7 +43,7 @@ from tidemill.features.packing import Fences, Rows, header_bytes, pack
 from tidemill.features.partials import Ints
 from tidemill.features.parts import Part, by_entities
 from tidemill.features.reader import OnlineReader, OnlineRow, Status
-from tidemill.features.rows import adapted, fold, fresh, source_id, stacked
+from tidemill.features.rows import adapted, fold, fresh, source_id, sources_of, stacked
 
 __all__ = ["Filling", "OnlineReader", "OnlineRow", "OnlineRows", "RowsLost", "Status"]
 
@@ -236,7 +236,7 @@ class OnlineRows:
         touched, owner = np.unique(owner, return_inverse=True)
         if len(touched) < len(rows):
             rows = rows.take(touched)
-        self._names.tell(generation.raw, self.layout, events["source"].unique())
+        self._names.tell(generation.raw, self.layout, sources_of(events)[1])
         packed = pack(self.layout, generation.word, fold(self.layout, rows, events, owner, self._names.sources))
         which = touched.tolist()
         headers = [b"" if row is None else header_bytes(row) for row in (found[at] for at in which)]
@@ -259,8 +259,8 @@ class OnlineRows:
                 part = slice(first, first + _CHUNK)
                 pairs = zip(changed.headers[part], changed.rows[part], strict=True)
                 self._compare_and_set(
-                    keys=[self._keys.generation, *map(self._keys.row, changed.entities[part])],
-                    args=[generation.raw, *(one for pair in pairs for one in pair)],
+                    keys=[self._keys.generation, *self._keys.rows(changed.entities[part])],
+                    args=[generation.raw, *chain.from_iterable(pairs)],
                     client=pipe,
                 )
             answers = pipe.execute()
@@ -282,14 +282,14 @@ class OnlineRows:
     def _fill_in(self, mine: str, token: str, entities: Sequence[str], rows: Rows) -> None:
         packed = iter(zip(entities, pack(self.layout, token_word(token), rows), strict=True))
         while chunk := list(islice(packed, _CHUNK)):
-            keys = [self._keys.generation, *(self._keys.row(entity) for entity, _ in chunk)]
+            keys = [self._keys.generation, *self._keys.rows(entity for entity, _ in chunk)]
             with failures():
                 answer = self._fill(keys=keys, args=[mine, _REBUILD_MS, *(row for _, row in chunk)])
             if answer == -1:
                 raise RowsLost("the rebuild of the online rows took too long, and another worker went on with it")
 
     def _read(self, entities: Sequence[str]) -> tuple["Generation", list[bytes | None]]:
-        keys = [self._keys.row(entity) for entity in entities]
+        keys = self._keys.rows(entities)
         with failures():
             pipe = self._redis.pipeline(transaction=False)
             pipe.info("server")

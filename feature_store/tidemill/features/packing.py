@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from struct import Struct
 from typing import Any
 
 import msgspec
@@ -22,6 +23,8 @@ NEVER = np.iinfo(np.int64).min
 
 _HEADER = 3
 """Words before the sources."""
+_HEAD = Struct("<3q")
+"""Those words: token, layout, number of sources."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +120,13 @@ def uniform_bodies(rows: Sequence[bytes]) -> tuple[int, int, Ints] | None:
 
     Nearly all reads are of such rows; what is read of them is a matrix already. Strings and entries are at the end.
     """
-    size = len(rows[0])
-    if size < 8 * _HEADER or size % 8 or any(len(row) != size for row in rows):
+    first, size, several = rows[0], len(rows[0]), len(rows) > 1
+    if size < _HEAD.size or size % 8 or (several and any(len(row) != size for row in rows)):
         return None
+    token, layout, sources = _HEAD.unpack_from(first)
     words = np.frombuffer(b"".join(rows), "<i8").reshape(len(rows), -1)
-    token, layout, sources = words[0, :_HEADER].tolist()
     begin = _HEADER + 2 * sources
-    if not _HEADER <= begin <= words.shape[1] or (len(rows) > 1 and (words[1:, :_HEADER] != words[0, :_HEADER]).any()):
+    if not _HEADER <= begin <= size // 8 or (several and (words[1:, :_HEADER] != words[0, :_HEADER]).any()):
         return None
     return token, layout, words[:, begin:]
 

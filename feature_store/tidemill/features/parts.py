@@ -19,6 +19,7 @@ class Part(NamedTuple):
 
     entities: list[str]
     events: pl.DataFrame
+    """Their sources are an Enum."""
     owner: Ints
     """The entity of each event, by its number."""
 
@@ -33,6 +34,7 @@ def by_entities(events: pl.DataFrame) -> Iterator[Part]:
     """The events in parts of some thousand entities each; no entity is in two of them."""
     entities = events["entity"].unique(maintain_order=True)
     owner = events["entity"].cast(pl.Enum(entities)).to_physical().to_numpy().astype(np.int64)
+    events = events.with_columns(pl.col("source").cast(pl.Enum(events["source"].unique())))
     names = entities.to_list()
     if len(names) <= _FOLDED:
         if names:

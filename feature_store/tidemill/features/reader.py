@@ -118,8 +118,7 @@ class OnlineReader:
         self._redis.close()
 
     def _packed(self, entities: Sequence[str]) -> tuple[Generation, list[bytes | None]]:
-        prefix = self._keys.row("")
-        raw, *rows = self._fetch([self._keys.generation, *[prefix + entity for entity in entities]])
+        raw, *rows = self._fetch([self._keys.generation, *self._keys.rows(entities)])
         known, generation = self._known  # one read of one attribute: other threads may set it meanwhile
         if raw != known:
             generation = Generation.parse(raw)
@@ -134,15 +133,16 @@ class OnlineReader:
             return None
         token, number, bodies = uniform_bodies(cast("list[bytes]", packed)) or (0, 0, None)
         layout = self._names.layouts.get(number)
-        if bodies is None or layout is None or token != generation.word or not layout.name_set.issuperset(names):
+        if bodies is None or layout is None or token != generation.word:
             return None
+        places = layout.places(names)
         first = 3 + layout.mask_words
-        if bodies.shape[1] < layout.body_words or self._has_old(bodies[:, 0], now_ms):
+        if not places.complete or bodies.shape[1] < layout.body_words or self._has_old(bodies[:, 0], now_ms):
             return None
         mask, words = bodies[:, 3:first], bodies[:, first:]
         present = None if mask.tobytes() == layout.full_mask * len(packed) else presence(mask, len(layout.fields))
         matrix = np.empty((len(packed), len(names)))
-        for kind, columns, fields in layout.places(names):
+        for kind, columns, fields in places.fields:
             numbers = words[:, fields]
             if kind == "float":
                 numbers = numbers.view(np.float64)
@@ -181,7 +181,7 @@ class OnlineReader:
     def _numbers(self, layout: Layout, rows: Rows, names: Sequence[str], old: Mask, now_ms: int) -> Floats:
         """Fields straight from the rows' words, a kind at a time; then the windows."""
         matrix = np.full((len(rows), len(names)), np.nan)
-        for kind, columns, fields in layout.places(tuple(names)):
+        for kind, columns, fields in layout.places(tuple(names)).fields:
             words = rows.words[:, fields]
             numbers = words.view(np.float64) if kind == "float" else words
             matrix[:, columns] = np.where(rows.present[:, fields], numbers, np.nan)

@@ -16,9 +16,9 @@ import polars as pl
 from tidemill.features.layout import Kind, Layout, name_id
 from tidemill.features.packing import Fences, Rows
 from tidemill.features.partials import Entries, Ints, merged, result, starts_of
-from tidemill.features.tiles import Tiled, entries_of, micros
+from tidemill.features.tiles import Tiled, Times, entries_of
 
-__all__ = ["Value", "adapted", "fold", "fresh", "source_id", "stacked", "values_of", "window_values_at"]
+__all__ = ["Value", "adapted", "fold", "fresh", "source_id", "sources_of", "stacked", "values_of", "window_values_at"]
 
 Value = float | int | str | bool | None
 """A feature's value; pictures stay in the lake."""
@@ -37,7 +37,7 @@ class _Events:
     owner: Ints
     order: Ints
     """The place of each by time, source and offset."""
-    time: Ints
+    times: Times
     source: Ints
     offset: Ints
 
@@ -49,7 +49,7 @@ def source_id(source: str) -> int:
 
 def fresh(rows: Rows, events: pl.DataFrame, owner: Ints) -> Ints:
     """Positions of the events above their rows' fences, each (source, offset) once."""
-    codes, sources = _sources(events)
+    codes, sources = sources_of(events)
     offset = events["offset"].to_numpy()
     above = np.zeros(len(owner), np.bool_)
     for code, source in enumerate(sources):
@@ -76,11 +76,11 @@ def fold(layout: Layout, rows: Rows, events: pl.DataFrame, owner: Ints, names: N
     """
     if not events.height:
         return rows
-    codes, sources = _sources(events)
+    codes, sources = sources_of(events)
     ids = np.array([source_id(source) for source in sources])[codes]
     rank = _ranks([*names.items(), *((source_id(source), source) for source in sources)])
-    offset, time = events["offset"].to_numpy(), micros(events["event_time"])
-    found = _Events(events, owner, _order(time, rank(ids), offset), time, ids, offset)
+    offset, times = events["offset"].to_numpy(), Times.of(events)
+    found = _Events(events, owner, _order(times.event, rank(ids), offset), times, ids, offset)
     windows = tuple(
         _windowed(layout, window, have, found, rank) for window, have in zip(layout.windows, rows.windows, strict=True)
     )
@@ -161,12 +161,12 @@ def window_values_at(
 
 def _windowed(layout: Layout, window: Tiled, have: Entries, events: _Events, rank: _Ranks) -> Entries:
     """A window's entries with those of the events, without tiles that are too old to be asked for."""
-    found, at = entries_of(window, events.frame, events.owner, events.order)
+    found, at = entries_of(window, events.frame, events.times, events.owner, events.order)
     if not len(at):
         return have
     if window.agg == "last":
         value = _words(events.frame[window.of or ""].gather(at), layout.kind_of(window) or "int")
-        both = have + replace(found, columns=(events.time[at], events.source[at], events.offset[at], value))
+        both = have + replace(found, columns=(events.times.event[at], events.source[at], events.offset[at], value))
         place = _order(both.columns[0], rank(both.columns[1]), both.columns[2])
         best = merged("last", replace(both, columns=(place,)))
         where = np.argsort(place)[best.columns[0]]
@@ -185,7 +185,9 @@ def _last(layout: Layout, rows: Rows, events: _Events, rank: _Ranks) -> Rows:
     by_owner = np.lexsort((events.order, events.owner))
     ends = np.append(starts_of(events.owner[by_owner])[1:], len(by_owner)) - 1
     best = by_owner[ends]
-    row, time, source, offset = (column[best] for column in (events.owner, events.time, events.source, events.offset))
+    row, time, source, offset = (
+        column[best] for column in (events.owner, events.times.event, events.source, events.offset)
+    )
     old_time, old_source, old_offset = rows.event_time[row], rank(rows.source[row]), rows.offset[row]
     mine = rank(source)
     wins = (time > old_time) | (
@@ -258,11 +260,11 @@ def _together(entries: Sequence[Entries]) -> Entries:
     return whole.take(np.argsort(whole.owner, kind="stable"))
 
 
-def _sources(events: pl.DataFrame) -> tuple[Ints, list[str]]:
-    """The source of each event by its number in the list."""
-    names = events["source"].unique()
-    codes = events["source"].cast(pl.Enum(names)).to_physical()
-    return codes.to_numpy().astype(np.int64), names.to_list()
+def sources_of(events: pl.DataFrame) -> tuple[Ints, list[str]]:
+    """The source of each event by its number in the list, which may have more; quick where they are an Enum."""
+    sources = events["source"]
+    kind = sources.dtype if isinstance(sources.dtype, pl.Enum) else pl.Enum(sources.unique())
+    return sources.cast(kind).to_physical().to_numpy().astype(np.int64), kind.categories.to_list()
 
 
 def _order(event_time: Ints, rank: Ints, offset: Ints) -> Ints:

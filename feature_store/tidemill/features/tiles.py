@@ -14,7 +14,7 @@ online: no time from its entity's newest event on can ask for it.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ import polars as pl
 from tidemill.features.partials import Entries, Ints, lift, merged, result, starts_of
 from tidemill.spec.model import Aggregation, Window
 
-__all__ = ["Tiled", "entries_of", "micros", "tiled", "window_values"]
+__all__ = ["Tiled", "Times", "entries_of", "tiled", "window_values"]
 
 Column = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -60,6 +60,18 @@ class Tiled:
     def ring(self) -> int:
         """How many tiles are kept online, K."""
         return self.tiles + -(-self.lateness // self.step) + 2
+
+
+class Times(NamedTuple):
+    """When events were and when they arrived, in microseconds."""
+
+    event: Ints
+    arrival: Ints
+
+    @classmethod
+    def of(cls, events: pl.DataFrame) -> "Times":
+        """Those of rows with `event_time` and `available_at`."""
+        return cls(_micros(events["event_time"]), _micros(events["available_at"]))
 
 
 @dataclass(frozen=True)
@@ -111,27 +123,30 @@ def tiled(windows: Sequence[Window], allowed_lateness: timedelta) -> tuple[Tiled
     )
 
 
-def micros(times: pl.Series) -> Ints:
+def _micros(times: pl.Series) -> Ints:
     """Times as whole microseconds since the epoch."""
-    return times.cast(pl.Datetime("us", "UTC")).to_physical().to_numpy().astype(np.int64)
+    return times.cast(pl.Datetime("us", "UTC")).cast(pl.Int64()).to_numpy().astype(np.int64, copy=False)
 
 
-def entries_of(window: Tiled, events: pl.DataFrame, owner: Ints, order: Ints) -> tuple[Entries, Ints]:
+def entries_of(window: Tiled, events: pl.DataFrame, times: Times, owner: Ints, order: Ints) -> tuple[Entries, Ints]:
     """A partial for each event that counts in the window, and the positions of these events.
 
     Args:
         window: the window.
-        events: rows with `event_time`, `available_at` and the column that the window is of.
+        events: rows with `event_time` and the column that the window is of.
+        times: of the events.
         owner: of each event.
         order: of each event: larger for a greater (event time, source, offset).
     """
-    event_time, available = micros(events["event_time"]), micros(events["available_at"])
-    counts = available - event_time <= window.lateness
+    counts = times.arrival - times.event <= window.lateness
     values = events["event_time"] if window.of is None else events[window.of]
-    counts &= values.is_not_null().to_numpy()
+    if values.null_count():
+        counts &= values.is_not_null().to_numpy()
     at = np.flatnonzero(counts)
-    tile = np.minimum(event_time, available)[at] // window.step
-    return lift(window.agg, owner[at], tile, values.gather(at), order[at]), at
+    if len(at) < len(counts):
+        values = values.gather(at)
+    tile = np.minimum(times.event, times.arrival)[at] // window.step
+    return lift(window.agg, owner[at], tile, values, order[at]), at
 
 
 def window_values(
@@ -159,7 +174,7 @@ def window_values(
     """
     entities = rows.select(pl.col("entity").unique(maintain_order=True)).with_row_index("owner")
     owner = rows.join(entities, on="entity", how="left", maintain_order="left")["owner"].to_numpy().astype(np.int64)
-    at = micros(rows["at"])
+    at = _micros(rows["at"])
     events = (
         events.join(entities, on="entity", how="inner")
         .unique(["source", "offset"])
@@ -183,8 +198,9 @@ def _series(window: Tiled, events: pl.DataFrame, values: Column, present: Mask) 
 def _stream(window: Tiled, events: pl.DataFrame, *, as_of_fence: bool) -> _Stream:
     """Events stand in their order, so that the position is the order."""
     owner = events["owner"].to_numpy().astype(np.int64)
-    entries, at = entries_of(window, events, owner, np.arange(events.height))
-    available = entries.tile * window.step if as_of_fence else micros(events["available_at"])[at]
+    times = Times.of(events)
+    entries, at = entries_of(window, events, times, owner, np.arange(events.height))
+    available = entries.tile * window.step if as_of_fence else times.arrival[at]
     order = np.lexsort((available, entries.owner))
     return _Stream(entries.take(order), available[order] // window.step, available[order])
 

@@ -96,11 +96,12 @@ def _unpack(batch: Any) -> list[Unpacked]:
             delta, pos = _varint(data, pos + 1)  # after the attributes, which are not used
             offset, pos = _varint(data, pos)
             size, pos = _varint(data, pos)
-            key = None if size < 0 else data[pos : pos + size]
-            pos += max(size, 0)
+            key = value = None
+            if size >= 0:
+                key, pos = data[pos : pos + size], pos + size
             size, pos = _varint(data, pos)
-            value = None if size < 0 else data[pos : pos + size]
-            pos += max(size, 0)
+            if size >= 0:
+                value, pos = data[pos : pos + size], pos + size
             headers: Sequence[tuple[str, bytes | None]] = _NONE
             if data[pos]:
                 headers, pos = _headers(data, pos)
