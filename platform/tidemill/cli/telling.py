@@ -133,7 +133,7 @@ def _traffic(status: LoopStatus) -> list[RenderableType]:
     rows = [
         (
             one.version,
-            f"{one.share} %",
+            "copies" if one.version == status.seen.traffic.mirror else f"{one.share} %",
             "ready" if one.ready else one.failed or "not ready",
             one.requests,
             one.errors,

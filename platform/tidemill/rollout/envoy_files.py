@@ -28,8 +28,9 @@ _IDLE = "30s"
 """Shorter than the server's own keep-alive, so that no request is sent into a connection that it closes."""
 
 
-_MOST_COPIES = 64
-"""Copies that a version may have in hand: what comes while it hangs is dropped, and none of it fills the proxy."""
+_MOST_COPIES = 128
+"""Copies that a version may have in hand, more than a burst: what comes while it hangs is dropped, and none of it fills
+the proxy."""
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
