@@ -17,6 +17,7 @@ PHASES = {
     "Serving": "good",
     "Watching": "good",
     "Retraining": "run",
+    "Shadowing": "run",
     "Canary": "run",
     "Promoting": "run",
     "AwaitingApproval": "warn",

@@ -209,7 +209,7 @@ def _signed(share: float) -> str:
 
 _OF_ROLLOUTS = frozenset(
     {"start-rollout", "await-approval", "approve", "set-traffic", "step-began", "go-on", "hold", "pause", "resume"}
-    | {"roll-back", "rolled-back", "promote", "abort", "watch-ended", "refuse"}
+    | {"shadow", "shadow-began", "roll-back", "rolled-back", "promote", "abort", "watch-ended", "refuse"}
 )
 
 
