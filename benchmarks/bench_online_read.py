@@ -156,7 +156,7 @@ def _placements(address: str) -> Iterator[str]:
 
 
 def _placed(found: dict[str, Taken], where: str) -> Iterator[Figure]:
-    """At p10: where cores are chosen a read that is disturbed cannot move to a free one, and longer reads are so more."""
+    """At p10: a read that is disturbed cannot move to a free core here, and the longer one is disturbed more often."""
     ours, theirs, trip = (found[name].at(10) for name in ("ours", "peer", "trip"))
     note = f"{theirs:.3f} / {ours:.3f} ms; {trip:.3f} ms of each are the bare round trip"
     yield Figure(f"feast / tidemill, 1 entity p10, {where}", theirs / ours, "times", note=note)
