@@ -2,13 +2,18 @@
 
 Both reach it by the same Unix socket, as `tidemill up` has it. Both are asked in turn, in blocks of 20, for the same
 entities: what else the machine does falls on both. (Read by read in turn, each finds the processor's caches full of
-the other's work; that costs the shorter read more, and both ratios are about half.) The peer is `get_online_features`
-of a FeatureStore at its best: hiredis, neither sentinel nor cluster, a registry in memory, its answer left as
-protobuf; ours is a matrix of floats. Further lines: the peer's store without its FeatureStore (`online_read`, no
-public interface, with entity keys that are made beforehand and values left as protobuf), and windows, which are
-evaluated when they are read.
+the other's work; that costs the shorter read more, and both ratios are about half.) Where the kernel puts Redis counts
+more than all else of a short read: on the client's core a round trip takes some 8 µs; another core has to be woken,
+which takes up to 50, and both sides pay it. So one entity is also read with Redis on the same core and on another.
+
+The peer is `get_online_features` of a FeatureStore at its best: hiredis, neither sentinel nor cluster, a registry in
+memory, its answer left as protobuf; ours is a matrix of floats. Further lines: the peer's store without its
+FeatureStore (`online_read`, no public interface, with entity keys that are made beforehand and values left as
+protobuf), and windows, which are evaluated when they are read.
 """
 
+import os
+import socket
 import tempfile
 import time
 import warnings
@@ -17,8 +22,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
+import hiredis
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -85,18 +92,24 @@ def run(size_name: str) -> Report:
     rng = np.random.default_rng(SEED)
     names = [f"entity-{number}" for number in range(size.entities)]
     values = rng.normal(size=(size.entities, len(FEATURES)))
-    with tempfile.TemporaryDirectory(prefix="tidemill-bench-") as folder, _redis(Path(folder)) as address:
+    with (
+        tempfile.TemporaryDirectory(prefix="tidemill-bench-") as folder,
+        _redis(Path(folder)) as address,
+        _link(address) as link,
+    ):
         plain = _ours(address, "plain", (), names, values, 1)
         windowed = _ours(address, "windowed", WINDOWS, names, values, EVENTS_EACH)
         peer, store = _feast(address, Path(folder), names, values)
         assert np.array_equal(plain(names[:3]), values[:3])
         assert [sorted(row) for row in store(names[:3])] == [sorted(row) for row in values[:3].tolist()]
         reads: dict[str, Read] = {"ours": plain, "peer": peer, "windowed": windowed, "store": store.raw}
-        reads["bytes"] = _bytes_alone(address, "plain")
+        reads |= {"bytes": _bytes_alone(address, "plain"), "trip": _round_trip(link, "plain")}
         one = _in_turn(reads, names, rng, 1, size.ones)
         many = _in_turn(reads, names, rng, MANY, size.manys)
-    figures = [*_compared(one, "1 entity", 50, GOAL_ONE), *_compared(many, f"{MANY} entities", 99, GOAL_MANY)]
-    figures += [*_where(one, "1 entity"), *_where(many, f"{MANY} entities")]
+        figures = [*_compared(one, "1 entity", 50, GOAL_ONE), *_compared(many, f"{MANY} entities", 99, GOAL_MANY)]
+        figures += [*_where(one, "1 entity"), *_where(many, f"{MANY} entities")]
+        for where in _placements(address):
+            figures += _placed(_in_turn(reads, names, rng, 1, size.ones // 4), where)
     ran: dict[str, Any] = {"seed": SEED, "entities": size.entities, "features": len(FEATURES)}
     ran |= {"reads of 1": size.ones, f"reads of {MANY}": size.manys, "windows": [one.name for one in WINDOWS]}
     return Report("bench", "online-read", size_name, ran, figures, environment(PACKAGES))
@@ -120,9 +133,33 @@ def _compared(found: dict[str, Taken], what: str, percentile: int, goal: int) ->
 
 def _where(found: dict[str, Taken], what: str) -> Iterator[Figure]:
     """Where our time goes, in the median."""
-    whole, fetched = found["ours"].at(50), found["bytes"].at(50)
-    yield Figure(f"of that fetching bytes, {what} p50", fetched, "ms", note="the answer thrown away")
+    whole, fetched, trip = found["ours"].at(50), found["bytes"].at(50), found["trip"].at(50)
+    yield Figure(f"of that the bare round trip, {what} p50", trip, "ms", note="hiredis on a socket: no client saves it")
+    yield Figure(f"of that redis-py around it, {what} p50", fetched - trip, "ms", note="the answer thrown away")
     yield Figure(f"of that bytes to matrix, {what} p50", whole - fetched, "ms", note="checks, presence, age, numbers")
+
+
+def _placements(address: str) -> Iterator[str]:
+    """Redis on this process's core, then on another one; nothing where that cannot be chosen. In the end as before."""
+    if not hasattr(os, "sched_setaffinity") or len(free := sorted(os.sched_getaffinity(0))) < 2:
+        return
+    client = connect(address, 1.0)
+    server = cast("dict[str, int]", client.info("server"))["process_id"]
+    client.close()
+    try:
+        for where, core in (("Redis on the same core", free[0]), ("Redis on another core", free[1])):
+            os.sched_setaffinity(0, free[:1])
+            os.sched_setaffinity(server, [core])
+            yield where
+    finally:
+        os.sched_setaffinity(0, free)
+
+
+def _placed(found: dict[str, Taken], where: str) -> Iterator[Figure]:
+    """At p10: a read that is disturbed cannot move to a free core here, and the longer one is disturbed more often."""
+    ours, theirs, trip = (found[name].at(10) for name in ("ours", "peer", "trip"))
+    note = f"{theirs:.3f} / {ours:.3f} ms; {trip:.3f} ms of each are the bare round trip"
+    yield Figure(f"feast / tidemill, 1 entity p10, {where}", theirs / ours, "times", note=note)
 
 
 def _in_turn(
@@ -169,6 +206,28 @@ def _bytes_alone(address: str, model: str) -> Read:
     """What our reader asks Redis for, without looking at the answer."""
     fetch = Fetcher(connect(address, 1.0))
     return lambda entities: fetch([f"{model}:events#generation", *(f"{model}:events:{one}" for one in entities)])
+
+
+def _link(address: str) -> socket.socket:
+    """A bare connection."""
+    link = socket.socket(socket.AF_UNIX)
+    link.settimeout(1.0)
+    link.connect(unquote(urlsplit(address).path))
+    return link
+
+
+def _round_trip(link: socket.socket, model: str) -> Read:
+    """The same question on a bare socket, its answer parsed by hiredis: what every client of Redis takes at least."""
+    parser = hiredis.Reader()
+
+    def read(entities: Sequence[str]) -> object:
+        command: Any = ("MGET", f"{model}:events#generation", *(f"{model}:events:{one}" for one in entities))
+        link.sendall(hiredis.pack_command(command))
+        while (answer := parser.gets()) is False:
+            parser.feed(link.recv(65_536))
+        return answer
+
+    return read
 
 
 class _Store:
