@@ -7,6 +7,7 @@ detectors and signals); apart from them `build_reference`. Values are drawn betw
 is the batch's.
 """
 
+import gc
 import json
 import resource
 import sys
@@ -43,6 +44,7 @@ def main(rows: int, count: int, batch: int, rows_a_vote: int) -> dict[str, float
     trigger = model.spec.triggers.drift
     assert trigger is not None
     voting, plan, source = Voting(model), plan_of(model, trigger), Source("c", "bench", 0)
+    gc.freeze()  # as `tidemill watch` does
     a_tick = ENTITIES * rows_a_vote
     ticks = REFERENCE_TICKS if REFERENCE_TICKS * a_tick * count < LARGE else FEW_TICKS
     seen = _frame(0, ticks * a_tick, count, a_tick, part=0)

@@ -135,6 +135,13 @@ def test_the_sample_of_another_tick_is_another() -> None:
     assert votes[7].keys() != votes[8].keys()
 
 
+def test_ticks_that_lie_far_apart_have_votes_of_their_own() -> None:
+    late = of([4.0], entities=["B"]).with_columns(tick=pl.lit(10**9, dtype=pl.Int64()))
+    votes, _ = tally(pl.concat([late, of([1.0, 2.0])]), TICK, numbers=["x"], categories=[])
+    assert {tick: list(entities) for tick, entities in votes.items()} == {7: ["A"], 10**9: ["B"]}
+    assert (votes[7]["A"]["x"].total, votes[10**9]["B"]["x"].total) == (3.0, 4.0)
+
+
 def test_a_bound_is_the_smallest_that_has_to_go() -> None:
     assert bound_of([0.3, 0.1], 2) == 1.0
     assert bound_of([0.3, 0.1, 0.2], 2) == 0.3

@@ -1,5 +1,6 @@
 """A closed tick as hits, and the moving means that signals show."""
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from tidemill.events.records import FeatureSketch
 from tidemill.stats.drift import MISSING, ROWS
-from tidemill.watch.hits import EVERYONE, MOST_NEW, Hits, hits_of, level, moved_on, new_values
+from tidemill.watch.hits import EVERYONE, MOST_NEW, Hits, hits_of, level, moved_on, new_values, number_hits
 from tidemill.watch.quantity import ENTITIES, FeatureReference
 
 NUMBER = FeatureReference(name="x", state="ok", tolerance=0.1, edges=(0.0, 1.0, 2.0), shares=(0, 0.5, 1))
@@ -92,6 +93,29 @@ def test_the_shares_of_each_vote_are_one_in_all(votes: dict[str, FeatureSketch])
     assert found.hits[:3].sum() == pytest.approx(found.votes[0])
     assert (found.hits >= 0).all()
     assert (found.hits <= found.votes + 1e-9).all()
+
+
+NUMBERS = st.builds(
+    FeatureSketch, count=st.integers(0, 3), total=st.floats(-3, 3), missing=st.integers(0, 2), values=st.just({})
+)
+
+
+@given(st.dictionaries(st.sampled_from("ABC"), st.dictionaries(st.sampled_from("xy"), NUMBERS)))
+def test_numbers_that_are_looked_at_together_hit_as_each_does_alone(
+    votes: dict[str, dict[str, FeatureSketch]],
+) -> None:
+    features = [NUMBER, msgspec.structs.replace(NUMBER_OF_FEW, name="y")]
+    edges = np.stack([EDGES, EDGES + 1])
+    together = number_hits(features, votes, edges)
+    for feature, found, at in zip(features, together, edges, strict=True):
+        own = {entity: named[feature.name] for entity, named in votes.items() if feature.name in named}
+        alone = hits_of(feature, own, at)
+        assert found.hits[:MISSING].tolist() == alone.hits[:MISSING].tolist()
+        assert found.hits[MISSING] == pytest.approx(alone.hits[MISSING])
+        assert found.votes.tolist() == alone.votes.tolist()
+        assert found.levels.keys() == alone.levels.keys()
+        for key, levels in found.levels.items():
+            assert levels == pytest.approx(alone.levels[key])
 
 
 def test_means_move_a_quarter_of_the_way_and_stay_where_nothing_comes() -> None:
