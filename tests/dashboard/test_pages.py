@@ -31,7 +31,7 @@ PAGES = {
     f"{OF}/rollout": "The two versions",
     f"{OF}/browse": "among the newest",
     f"{OF}/labels": "What to label next",
-    f"{OF}/versions": "weights from",
+    f"{OF}/versions": "from scratch",
 }
 LIGHTS: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
