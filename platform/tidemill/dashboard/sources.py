@@ -11,13 +11,14 @@ from tidemill.control.triggers import why_not_now
 from tidemill.core.errors import Corrupt, NotFound
 from tidemill.dashboard.audit import Audit
 from tidemill.dashboard.pictures import Pictures, Shown
-from tidemill.dashboard.queries.browse import Found, Said, Thing, Wanted, browse, said_of, things_of, things_of_events
+from tidemill.dashboard.queries.browse import Found, Thing, Wanted, browse, things_of, things_of_events
 from tidemill.dashboard.queries.differing import Differing, differing
 from tidemill.dashboard.queries.drift import FeatureDrift, drift_of
 from tidemill.dashboard.queries.lineage import Step, lineage_steps
 from tidemill.dashboard.queries.models import Headline, ModelRow, headline_of, model_row
 from tidemill.dashboard.queries.quality import QualityPoint, newest_slices, quality_over_time
 from tidemill.dashboard.queries.rollout import RolloutView, TrailPoint, rollout_view, trail_of
+from tidemill.dashboard.queries.said import Said, said_of
 from tidemill.dashboard.queries.timeline import Entry, timeline
 from tidemill.dashboard.queries.versions import VersionRow, versions_of
 from tidemill.dashboard.shared import SharedByKey
