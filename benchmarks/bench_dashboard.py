@@ -21,7 +21,7 @@ from tidemill.control.state import LoopStatus, Version, encode_status
 from tidemill.core.clock import to_ms
 from tidemill.dashboard.queries.browse import Wanted, browse
 from tidemill.dashboard.queries.models import headline_of, model_row
-from tidemill.dashboard.queries.quality import quality_over_time
+from tidemill.dashboard.queries.quality import newest_slices, quality_over_time
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.sources import Source
 from tidemill.ingest.tables import EVENT_COLUMNS
@@ -51,6 +51,7 @@ def run(size_name: str) -> Report:
             "browse, errors of a station": lambda: _browse(folder, resource, Wanted(entity="s3", kind="wrong")),
             "browse, a declared slice": lambda: _browse(folder, resource, Wanted(groups=(("shift", "night"),))),
             "quality over time": lambda: quality_over_time(folder, resource),
+            "slices": lambda: newest_slices(folder, resource),
             "the headline of a model": lambda: headline_of(folder, stored, _NOW),
             f"the rows of {MODELS} models": lambda: [model_row(stored, _NOW, None, None) for _ in range(MODELS)],
         }

@@ -137,7 +137,7 @@ def signed_in(upstream: int, roles: dict[str, int]) -> Iterator[dict[str, str]]:
         yield urls | {role: f"http://127.0.0.1:{port}"}
 
 
-def mislabel(site: Site, station: str, count: int) -> list[str]:
+def mislabel(site: Site, labeller: str, station: str, count: int) -> list[str]:
     """Somebody calls phones of a station scratched that are not, and were answered so. Returns their events' ids."""
     lake, resource = site.settings.lake_uri, site.resource
     wanted = Wanted(entity=station, kind="right", answer="ok")
@@ -150,7 +150,7 @@ def mislabel(site: Site, station: str, count: int) -> list[str]:
     things = eventually(found, 120, every_s=1)
     with RecordWriter(site.settings.require_kafka()) as writer:
         for one in things:
-            said = {**one.about, "labeller": "night-shift", "value": {"defect": "scratch", "box": [8, 8, 24, 24]}}
+            said = {**one.about, "labeller": labeller, "value": {"defect": "scratch", "box": [8, 8, 24, 24]}}
             writer.send(resource.labels_topic, json.dumps(said).encode(), key=station)
         writer.flush()
     return [one.event_id or "" for one in things]

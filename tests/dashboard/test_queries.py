@@ -18,10 +18,11 @@ from tidemill.core.errors import InvalidInput
 from tidemill.dashboard.audit import Done
 from tidemill.dashboard.pages.loop_picture import loop_picture
 from tidemill.dashboard.pictures import Pictures, media_type
-from tidemill.dashboard.queries.browse import Picture, Wanted, browse, said_of, things_of, things_of_events
+from tidemill.dashboard.queries.browse import Picture, Wanted, browse, things_of, things_of_events
 from tidemill.dashboard.queries.models import headline_of, model_row
 from tidemill.dashboard.queries.quality import quality_over_time, window_for
 from tidemill.dashboard.queries.rollout import rollout_view, trail_of
+from tidemill.dashboard.queries.said import said_of
 from tidemill.dashboard.queries.timeline import timeline
 from tidemill.dashboard.queries.versions import VersionRow, compare, lineage_of, runs_of, versions_of
 from tidemill.events.lake import LakeTable, table_uri

@@ -7,8 +7,9 @@ from pathlib import Path
 from tests.dashboard.test_queries import NOON, RESOURCE, outcome, prediction, written
 
 from tidemill.core.clock import to_ms
-from tidemill.dashboard.queries.browse import Wanted, browse, groups_of, slices_by
+from tidemill.dashboard.queries.browse import Wanted, browse
 from tidemill.dashboard.queries.differing import Differing, differing
+from tidemill.dashboard.queries.groups import groups_of, slices_by
 from tidemill.dashboard.queries.lineage import lineage_steps
 from tidemill.dashboard.queries.versions import VersionRow
 from tidemill.outcomes.tables import OUTCOMES, PREDICTIONS

@@ -11,20 +11,20 @@ from tidemill.control.triggers import why_not_now
 from tidemill.core.errors import Corrupt, NotFound
 from tidemill.dashboard.audit import Audit
 from tidemill.dashboard.pictures import Pictures, Shown
-from tidemill.dashboard.queries.browse import Found, Said, Thing, Wanted, browse, said_of, things_of, things_of_events
+from tidemill.dashboard.queries.browse import Found, Thing, Wanted, browse, things_of, things_of_events
 from tidemill.dashboard.queries.differing import Differing, differing
 from tidemill.dashboard.queries.drift import FeatureDrift, drift_of
 from tidemill.dashboard.queries.lineage import Step, lineage_steps
 from tidemill.dashboard.queries.models import Headline, ModelRow, headline_of, model_row
-from tidemill.dashboard.queries.quality import QualityPoint, quality_over_time
+from tidemill.dashboard.queries.quality import QualityPoint, newest_slices, quality_over_time
 from tidemill.dashboard.queries.rollout import RolloutView, TrailPoint, rollout_view, trail_of
+from tidemill.dashboard.queries.said import Said, said_of
 from tidemill.dashboard.queries.timeline import Entry, timeline
 from tidemill.dashboard.queries.versions import VersionRow, versions_of
 from tidemill.dashboard.shared import SharedByKey
 from tidemill.labels.agreement import Agreement, Place
 from tidemill.labels.recent import Asked, next_round, recent_agreement
-from tidemill.outcomes.known import Cut
-from tidemill.outcomes.slices import SliceReport, slices_of
+from tidemill.outcomes.slices import SliceReport
 from tidemill.rollout.report import Lift, rollout_report
 from tidemill.spec.model import ContinualModel
 from tidemill.watch.flow import Flow, seen_flow
@@ -117,10 +117,7 @@ class Sources:
         return drift_of(self.machine.settings.lake_uri, known_resource(stored), _status(stored))
 
     def _slices(self, model: str) -> SliceReport | None:
-        try:
-            return slices_of(self.machine.settings.lake_uri, self.resource(model), Cut())
-        except NotFound:
-            return None
+        return newest_slices(self.machine.settings.lake_uri, self.resource(model))
 
     def _health(self, model: str) -> Sequence[Line]:
         settings = self.machine.settings

@@ -16,7 +16,8 @@ from tidemill.dashboard.pages.parts import Live, Text, box, button, panel, state
 from tidemill.dashboard.pages.tiles import ANSWER, TRUE, caption, shot
 from tidemill.dashboard.pages.undoing import Undoing
 from tidemill.dashboard.pictures import Shown
-from tidemill.dashboard.queries.browse import KINDS, Kind, Thing, Wanted, groups_of
+from tidemill.dashboard.queries.browse import KINDS, Kind, Thing, Wanted
+from tidemill.dashboard.queries.groups import groups_of
 from tidemill.dashboard.queries.labelling import before_of, choices_of, value_of
 from tidemill.dashboard.shared import Seen
 from tidemill.dashboard.sources import PAGE, FoundShown

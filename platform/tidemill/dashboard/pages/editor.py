@@ -16,8 +16,9 @@ from tidemill.dashboard.pages.parts import Text, box, button, tell
 from tidemill.dashboard.pages.tiles import ANSWER, TRUE, boxes, shot
 from tidemill.dashboard.pages.undoing import Undoing
 from tidemill.dashboard.pictures import Shown
-from tidemill.dashboard.queries.browse import Box, Said, Thing
+from tidemill.dashboard.queries.browse import Box, Thing
 from tidemill.dashboard.queries.labelling import before_of, choices_of, drawn_box, value_of
+from tidemill.dashboard.queries.said import Said
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["Editor"]

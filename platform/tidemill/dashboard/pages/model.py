@@ -52,7 +52,7 @@ def model_page(app: App, request: Request, model: str) -> None:
                 page.live(sources.model.of(model).get, partial(_timeline, page))
             with panel("Drift", about="votes of the newest events beside those that the champion was made with"):
                 page.live(sources.drift.of(model).get, _drift)
-            with panel("Slices", "tm-7", "where answers are worse"):
+            with panel("Slices", "tm-7", "where answers are worse, among the newest"):
                 page.live(sources.slices.of(model).get, _slices)
             with panel("System", "tm-5", "processes, data and labels as `tidemill health` has them"):
                 page.live(sources.health.of(model).get, _health)

@@ -14,7 +14,7 @@ from tidemill.dashboard.pages.charts import Chart, trail_chart
 from tidemill.dashboard.pages.frame import App, Page, frame
 from tidemill.dashboard.pages.model import head, known
 from tidemill.dashboard.pages.parts import Live, Text, badge, box, fact, panel, percent, state, table
-from tidemill.dashboard.queries.browse import slices_by
+from tidemill.dashboard.queries.groups import slices_by
 from tidemill.dashboard.queries.rollout import Arm, RolloutView, TrailPoint
 from tidemill.dashboard.shared import Seen
 from tidemill.dashboard.sources import ModelView

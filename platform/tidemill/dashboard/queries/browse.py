@@ -13,10 +13,10 @@ import polars as pl
 
 from tidemill.core.clock import to_ms
 from tidemill.core.errors import NotFound
+from tidemill.dashboard.queries.groups import groups_of
 from tidemill.events.lake import LakeTable, table_uri, with_missing
 from tidemill.events.pictures import DIGEST_COLUMN
 from tidemill.labels.words import judged_field
-from tidemill.outcomes.quality import ENTITY
 from tidemill.outcomes.tables import OUTCOMES
 from tidemill.spec.model import ContinualModel
 
@@ -27,14 +27,10 @@ __all__ = [
     "Found",
     "Kind",
     "Picture",
-    "Said",
     "Thing",
     "Wanted",
     "box_of",
     "browse",
-    "groups_of",
-    "said_of",
-    "slices_by",
     "things_of",
     "things_of_events",
 ]
@@ -45,8 +41,6 @@ Box = tuple[float, float, float, float]
 
 LOOKED_AT = 20_000
 """Newest predictions among which is looked."""
-_SAID = 200
-"""Labels that are read of the things on one page."""
 _WRONG = 0.5
 """A loss above it is an error; of a box it is one less its overlap."""
 
@@ -119,28 +113,6 @@ class Found:
     answers: tuple[str, ...]
     groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """The values of each declared slice."""
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """One labeller's word on a thing."""
-
-    labeller: str
-    label: str | None
-    box: Box | None
-    at: int
-
-
-def groups_of(resource: ContinualModel) -> tuple[str, ...]:
-    """The names of the slices that the resource declares, without the entity's, by which one may always look."""
-    watched = resource.spec.triggers.drift.slices if resource.spec.triggers.drift else ()
-    names = dict.fromkeys((*watched, *(gate.by for gate in resource.spec.gates.slices)))
-    return tuple(one for one in names if one != resource.spec.events.entity.name)
-
-
-def slices_by(resource: ContinualModel) -> tuple[str, ...]:
-    """By what outcomes can be cut: the entity, the declared slices, and the features that are watched."""
-    return tuple(dict.fromkeys((ENTITY, *groups_of(resource), *resource.watched_features)))
 
 
 def browse(lake: str, resource: ContinualModel, wanted: Wanted, now: datetime, *, limit: int, skip: int = 0) -> Found:
@@ -359,25 +331,3 @@ def _pictured(one: Thing, picture: Picture | None) -> Thing:
 
 def _names(values: pl.Series) -> tuple[str, ...]:
     return tuple(sorted(values.drop_nulls().unique().head(500).to_list()))
-
-
-def said_of(lake: str, resource: ContinualModel, thing: Thing) -> tuple[Said, ...]:
-    """Each labeller's last word on a thing, the newest first. Raises `Unavailable`."""
-    table = LakeTable(table_uri(lake, resource.id, "labels"))
-    try:
-        rows = table.scan().filter(pl.col("refused").is_null(), pl.col("value").is_not_null())
-    except NotFound:
-        return ()
-    mine = pl.col("prediction_id") == thing.prediction_id
-    if thing.event_id is not None:
-        mine |= (pl.col("entity") == thing.entity) & (pl.col("event_id") == thing.event_id)
-    found = table.collect(rows.filter(mine).select("labeller", "value", "available_at").top_k(_SAID, by="available_at"))
-    box = next((one.name for one in resource.spec.labels.fields if one.type == "box"), "")
-    words: dict[str, Said] = {}
-    for labeller, text, at in found.sort("available_at", descending=True).iter_rows():
-        value = msgspec.json.decode(text)
-        if isinstance(value, dict):
-            judged = value.get(judged_field(resource).name)
-            said = None if judged is None else str(judged)
-            words.setdefault(labeller or "", Said(labeller or "nobody", said, box_of(value.get(box)), to_ms(at)))
-    return tuple(words.values())

@@ -9,13 +9,16 @@ from tidemill.core.clock import to_ms
 from tidemill.core.errors import NotFound
 from tidemill.events.lake import LakeTable, table_uri, with_missing
 from tidemill.outcomes.known import Bracketed, Cut, Kind, Known, days, missing, newest
+from tidemill.outcomes.slices import SliceReport, slices_of
 from tidemill.outcomes.tables import OUTCOMES
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["QualityPoint", "quality_over_time", "window_for"]
+__all__ = ["QualityPoint", "newest_slices", "quality_over_time", "window_for"]
 
 _OUTCOMES = 8000
 """Newest outcomes that the picture is of: more would take longer than a second to add up."""
+_SLICED = 20_000
+"""Newest outcomes whose slices are looked for, for the same reason."""
 _WINDOWS = 30
 _RISK = 0.05
 _COLUMNS = ["prediction_id", "revision", "version", "predicted_at", "loss", "assumed", "probability"]
@@ -45,7 +48,7 @@ class QualityPoint:
 def quality_over_time(lake: str, resource: ContinualModel) -> tuple[int, tuple[QualityPoint, ...]]:
     """The length of the windows in milliseconds, and the points, by version and time. Raises `Unavailable`."""
     try:
-        first, last = _span(lake, resource)
+        first, last = _span(lake, resource, _OUTCOMES)
     except NotFound:
         return 0, ()
     if first is None or last is None:
@@ -94,10 +97,19 @@ def window_for(span_ms: int) -> int:
     return next((length for length in _LENGTHS if length * _WINDOWS >= span_ms), _LENGTHS[-1])
 
 
-def _span(lake: str, resource: ContinualModel) -> tuple[datetime | None, datetime | None]:
-    """The time of the newest outcomes; raises `NotFound` before there are any."""
+def newest_slices(lake: str, resource: ContinualModel) -> SliceReport | None:
+    """The slices of the newest outcomes; None before there are any. Raises `Unavailable`."""
+    try:
+        since, _ = _span(lake, resource, _SLICED)
+        return slices_of(lake, resource, Cut(since=since))
+    except NotFound:
+        return None
+
+
+def _span(lake: str, resource: ContinualModel, most: int) -> tuple[datetime | None, datetime | None]:
+    """The time of the newest outcomes, so many at most; raises `NotFound` before there are any, `Unavailable`."""
     table = LakeTable(table_uri(lake, resource.id, "outcomes"))
-    rows = table.scan().filter(pl.col("revision") == 0).select("predicted_at").top_k(_OUTCOMES, by="predicted_at")
+    rows = table.scan().filter(pl.col("revision") == 0).select("predicted_at").top_k(most, by="predicted_at")
     found = table.collect(rows.select(pl.col("predicted_at").min().alias("first"), pl.col("predicted_at").max()))
     first, last = found.row(0)
     return first, last
