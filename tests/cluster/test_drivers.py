@@ -156,19 +156,15 @@ def _is_at_rest(site: Site) -> bool:
     return site.versions() == before
 
 
-def test_a_driver_that_dies_after_any_write_ends_where_it_would_have_ended(
-    make: Callable[..., Site], kind: str
-) -> None:
-    number = 0
-    while True:
-        site = make(kind)
-        site.fuse[0] = number = number + 1
-        for shares in ({"v1": 100}, {"v1": 75, "v2": 25}, {"v1": 100}, {}):
-            site.until(shares)
-        eventually(lambda site=site: site.step({}) and not site.left(), 60, every_s=0.2)  # type: ignore[misc]
-        if site.fuse[0] > 0:
-            break  # there were fewer writes
-    assert number > 5
+def test_a_driver_that_dies_on_every_way_ends_where_it_would_have_ended(make: Callable[..., Site], kind: str) -> None:
+    """That it may die after any call is shown in memory (tests/contract); here the rest is KServe's own."""
+    site, deaths = make(kind), 0
+    for number, shares in enumerate(({"v1": 100}, {"v1": 75, "v2": 25}, {"v1": 100}, {})):
+        site.fuse[0] = 1 + number % 2
+        site.until(shares)
+        deaths += site.fuse[0] <= 0
+    eventually(lambda: site.step({}) and not site.left(), 60, every_s=0.2)
+    assert deaths >= 3
 
 
 def test_a_persons_edit_is_reported_by_name_and_stands_until_the_next_decision(make: Callable[..., Site]) -> None:

@@ -64,8 +64,7 @@ class WatchedCluster:
     def seen(self, kind: Kind, manifest: Manifest) -> bool:
         """An object as a watch shows it; returns whether that is news."""
         place = _place(manifest)
-        if kind not in self._whole and not self._is_ours(manifest):
-            manifest = _named(manifest)
+        manifest = _lean(manifest) if kind in self._whole or self._is_ours(manifest) else _named(manifest)
         with self._lock:
             before = self._known[kind].get(place)
             if before is not None and _version(before) >= _version(manifest) and _uid(before) == _uid(manifest):
@@ -169,6 +168,13 @@ def _version(manifest: Manifest) -> int:
 
 def _uid(manifest: Manifest) -> str:
     return str(manifest["metadata"].get("uid", ""))
+
+
+def _lean(manifest: Manifest) -> Manifest:
+    """An object without the fields of each manager below the first level: they are half of it, and nobody asks."""
+    meta = manifest["metadata"]
+    managers = [one | {"fieldsV1": dict.fromkeys(one.get("fieldsV1", ()))} for one in meta.get("managedFields") or ()]
+    return manifest | {"metadata": meta | {"managedFields": managers}} if managers else manifest
 
 
 def _named(manifest: Manifest) -> Manifest:

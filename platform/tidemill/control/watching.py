@@ -106,8 +106,10 @@ def _run(registry: kopf.OperatorRegistry, namespace: str | None, stop: threading
     settings.scanning.disabled = True  # what is served is looked at when the process starts
     settings.watching.inactivity_timeout = _SERVER_TIMEOUT_S + 30
     settings.watching.server_timeout = _SERVER_TIMEOUT_S
-    settings.queueing.idle_timeout = 5.0
-    settings.queueing.worker_limit = 8
+    # Each object has a worker until it has been idle for so long. A limit of workers would be one of objects in that
+    # time: of thousands, most would wait for minutes. What is done for an event takes no time.
+    settings.queueing.idle_timeout = 0.5
+    settings.queueing.worker_limit = None
     try:
         asyncio.run(
             kopf.operator(

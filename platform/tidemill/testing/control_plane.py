@@ -168,11 +168,6 @@ class ControlPlane:
             self._api.enter_context(running(self._apiserver, self.folder))
             self._wait()
 
-    def restart_api_server(self) -> None:
-        """Kill the API server, and start it again where it was."""
-        with self.without_api_server():
-            pass
-
     def _wait(self) -> None:
         def ready() -> bool:
             command = ["kubectl", "--kubeconfig", str(self.kubeconfig), "get", "--raw", "/readyz"]
