@@ -169,7 +169,7 @@ class Live(Generic[T]):
         self._update: Callable[[T], bool] | None = None
         self._box = box("tm-col")
         with self._box:
-            box("tm-wait").props["aria-label"] = "loading"
+            box("tm-wait").props.update({"role": "status", "aria-label": "loading"})
 
     async def refresh(self) -> None:
         """Look again."""
