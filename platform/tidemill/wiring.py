@@ -247,6 +247,9 @@ class Local:
         model = stored.resource.id
         log = KafkaLog(self.settings.require_kafka(), topics_of(stored.resource))
 
+        def resource() -> ContinualModel:
+            return store.get(model).resource
+
         def close() -> None:
             log.close()
             driver.close()
@@ -257,8 +260,8 @@ class Local:
             runner=self.runner(stored),
             driver=driver,
             registry=self.registry,
-            labelled=LabelledCount(self.settings.lake_uri, model, self.clock),
-            new_classes=NewClassCount(self.settings.lake_uri, lambda: store.get(model).resource, self.clock),
+            labelled=LabelledCount(self.settings.lake_uri, resource, self.clock),
+            new_classes=NewClassCount(self.settings.lake_uri, resource, self.clock),
             close=close,
         )
 

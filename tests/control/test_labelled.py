@@ -32,8 +32,8 @@ class Lake:
     def __init__(self, folder: Path) -> None:
         self.uri = str(folder)
         self.clock = ManualClock(START)
-        self.count = LabelledCount(self.uri, MODEL, self.clock)
-        self.resource = example_resource()
+        self.resource = example_resource(MODEL.removeprefix("default."))
+        self.count = LabelledCount(self.uri, lambda: self.resource, self.clock)
         self.count_new = NewClassCount(self.uri, lambda: self.resource, self.clock)
         self._offsets = {"events": -1, "labels": -1}
 
@@ -49,8 +49,8 @@ class Lake:
         row = {"entity": "s", "available_at": at, "refused": refused, "value": value} | said
         self._append("labels", LABELS, [row | {"event_id": name} for name in ids])
 
-    def counted(self, since: int | None = None) -> int:
-        self.clock.advance(2)
+    def counted(self, since: int | None = None, *, after_s: float = 5) -> int:
+        self.clock.advance(after_s)
         return self.count(since)
 
     def new(self, *known: str, conflict: str = "last") -> dict[str, int]:
@@ -98,6 +98,14 @@ def test_an_event_counts_once_both_it_and_a_label_are_there(lake: Lake) -> None:
     assert lake.counted() == 1
     lake.events("2")
     assert lake.counted() == 2
+
+
+def test_an_event_counts_for_the_first_version_once_a_snapshot_would_take_it(lake: Lake) -> None:
+    """The example's labels are mature after four seconds."""
+    lake.events("1")
+    lake.labels("1")
+    assert lake.counted(after_s=2) == 0
+    assert lake.counted(after_s=2) == 1
 
 
 def test_an_event_that_is_labelled_twice_counts_once(lake: Lake) -> None:

@@ -2,8 +2,9 @@
 
 Events of a class that the champion does not know are counted by the function by which a run adopts it.
 
-For the first version that is events with at least one label, both in the lake. Later it is label rows that
-arrived after the champion's data: each says something that the champion has not seen. Refused labels never count,
+For the first version that is events that are old enough for a snapshot (`labels.maturity.after`) and have a label, both
+in the lake: a history that comes at once would otherwise start a run on the few of it that are. Later it is label rows
+that arrived after the champion's data: each says something that the champion has not seen. Refused labels never count,
 nor do picks for labelling.
 """
 
@@ -49,11 +50,16 @@ class _Kept(Generic[Q, A]):
 
 
 class LabelledCount:
-    """Counts for one model; the last count is given again until the next one is due. One thread."""
+    """Counts for one model; the last count is given again until the next one is due. One thread.
 
-    def __init__(self, lake: str, model: str, clock: Clock) -> None:
-        self._events = LakeTable(table_uri(lake, model, "events"))
-        self._labels = LakeTable(table_uri(lake, model, "labels"))
+    Args:
+        lake: folder or URI of the lake.
+        resource: the model, as it is declared when it is asked for.
+        clock: the time.
+    """
+
+    def __init__(self, lake: str, resource: Callable[[], ContinualModel], clock: Clock) -> None:
+        self._lake, self._resource, self._clock = lake, resource, clock
         self._kept = _Kept[int | None, int](clock)
 
     def __call__(self, since: int | None) -> int:
@@ -61,14 +67,17 @@ class LabelledCount:
         return self._kept.answer(since, self._counted)
 
     def _counted(self, since: int | None) -> int:
+        resource = self._resource()
+        events, labels_table = (LakeTable(table_uri(self._lake, resource.id, name)) for name in ("events", "labels"))
         try:
             # Neither what was refused has a value nor a row that says that a prediction was picked for labelling.
-            labels = self._labels.scan().filter(pl.col("refused").is_null() & pl.col("value").is_not_null())
+            labels = labels_table.scan().filter(pl.col("refused").is_null() & pl.col("value").is_not_null())
             if since is not None:
                 return int(labels.filter(pl.col("available_at") > from_ms(since)).select(pl.len()).collect().item())
             key = ("entity", "event_id")
-            events = self._events.scan().select(key).unique()
-            return int(labels.select(key).unique().join(events, on=key, how="semi").select(pl.len()).collect().item())
+            old = pl.col("available_at") <= self._clock.now() - resource.spec.labels.maturity.after
+            mature = events.scan().filter(old).select(pl.col("entity").cast(pl.String), "event_id").unique()
+            return int(labels.select(key).unique().join(mature, on=key, how="semi").select(pl.len()).collect().item())
         except NotFound:
             return 0
 

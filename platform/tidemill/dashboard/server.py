@@ -7,6 +7,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from nicegui import app as nicegui_app
 from nicegui import ui
 
 from tidemill.core.errors import NotFound, TidemillError
@@ -60,6 +61,8 @@ def application(machine: Local) -> Any:
         return _picture(app, model, day, digest)
 
     _pages(app)
+    # Each part of a page says itself that it loads; Quasar's bar has no name that a screen reader could tell.
+    nicegui_app.config.quasar_config["loadingBar"]["skipHijack"] = True
     ui.run_with(
         fast, title="Tidemill", language="en-US", tailwind=False, dark=None, show_welcome_message=False, favicon=_ICON
     )
