@@ -50,8 +50,9 @@ class Found:
     after_s: float = -1.0
     """From the decision to roll back until the last request that the candidate got."""
     others_failed: int = 0
-    """Requests that failed and cannot have been the candidate's: more than it was sent, by the proxy's count."""
+    """Requests that failed and cannot have been the candidate's: more than the proxy sent it and it did not answer."""
     to_candidate: int = 0
+    """Requests that the proxy sent it."""
     said: bool = True
 
     @property
@@ -108,7 +109,7 @@ def _rolled_out(stand: Stand, load: Load, found: Found, version: str, kind: str)
     """Propose a version, and wait for the end of its rollout and of its server."""
     before = len(load.failed)
     stand.propose(version, kind)
-    errors = _follow(stand, version)
+    found.to_candidate = _follow(stand, version)
     told = stand.decisions(version)
     found.end = next((one.kind for one in told if one.kind in {"promote", "rolled-back"}), "none")
     found.most = max((int(one.figures["weight"]) for one in told if one.kind in {"set-traffic", "go-on"}), default=0)
@@ -117,22 +118,25 @@ def _rolled_out(stand: Stand, load: Load, found: Found, version: str, kind: str)
             found.reason = one.reason
         if one.kind == "roll-back":
             found.after_s = last_answer_s(load.sent, version, one)
-    found.to_candidate = errors
-    found.others_failed = max(0, len(load.failed) - before - errors)
+    answered = sum(one.version == version for one in load.sent)
+    found.others_failed = max(0, len(load.failed) - before - max(0, found.to_candidate - answered))
     return found
 
 
 def _follow(stand: Stand, version: str) -> int:
-    """Until no rollout is under way and a version that was rejected is gone; its errors, as the proxy counts them."""
-    errors, until = 0, stand.clock.monotonic() + 150
+    """Until no rollout is under way and a version that was rejected is gone; the requests that the proxy sent it.
+
+    Not its errors: those that are in flight when its server goes are in no count any more.
+    """
+    requests, until = 0, stand.clock.monotonic() + 150
     while stand.clock.monotonic() < until:
         status, seen = stand.status, stand.traffic().revision(version)
-        errors = max(errors, seen.errors if seen else 0)
+        requests = max(requests, seen.requests if seen else 0)
         champion = status.champion.version if status.champion else ""
         if status.rollout is None and (seen is None or champion == version):
             break
         stand.clock.sleep(0.1)
-    return errors
+    return requests
 
 
 @dataclass
@@ -196,7 +200,7 @@ def figures(found: Sequence[Found], killed: Sequence[Killed]) -> list[Figure]:
                 "",
                 f"rolled-back, at most {FIRST_SHARE} %",
                 one.rejected,
-                f"{one.to_candidate} requests failed: {one.reason}"[:160],
+                f"{one.to_candidate} requests: {one.reason}"[:160],
             )
             for one in bad
         ),
