@@ -25,6 +25,8 @@ RISK, ERROR, MARGIN = 0.05, 0.10, 0.02
 COMMON = 0.7
 """Share of the champion's errors that the candidate makes, too."""
 PER_SECOND = 100
+FOR_USERS = 0.10
+"""What the candidate's answers do to users and no copy shows: just above the harm that a share of 5 % is to find."""
 
 
 def shadow_rollouts(runs: int, most: int, seed: int) -> list[Figure]:
@@ -37,6 +39,11 @@ def shadow_rollouts(runs: int, most: int, seed: int) -> list[Figure]:
         part = sum(ended == kind for ended, *_ in at_margin) / runs
         goal = f"<= {RISK:g} (+ 2 s.e. = {limit:.3f})"
         figures.append(Figure(f"{name}: copies first, worse by {MARGIN:g}", part, "of runs", goal, part <= limit, note))
+    # What copies cannot show: the truth of what users do with the answer.
+    with_users = [_rollout(random.Random(seed + run), ERROR, most, ERROR + FOR_USERS) for run in range(runs)]
+    part = sum(ended == "promote" for ended, *_ in with_users) / runs
+    name = f"promoted: equal in copies, worse by {FOR_USERS:g} for users"
+    figures.append(Figure(name, part, "of runs", f"<= {RISK:g} (+ 2 s.e. = {limit:.3f})", part <= limit, note))
     for name, worse, kind in (
         ("equal", 0.0, "promote"),
         ("0.02 better", -0.02, "promote"),
@@ -56,8 +63,11 @@ def shadow_rollouts(runs: int, most: int, seed: int) -> list[Figure]:
     return figures
 
 
-def _rollout(rng: random.Random, error: float, most: int) -> tuple[str, int, int, int]:
-    """How one ends; the copied requests, those after them, and how many of these the candidate answered."""
+def _rollout(rng: random.Random, error: float, most: int, for_users: float | None = None) -> tuple[str, int, int, int]:
+    """How one ends; the copied requests, those after them, and how many of these the candidate answered.
+
+    `for_users` is its error there, where that is another one.
+    """
     plan = example_plan(shadow=True, weights=(5, 100), age_ms=10_000)
     held = Copies(plan, _loss)
     fold, spans = Fold(plan, held), [Span(step=SHADOW, weight=0, since=plan.started_at)]
@@ -68,7 +78,7 @@ def _rollout(rng: random.Random, error: float, most: int) -> tuple[str, int, int
         if kind == "roll back":
             return kind, number, 0, 0
         if kind == "go on":
-            return _canary(rng, plan, fold, spans[0], error, number, most)
+            return _canary(rng, plan, fold, spans[0], error if for_users is None else for_users, number, most)
     return "none", most, 0, 0
 
 

@@ -246,6 +246,27 @@ def test_a_change_is_acted_on_before_many_slow_models_at_rest_have_had_their_tur
     assert set(turns) == set(names)
 
 
+def test_models_at_rest_have_their_turns_however_long_the_busy_ones_take(bench: Bench) -> None:
+    for name in ("busy", "still", "quiet"):
+        bench.store.put(example_resource(name))
+    bench.rounds(2)
+    turns: list[str] = []
+    for name in ("busy", "still", "quiet"):
+        requests = bench.logs[f"default.{name}"].requests
+
+        def told(since: dict[str, int], name: str = name, requests: Callable[..., object] = requests) -> object:
+            turns.append(name)
+            bench.clock.advance(5.0 if name == "busy" else 0.0)
+            return requests(since)
+
+        bench.logs[f"default.{name}"].requests = told  # type: ignore[method-assign, assignment]
+    for _ in range(4):
+        bench.service.wake("default.busy")
+        bench.rounds()
+    assert turns.count("busy") == 4
+    assert {"still", "quiet"} <= set(turns)
+
+
 def test_a_log_that_does_not_answer_is_asked_less_and_less(bench: Bench) -> None:
     bench.store.put(example_resource("a"))
     bench.rounds()

@@ -1,12 +1,16 @@
 """A candidate that answers copies first: what lets it go on, what ends it, and that no user sees it meanwhile."""
 
+from collections.abc import Mapping
+
 import msgspec
 import pytest
 from tests.rollout.test_machine import Story
 
 from tidemill.core.errors import Conflict
+from tidemill.rollout.cells import StepEvidence
 from tidemill.rollout.machine import plan_for, progress, wanted
 from tidemill.rollout.plan import SHADOW, Version
+from tidemill.stats.betting import for_promotion
 from tidemill.testing.loop import example_resource
 from tidemill.testing.rollout import EPOCH_MS, evidence_for, example_plan
 
@@ -34,7 +38,7 @@ def test_copies_are_asked_for_when_it_is_ready_and_count_when_they_are_seen() ->
     assert (story.share("v1"), story.share("v2")) == (100, 0)
 
 
-def test_evidence_of_copies_gives_the_first_share_and_its_own_outcomes_the_rest() -> None:
+def test_evidence_of_copies_gives_the_first_share_and_a_test_of_its_answers_to_users_the_rest() -> None:
     story = shadowing()
     story.tick(verdict="promote")
     assert (story.phase, story.share(), wanted(story.state).mirror) == ("canary", 5, None)
@@ -42,10 +46,12 @@ def test_evidence_of_copies_gives_the_first_share_and_its_own_outcomes_the_rest(
     assert story.spans[0].until is not None
     story.tick()
     evidence = evidence_for(story.plan, "promote", 0)
-    few = msgspec.structs.replace(evidence, candidate=msgspec.structs.replace(evidence.candidate, judged=49))
-    told = progress(story.state, few)
-    assert told["verdict"] == "inconclusive"
-    assert str(told["reason"]).startswith("49 of 50 outcomes of its own answers to users")
+    (own,) = evidence.steps
+    untested = StepEvidence(step=0, process=for_promotion(story.plan.step_margin(0)), candidate=60)
+    for step in (msgspec.structs.replace(own, candidate=49), untested):
+        told = progress(story.state, msgspec.structs.replace(evidence, steps=(step,)))
+        assert told["verdict"] == "inconclusive"
+        assert f"of its answers to users {step.candidate} of 50 outcomes at 5 %" in str(told["reason"])
     story.tick(verdict="promote")
     assert story.phase == "promoting"
     story.tick()
@@ -160,7 +166,12 @@ def test_how_it_stands_is_told() -> None:
 def test_copies_that_are_logged_as_users_answers_end_it() -> None:
     story = shadowing()
     evidence = evidence_for(story.plan, "promote", 0)
-    unmarked = msgspec.structs.replace(evidence, pairs=msgspec.structs.replace(evidence.pairs, unmarked=3))
-    told = progress(story.state, unmarked)
+
+    def seen(unmarked: int) -> Mapping[str, object]:
+        pairs = msgspec.structs.replace(evidence.pairs, unmarked=unmarked)
+        return progress(story.state, msgspec.structs.replace(evidence, pairs=pairs))
+
+    assert seen(4)["verdict"] == "go on", "somebody who tries its server by hand asks without the header, too"
+    told = seen(5)
     assert told["verdict"] == "roll back"
     assert "does not send the header x-tidemill-mirror" in str(told["reason"])

@@ -6,10 +6,12 @@ All of it is held in memory and computed again from the log: after a restart fro
 plan, so that the same outcomes give the same evidence and no risk is spent twice.
 """
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from tidemill.control.log import LoopLog
 from tidemill.control.state import LoopStatus, Offsets
+from tidemill.core.errors import NotFound, Unavailable
 from tidemill.events.records import LabelAgreement, Outcome
 from tidemill.outcomes.session import truth_of
 from tidemill.rollout.cells import Evidence, Fold
@@ -76,15 +78,17 @@ class OutcomeFollower:
 
     def _follow_copies(self, resource: ContinualModel) -> bool:
         """Read on in the answers to copies; whether all have been read that there are, or none are needed."""
-        if self._copies is None and not resource.spec.rollout.shadow:
-            self._copies_read = None
+        if self._copies is None:
+            # No rollout needs them yet: a log of them that is not there must keep the loop from nothing else.
+            with suppress(NotFound, Unavailable):
+                shadow = resource.spec.rollout.shadow
+                self._copies_read = self._log.copies(self._copies_read).read if shadow else None
             return True
         batch = self._log.copies(self._copies_read)
-        if self._copies is not None:
-            for stamped in batch.records:
-                self._copies.add(stamped.record, stamped.timestamp_ms)
+        for stamped in batch.records:
+            self._copies.add(stamped.record, stamped.timestamp_ms)
         self._copies_read = batch.read
-        return self._copies is None or batch.at_end()
+        return batch.at_end()
 
     def _take(self, record: Outcome | LabelAgreement, partition: int) -> None:
         if isinstance(record, LabelAgreement):

@@ -34,7 +34,8 @@ def propose(turn: Turn, request: Request) -> Turn:
     if run is None or run.grant is None or not artifact:
         return turn.say("refuse", request.request_id, "the proposal names no artifact", answers=request)
     champion = turn.status.champion
-    if champion is not None and (refusal := _cannot_be_keyed(turn) or _cannot_be_copied(turn)):
+    # Of copies the first version, too: its server would believe a header that nothing there takes off requests.
+    if refusal := (_cannot_be_keyed(turn) if champion else None) or _cannot_be_copied(turn):
         return turn.say("refuse", request.request_id, refusal, answers=request)
     version = Version(
         version=str(request.arguments.get("version") or run.run),

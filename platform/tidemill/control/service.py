@@ -105,7 +105,8 @@ class Service:
         """One turn of every model that is due; what fails in one is logged, and tried again after a growing pause.
 
         First those of which something was seen to change, then those with a run or a rollout, then those that have
-        waited longest, as many as there is time for: a change is acted on soon, however many models there are.
+        waited longest, as many as there is time for, but one at least: a change is acted on soon, however many models
+        there are, and none of them waits without end, however many are busy.
         """
         with self._waking:
             woken, self._woken = self._woken, set()
@@ -118,9 +119,12 @@ class Service:
             called = name in woken and not model.failures
             if called or now >= model.due:
                 due.append((not called, not model.busy, model.due, name))
+        has_rested = False
         for later, rests, _, name in sorted(due):
-            if later and rests and self._clock.monotonic() - now > _ROUND_S:
-                break
+            if later and rests:
+                if has_rested and self._clock.monotonic() - now > _ROUND_S:
+                    break
+                has_rested = True
             self._turn(name, self._models[name])
         if self._clock.monotonic() >= self._withdraw_at:
             self._withdraw_at = self._clock.monotonic() + _WITHDRAW_EVERY_S

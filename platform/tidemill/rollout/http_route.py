@@ -134,7 +134,7 @@ def http_route(
 
 def _rules(resource: ContinualModel, split: Split) -> list[dict[str, Any]]:
     """The rules of buckets, which a gateway prefers as they match more, and the one for all other requests, last."""
-    name, filters = served_name(resource), _filters(split.mirror, copies=resource.spec.rollout.shadow)
+    name, filters = served_name(resource), _filters(split.mirror)
     rules = [_rule(name, split.weights, filters)]
     buckets, share = split.buckets, split.weights.get(split.buckets.first, 0) if split.buckets else 0
     if buckets is None or not 0 < share < 100:
@@ -145,11 +145,14 @@ def _rules(resource: ContinualModel, split: Split) -> list[dict[str, Any]]:
     return [first, _rule(name, others, filters, header=(buckets.header, order[share:])), *rules]
 
 
-def _filters(mirror: Mirror | None, *, copies: bool) -> list[dict[str, Any]]:
-    """Copies, and the header that tells them; where there are none now, no client may send it either."""
+def _filters(mirror: Mirror | None) -> list[dict[str, Any]]:
+    """Copies, and the header that tells them; no client may send it, even where no copies are declared any more.
+
+    A server that was started while they were still believes it.
+    """
     if mirror is None:
         change: dict[str, Any] = {"remove": [MIRROR_HEADER]}
-        return [{"type": "RequestHeaderModifier", "requestHeaderModifier": change}] if copies else []
+        return [{"type": "RequestHeaderModifier", "requestHeaderModifier": change}]
     change = {"set": [{"name": MIRROR_HEADER, "value": mirror.version}]}
     return [
         {"type": "RequestHeaderModifier", "requestHeaderModifier": change},

@@ -9,8 +9,8 @@ Three kinds of evidence, each spending its own risk once (STATISTICS 2, "Promote
 A threshold once crossed stays crossed: Ville's inequality bounds the chance that it is *ever* crossed.
 
 Copies (`rollout.shadow`) feed the first two before any user is answered. What they show lets the candidate have its
-first share, and no more: it is promoted once `minOutcomes` of its answers to users are judged, and nothing speaks
-against it.
+first share, and no more: it is promoted once the third has shown of its answers to users, `minOutcomes` at least, that
+they do no great harm.
 """
 
 import math
@@ -24,6 +24,10 @@ from tidemill.rollout.plan import READY_SHARE, RolloutPlan
 from tidemill.spec.paths import MIRROR_HEADER
 
 __all__ = ["Verdict", "VerdictKind", "judge", "judge_copies"]
+
+LEAST_UNMARKED = 5
+UNMARKED_SHARE = 0.02
+"""Of the requests: so many answers to copies without their header are no accident."""
 
 VerdictKind = Literal["go on", "promote", "roll back", "hold", "inconclusive"]
 
@@ -54,10 +58,10 @@ def judge(plan: RolloutPlan, evidence: Evidence, step: int) -> Verdict:
         return Verdict("roll back", reason, figures)
     if doubt:
         return msgspec.structs.replace(doubt, figures=figures)
-    waits = plan.shadow and evidence.candidate.judged < plan.min_outcomes
-    if evidence.promotion.reached(plan.risk) and waits:
-        reason = f"{evidence.candidate.judged} of {plan.min_outcomes} outcomes of its own answers to users; "
-        return Verdict("inconclusive", reason + f"{_pairs(evidence)}, and shown not to be worse", figures)
+    # Copies cannot show what its answers do to users: of those a test of their own says that they do no great harm.
+    if evidence.promotion.reached(plan.risk) and plan.shadow and not _harms_no_user(plan, evidence, step):
+        reason = f"{_pairs(evidence)}, and shown not to be worse; of its answers to users {_own(plan, evidence, step)}"
+        return Verdict("inconclusive", reason, figures)
     if evidence.promotion.reached(plan.risk):
         reason = f"{_arms(evidence)}; evidence that it is not worse by {plan.promotion_margin:.3g} is "
         return Verdict("promote", reason + f"{_e(evidence.promotion.peak)}, {_e(1 / plan.risk)} was needed", figures)
@@ -67,7 +71,8 @@ def judge(plan: RolloutPlan, evidence: Evidence, step: int) -> Verdict:
 def judge_copies(plan: RolloutPlan, evidence: Evidence) -> Verdict:
     """The verdict while the candidate answers copies: `go on` is to its first share."""
     figures, pairs = _figures(plan, evidence, 0) | {"weight": 0}, evidence.pairs
-    if pairs.unmarked:
+    # Not for one alone: somebody who tries the candidate's server by hand asks it without the header, too.
+    if pairs.unmarked >= LEAST_UNMARKED and pairs.unmarked > UNMARKED_SHARE * pairs.requests:
         reason = f"{pairs.unmarked} answers of {plan.candidate.name} to copies are logged as if users had got them: "
         reason += f"what makes the copies does not send the header {MIRROR_HEADER} with them"
         return Verdict("roll back", reason, figures)
@@ -89,16 +94,27 @@ def judge_copies(plan: RolloutPlan, evidence: Evidence) -> Verdict:
 
 def _within_step(plan: RolloutPlan, evidence: Evidence, step: int, figures: dict[str, Any]) -> Verdict:
     found = evidence.of_step(step)
-    outcomes = found.candidate if found else 0
-    peak = found.process.peak if found else 1.0
     if step == len(plan.weights) - 2:
         return Verdict("inconclusive", f"{_arms(evidence)}; {_missing(plan, evidence)}", figures)
-    if found and found.process.reached(plan.risk) and outcomes >= plan.min_outcomes:
-        reason = f"{outcomes} outcomes at {plan.weights[step]} %; evidence of no great harm "
-        reason += f"(margin {plan.step_margin(step):.3g} at this share) is {_e(peak)}, {_e(1 / plan.risk)} was needed"
-        return Verdict("go on", reason, figures)
-    reason = f"{outcomes} of {plan.min_outcomes} outcomes at {plan.weights[step]} %; evidence of no great harm "
-    return Verdict("inconclusive", reason + f"{_e(peak)} of {_e(1 / plan.risk)}; {_missing(plan, evidence)}", figures)
+    if found and _harms_no_user(plan, evidence, step):
+        reason = f"{found.candidate} outcomes at {plan.weights[step]} %; evidence of no great harm "
+        reason += f"(margin {plan.step_margin(step):.3g} at this share) is {_e(found.process.peak)}, "
+        return Verdict("go on", reason + f"{_e(1 / plan.risk)} was needed", figures)
+    return Verdict("inconclusive", f"{_own(plan, evidence, step)}; {_missing(plan, evidence)}", figures)
+
+
+def _harms_no_user(plan: RolloutPlan, evidence: Evidence, step: int) -> bool:
+    """Whether the step's own test has shown that there is no great harm at its share."""
+    found = evidence.of_step(step)
+    return found is not None and found.candidate >= plan.min_outcomes and found.process.reached(plan.risk)
+
+
+def _own(plan: RolloutPlan, evidence: Evidence, step: int) -> str:
+    """How far the step's own test is, in words."""
+    found = evidence.of_step(step)
+    outcomes, peak = (found.candidate, found.process.peak) if found else (0, 1.0)
+    told = f"{outcomes} of {plan.min_outcomes} outcomes at {plan.weights[step]} %; evidence of no great harm "
+    return f"{told}{_e(peak)} of {_e(1 / plan.risk)}"
 
 
 def _doubt(plan: RolloutPlan, evidence: Evidence) -> Verdict | None:

@@ -49,10 +49,10 @@ def evidence_for(plan: RolloutPlan, verdict: str, step: int) -> Evidence:
     """Evidence that leads to `verdict` in `step`; for any other word, evidence that leads to none yet."""
     fresh, arm = Evidence.none(plan), Arm(requests=60, judged=60, labelled=60.0, loss=6.0)
 
-    def gains(kind: str) -> list[float]:
-        return [0.3] * (60 if verdict == kind else 0)
+    def gains(*kinds: str) -> list[float]:
+        return [0.3] * (60 if verdict in kinds else 0)
 
-    process = for_promotion(plan.step_margin(step)).update_all(gains("go on"))
+    process = for_promotion(plan.step_margin(step)).update_all(gains("go on", "promote"))
     return msgspec.structs.replace(
         fresh,
         promotion=fresh.promotion.update_all(gains("promote")),
