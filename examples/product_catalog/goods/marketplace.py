@@ -87,7 +87,7 @@ class Marketplace:
         self._store = MemoryResourceStore()
         self._store.put(resource)
         self._count = NewClassCount(self.lake, lambda: resource, self.clock)
-        labelled = LabelledCount(self.lake, resource.id, self.clock)
+        labelled = LabelledCount(self.lake, lambda: resource, self.clock)
         parts = Parts(self._log, self._runner, self._driver, self._registry, labelled, new_classes=self._counted)
         self._loop = Loop(resource.id, self._store, parts, self.clock)
         self._serving: dict[str, OnnxModel] = {}
