@@ -85,6 +85,8 @@ async def ask_of(socket: socketio.AsyncClient, page: str) -> None:
         await socket.call(kind, {"client_id": page, "id": 1, "listener_id": "x", "args": []})
 
 
+# NiceGUI looks through every object that there is for its server, those of torch too where that was imported before.
+@pytest.mark.filterwarnings("ignore:.torch.distributed.reduce_op:FutureWarning")
 def test_a_socket_joins_and_speaks_for_the_page_of_its_own_viewer_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

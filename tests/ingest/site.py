@@ -137,6 +137,14 @@ class Site:
                 counted += sum(features["exposure_ms"].count for features in cells)
         return counted
 
+    def has_rows(self) -> bool:
+        """Whether the online rows are those of the lake."""
+        try:
+            self.check_rows()
+        except (AssertionError, Unavailable):
+            return False
+        return True
+
     def check_rows(self) -> None:
         order = ["event_time", "source", "offset"]
         last = events_table(self.lake, self.resource).scan().sort(order).unique("entity", keep="last").collect()

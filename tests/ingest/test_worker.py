@@ -367,6 +367,8 @@ def test_a_redis_that_was_restarted_empty_is_filled_from_the_lake_and_nothing_is
             eventually(lambda: site.ids() == site.expected(), 20, every_s=0.2)
             redis.start()
             site.wait()
+            # What was sent may be announced before the rows of what came earlier are filled again.
+            eventually(site.has_rows, 40, every_s=0.2)
         site.check()
 
 
