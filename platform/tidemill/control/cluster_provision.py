@@ -129,9 +129,9 @@ class ClusterProvisioner:
         for model in self._told.keys() - set(models):
             del self._told[model]
         for manifest in self._leaving():
-            meta, uid = manifest["metadata"], manifest["metadata"]["uid"]
-            model = model_id(meta["namespace"], meta["name"])
-            if FINALIZER not in manifest["metadata"].get("finalizers", []):
+            meta = manifest["metadata"]
+            uid, model = meta["uid"], model_id(meta["namespace"], meta["name"])
+            if FINALIZER not in meta.get("finalizers", []):
                 continue
             if self._clock.monotonic() < self._again.get(uid, 0.0):
                 continue

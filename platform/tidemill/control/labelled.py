@@ -49,6 +49,10 @@ class _Kept(Generic[Q, A]):
         return self._last[1]
 
 
+def _tables(lake: str, resource: ContinualModel, *names: str) -> list[LakeTable]:
+    return [LakeTable(table_uri(lake, resource.id, name)) for name in names]
+
+
 class LabelledCount:
     """Counts for one model; the last count is given again until the next one is due. One thread.
 
@@ -68,10 +72,10 @@ class LabelledCount:
 
     def _counted(self, since: int | None) -> int:
         resource = self._resource()
-        events, labels_table = (LakeTable(table_uri(self._lake, resource.id, name)) for name in ("events", "labels"))
+        events, said = _tables(self._lake, resource, "events", "labels")
         try:
             # Neither what was refused has a value nor a row that says that a prediction was picked for labelling.
-            labels = labels_table.scan().filter(pl.col("refused").is_null() & pl.col("value").is_not_null())
+            labels = said.scan().filter(pl.col("refused").is_null() & pl.col("value").is_not_null())
             if since is not None:
                 return int(labels.filter(pl.col("available_at") > from_ms(since)).select(pl.len()).collect().item())
             key = ("entity", "event_id")
@@ -101,8 +105,7 @@ class NewClassCount:
 
     def _counted(self, artifact: str) -> dict[str, int]:
         resource = self._resource()
-        names = ("events", "labels", "predictions")
-        events, labels, predictions = (LakeTable(table_uri(self._lake, resource.id, name)) for name in names)
+        events, labels, predictions = _tables(self._lake, resource, "events", "labels", "predictions")
         try:
             return stated(
                 events.scan(),

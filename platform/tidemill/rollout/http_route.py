@@ -166,13 +166,13 @@ def _rule(
     filters: list[dict[str, Any]],
     header: tuple[str, Sequence[int]] | None = None,
 ) -> dict[str, Any]:
-    rule: dict[str, Any] = {
+    return {
         "matches": [match | ({"headers": [_is_one_of(*header)]} if header else {}) for match in _matches(name)],
         "backendRefs": [
             _backend(service) | {"weight": weight} for service, weight in sorted(weights.items()) if weight
         ],
+        "filters": filters,
     }
-    return rule | ({"filters": filters} if filters else {})
 
 
 def _matches(name: str) -> list[dict[str, Any]]:

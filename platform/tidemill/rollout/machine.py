@@ -13,6 +13,7 @@ from ready to all traffic.
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -22,25 +23,24 @@ from tidemill.core.errors import Conflict
 from tidemill.rollout.cells import Evidence
 from tidemill.rollout.copies import MOST_COPIES, WAIT_MS
 from tidemill.rollout.driver import RevisionSeen
-from tidemill.rollout.guard import fault, is_fast_enough
+from tidemill.rollout.guard import fault
 from tidemill.rollout.history import HistorySeen
 from tidemill.rollout.moves import (
     Advanced,
     begun,
+    by_verdict,
     changed,
     closed,
-    hold,
-    interrupted,
     promote,
     roll_back,
-    timed_out,
     told,
+    watch_span,
 )
 from tidemill.rollout.plan import RolloutPlan, Span, Version
 from tidemill.rollout.power import Power, power_of
 from tidemill.rollout.shadowing import after_copies, copied, shadowing
 from tidemill.rollout.state import Move, Observation, Phase, RolloutState, wanted
-from tidemill.rollout.verdict import judge, judge_copies
+from tidemill.rollout.verdict import Verdict, judge, judge_copies
 from tidemill.spec.model import ContinualModel
 
 __all__ = [
@@ -160,7 +160,7 @@ def asked(
 ) -> Advanced:
     """What a person or a program asks of the rollout. Raises `Conflict` where it cannot be done in this phase."""
     because = f"{by}: {reason}" if reason else by
-    if kind == "abort" and state.phase in {"starting", "awaiting-approval", "shadowing", "canary", "promoting"}:
+    if kind == "abort" and state.phase in {*UNDECIDED, "promoting"}:
         return roll_back(state, f"aborted by {because}", {}, to_ms(now))
     if kind == "promote" and state.phase == "shadowing":
         reason = f"its copies are enough for {because}; promoted again it gets all requests"
@@ -246,7 +246,8 @@ def _canary(state: RolloutState, observation: Observation, now: int) -> Advanced
     if found:
         return roll_back(state, found.reason, found.figures, now)
     state, moves = _watch_share(state, observation, now)
-    decided, more = _by_evidence(state, observation.evidence, now)
+    verdict = judge(state.plan, observation.evidence, state.step) if observation.evidence else None
+    decided, more = by_verdict(state, verdict, partial(_move_on, now=now), now)
     return decided, (*moves, *more)
 
 
@@ -255,11 +256,7 @@ def _watch_share(state: RolloutState, observation: Observation, now: int) -> Adv
     weight = state.plan.weights[state.step]
     seen = observation.traffic.revision(state.plan.candidate.name)
     holds = seen is not None and seen.ready and seen.share == weight
-    last = state.spans[-1] if state.spans else None
-    is_open = last is not None and last.until is None
-    if holds and not is_open:
-        return _begin_span(state, observation, now)
-    return (interrupted(state, now) if not holds and is_open else state), ()
+    return watch_span(state, holds, lambda: _begin_span(state, observation, now), now)
 
 
 def _begin_span(state: RolloutState, observation: Observation, now: int) -> Advanced:
@@ -270,21 +267,7 @@ def _begin_span(state: RolloutState, observation: Observation, now: int) -> Adva
     return told(state, "step-began", reason, {"step": state.step, "weight": weight, "since": now})
 
 
-def _by_evidence(state: RolloutState, evidence: Evidence | None, now: int) -> Advanced:
-    plan = state.plan
-    over = now - (state.judged_since or plan.started_at) >= plan.timeout_ms
-    if evidence is None:
-        return timed_out(state, "no outcomes could be read", now) if over else (state, ())
-    verdict = judge(plan, evidence, state.step)
-    if verdict.kind == "roll back":
-        return roll_back(state, verdict.reason, verdict.figures, now)
-    if over:
-        return timed_out(state, verdict.reason, now)
-    if verdict.kind == "hold":
-        return hold(state, verdict.about, verdict.reason, verdict.figures)
-    state = changed(state, held=None)
-    if state.paused or verdict.kind == "inconclusive" or not is_fast_enough(state, now):
-        return state, ()
+def _move_on(state: RolloutState, verdict: Verdict, now: int) -> Advanced:
     if verdict.kind == "promote":
         return promote(state, verdict.reason, verdict.figures, now)
     return _go_on(state, verdict.reason, verdict.figures, now)

@@ -1,24 +1,26 @@
-"""What the phases of a rollout have in common: how a move is told, how spans end, and where a rollout may go."""
+"""What the phases of a rollout have in common: how a move is told, how spans begin and end, where a verdict leads."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from tidemill.rollout.guard import is_fast_enough
 from tidemill.rollout.plan import Span
 from tidemill.rollout.state import Counters, Move, Observation, RolloutState, wanted
+from tidemill.rollout.verdict import Verdict
 
 __all__ = [
     "SETTLE_MS",
     "Advanced",
     "begun",
+    "by_verdict",
     "changed",
     "closed",
-    "hold",
-    "interrupted",
     "promote",
     "roll_back",
-    "timed_out",
     "told",
+    "watch_span",
 ]
 
 SETTLE_MS = 10_000
@@ -28,16 +30,44 @@ was, or whether all of the proxy's workers make them."""
 Advanced = tuple[RolloutState, tuple[Move, ...]]
 
 
-def timed_out(state: RolloutState, reason: str, now: int) -> Advanced:
+def watch_span(state: RolloutState, holds: bool, begin: Callable[[], Advanced], now: int) -> Advanced:
+    """Open a span (`begin`) when what was asked for is seen to hold, close it when it does no longer."""
+    is_open = bool(state.spans) and state.spans[-1].until is None
+    if holds and not is_open:
+        return begin()
+    return (_interrupted(state, now) if not holds and is_open else state), ()
+
+
+def by_verdict(
+    state: RolloutState, verdict: Verdict | None, go: Callable[[RolloutState, Verdict], Advanced], now: int
+) -> Advanced:
+    """Where the verdict leads; `go` takes one that lets the rollout move on. None: no outcomes could be read."""
+    plan = state.plan
+    over = now - (state.judged_since or plan.started_at) >= plan.timeout_ms
+    if verdict is None:
+        return _timed_out(state, "no outcomes could be read", now) if over else (state, ())
+    if verdict.kind == "roll back":
+        return roll_back(state, verdict.reason, verdict.figures, now)
+    if over:
+        return _timed_out(state, verdict.reason, now)
+    if verdict.kind == "hold":
+        return _hold(state, verdict.about, verdict.reason, verdict.figures)
+    state = changed(state, held=None)
+    if state.paused or verdict.kind == "inconclusive" or not is_fast_enough(state, now):
+        return state, ()
+    return go(state, verdict)
+
+
+def _timed_out(state: RolloutState, reason: str, now: int) -> Advanced:
     """The phase has taken as long as it may: what the plan says of that."""
     plan = state.plan
     text = f"no verdict within {plan.timeout_ms / 1000:g} s ({reason})"
     if plan.on_timeout == "rollBack":
         return roll_back(state, text, {}, now)
-    return hold(state, "timeout", text, {})
+    return _hold(state, "timeout", text, {})
 
 
-def hold(state: RolloutState, about: str, reason: str, figures: dict[str, Any]) -> Advanced:
+def _hold(state: RolloutState, about: str, reason: str, figures: dict[str, Any]) -> Advanced:
     """Stay where it is; told once for each thing it is about."""
     if state.held == about:
         return state, ()
@@ -65,7 +95,7 @@ def closed(state: RolloutState, now: int) -> RolloutState:
     return changed(state, spans=(*state.spans[:-1], msgspec.structs.replace(last, until=max(last.since, now))))
 
 
-def interrupted(state: RolloutState, now: int) -> RolloutState:
+def _interrupted(state: RolloutState, now: int) -> RolloutState:
     """The open span ends before now: nobody knows when what was asked for was no longer so."""
     last = state.spans[-1]
     until = max(last.since, now - min(state.plan.age_ms, SETTLE_MS))

@@ -4,26 +4,25 @@ Users are answered by the champion alone. Harm, a guard or a person ends the rol
 is not worse lets it have its first share. It is never promoted from here, but where the only step is all requests.
 """
 
+from functools import partial
 from typing import Any
 
-from tidemill.rollout.cells import Evidence
-from tidemill.rollout.guard import fault, is_fast_enough
+from tidemill.rollout.guard import fault
 from tidemill.rollout.moves import (
     SETTLE_MS,
     Advanced,
     begun,
+    by_verdict,
     changed,
     closed,
-    hold,
-    interrupted,
     promote,
     roll_back,
-    timed_out,
     told,
+    watch_span,
 )
 from tidemill.rollout.plan import SHADOW, Span
 from tidemill.rollout.state import Observation, RolloutState
-from tidemill.rollout.verdict import judge_copies
+from tidemill.rollout.verdict import Verdict, judge_copies
 
 __all__ = ["after_copies", "copied", "shadowing"]
 
@@ -40,7 +39,8 @@ def shadowing(state: RolloutState, observation: Observation, now: int) -> Advanc
     if found:
         return roll_back(state, found.reason, found.figures, now)
     state, moves = _watch_copies(state, observation, now)
-    decided, more = _by_copies(state, observation.evidence, now)
+    verdict = judge_copies(state.plan, observation.evidence) if observation.evidence else None
+    decided, more = by_verdict(state, verdict, partial(_first_share, now=now), now)
     return decided, (*moves, *more)
 
 
@@ -49,34 +49,17 @@ def _watch_copies(state: RolloutState, observation: Observation, now: int) -> Ad
     name = state.plan.candidate.name
     seen = observation.traffic.revision(name)
     holds = seen is not None and seen.ready and seen.share == 0 and observation.traffic.mirror == name
-    last = state.spans[-1] if state.spans else None
-    is_open = last is not None and last.until is None
-    if not holds:
-        return (interrupted(state, now) if is_open else state), ()
-    if is_open:
-        return state, ()
-    again = last is not None
-    since = now + min(state.plan.age_ms, SETTLE_MS)
-    state = begun(state, Span(step=SHADOW, weight=0, since=since), observation)
-    reason = f"copies of the requests {'go again' if again else 'now go'} to {name}"
-    return told(state, "shadow-began", reason, {"step": SHADOW, "weight": 0, "since": since})
+
+    def begin() -> Advanced:
+        since = now + min(state.plan.age_ms, SETTLE_MS)
+        began = begun(state, Span(step=SHADOW, weight=0, since=since), observation)
+        reason = f"copies of the requests {'go again' if state.spans else 'now go'} to {name}"
+        return told(began, "shadow-began", reason, {"step": SHADOW, "weight": 0, "since": since})
+
+    return watch_span(state, holds, begin, now)
 
 
-def _by_copies(state: RolloutState, evidence: Evidence | None, now: int) -> Advanced:
-    plan = state.plan
-    over = now - (state.judged_since or plan.started_at) >= plan.timeout_ms
-    if evidence is None:
-        return timed_out(state, "no outcomes could be read", now) if over else (state, ())
-    verdict = judge_copies(plan, evidence)
-    if verdict.kind == "roll back":
-        return roll_back(state, verdict.reason, verdict.figures, now)
-    if over:
-        return timed_out(state, verdict.reason, now)
-    if verdict.kind == "hold":
-        return hold(state, verdict.about, verdict.reason, verdict.figures)
-    state = changed(state, held=None)
-    if state.paused or verdict.kind == "inconclusive" or not is_fast_enough(state, now):
-        return state, ()
+def _first_share(state: RolloutState, verdict: Verdict, now: int) -> Advanced:
     return after_copies(state, verdict.reason, verdict.figures, now)
 
 
