@@ -33,8 +33,8 @@ from benchmarks.ingest.stack import feast_address
 from benchmarks.report import Figure, Report, environment
 
 from tidemill.core.clock import from_ms
-from tidemill.features.connection import Fetcher, connect
-from tidemill.features.layout import Layout
+from tidemill.features.connection import Fetcher, Keys, connect
+from tidemill.features.layout import EVENTS, Layout
 from tidemill.features.online import Filling, OnlineReader, OnlineRows
 from tidemill.features.tiles import tiled
 from tidemill.spec.model import Window
@@ -143,7 +143,7 @@ def _placements(address: str) -> Iterator[str]:
     """Redis on this process's core, then on another one; nothing where that cannot be chosen. In the end as before."""
     if not hasattr(os, "sched_setaffinity") or len(free := sorted(os.sched_getaffinity(0))) < 2:
         return
-    client = connect(address, 1.0)
+    client = connect(address, 1.0, "")
     server = cast("dict[str, int]", client.info("server"))["process_id"]
     client.close()
     try:
@@ -204,8 +204,9 @@ def _frame(names: Sequence[str], values: Any, at: datetime, first: int) -> pl.Da
 
 def _bytes_alone(address: str, model: str) -> Read:
     """What our reader asks Redis for, without looking at the answer."""
-    fetch = Fetcher(connect(address, 1.0))
-    return lambda entities: fetch([f"{model}:events#generation", *(f"{model}:events:{one}" for one in entities)])
+    keys = Keys(model, EVENTS)
+    fetch = Fetcher(connect(address, 1.0, keys.generation))
+    return lambda entities: fetch([keys.generation, *keys.rows(entities)])
 
 
 def _link(address: str) -> socket.socket:
@@ -218,10 +219,10 @@ def _link(address: str) -> socket.socket:
 
 def _round_trip(link: socket.socket, model: str) -> Read:
     """The same question on a bare socket, its answer parsed by hiredis: what every client of Redis takes at least."""
-    parser = hiredis.Reader()
+    parser, keys = hiredis.Reader(), Keys(model, EVENTS)
 
     def read(entities: Sequence[str]) -> object:
-        command: Any = ("MGET", f"{model}:events#generation", *(f"{model}:events:{one}" for one in entities))
+        command: Any = ("MGET", keys.generation, *keys.rows(entities))
         link.sendall(hiredis.pack_command(command))
         while (answer := parser.gets()) is False:
             parser.feed(link.recv(65_536))

@@ -13,6 +13,8 @@ import yaml
 from tidemill.core.clock import SystemClock
 from tidemill.core.settings import Settings
 from tidemill.events.records import Topics
+from tidemill.features.connection import Keys
+from tidemill.features.layout import EVENTS
 from tidemill.spec.model import ContinualModel
 from tidemill.stack import kafka as kafka_process
 from tidemill.stack import redis as redis_process
@@ -101,7 +103,7 @@ class Site:
     def filling(self) -> bool:
         """Whether someone fills the online rows at this moment."""
         with redis.Redis.from_url(self.redis_url) as client:
-            found = client.get(f"{self.resource.id}:events#generation")
+            found = client.get(Keys(self.resource.id, EVENTS).generation)
         return isinstance(found, bytes) and found.startswith(b"rebuilding")
 
     def empty_redis(self) -> None:

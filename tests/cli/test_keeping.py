@@ -21,6 +21,8 @@ from tidemill.core.telemetry import setup_logging
 from tidemill.events.kafka import RecordWriter, ensure_topics
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.sources import Source
+from tidemill.features.connection import Keys
+from tidemill.features.layout import EVENTS
 from tidemill.features.reader import OnlineReader
 from tidemill.ingest.tables import events_table
 from tidemill.ingest.worker import run as run_worker
@@ -92,7 +94,7 @@ def test_online_rows_are_filled_from_the_lake_again_where_a_worker_runs(
             writer.flush()
         eventually(lambda: reader.read(["A"])[0].values, 40)
         with redis.Redis.from_url(redis_url) as client:
-            assert client.delete(f"{resource.id}:events:A") == 1
+            assert client.delete(*Keys(resource.id, EVENTS).rows(["A"])) == 1
         status, found, _ = call(capsys, "rebuild", "online", resource.metadata.name, "--timeout", "60")
     assert (status, found["were_complete"]) == (0, True)
     assert reader.read(["A"])[0].values["x"] == 1.5
@@ -116,7 +118,7 @@ def test_a_worker_outlives_a_row_that_cannot_be_read_and_fills_the_rows_again(
             writer.send(resource.events_topic, msgspec.json.encode(event), key="A")
             writer.flush()
 
-        reader, key = OnlineReader(redis_url, resource.id), f"{resource.id}:events:A"
+        reader, (key,) = OnlineReader(redis_url, resource.id), Keys(resource.id, EVENTS).rows(["A"])
         send(1.5)
         eventually(lambda: reader.read(["A"])[0].values, 40)
         client.set(key, b"garbage")

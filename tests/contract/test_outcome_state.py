@@ -30,7 +30,7 @@ def made(request: pytest.FixtureRequest, topic_prefix: str) -> Iterator[Made]:
     client = redis.Redis.from_url(url)
 
     def lose() -> None:
-        for key in client.scan_iter(f"{topic_prefix}:*"):
+        for key in client.scan_iter(f"{{{topic_prefix}:*"):
             client.delete(key)
 
     yield state, lose
@@ -181,9 +181,12 @@ def test_another_life_finds_the_index_whole(redis_url: str, topic_prefix: str) -
 
 @pytest.mark.redis
 def test_a_restarted_server_is_not_whole_even_with_its_keys(redis_url: str, topic_prefix: str) -> None:
-    client = redis.Redis.from_url(redis_url)
-    client.set(f"{topic_prefix}:outcomes:whole", "the run before a token")
-    state = RedisState(redis_url, topic_prefix, ttl_s=60)
+    client, state = redis.Redis.from_url(redis_url), RedisState(redis_url, topic_prefix, ttl_s=60)
+    state.begin_rebuild()
+    state.finish_rebuild()
+    assert state.is_whole()
+    (mark,) = client.keys(f"{{{topic_prefix}:outcomes:*whole")
+    client.set(mark, "the run before a token")
     assert not state.is_whole()
     state.close()
     client.close()
@@ -196,7 +199,7 @@ def test_entries_expire(redis_url: str, topic_prefix: str) -> None:
     state.index([prediction("p")])
     state.know([(KEY, label(1))])
     client = redis.Redis.from_url(redis_url)
-    keys = [key for key in client.scan_iter(f"{topic_prefix}:*") if not key.endswith(b"whole")]
+    keys = [key for key in client.scan_iter(f"{{{topic_prefix}:*") if not key.endswith(b"whole")]
     assert len(keys) == 2
     assert all(client.ttl(key) in range(1, 61) for key in keys)
     client.close()

@@ -11,7 +11,8 @@ import redis
 
 from tidemill.core.errors import Unavailable
 from tidemill.features import online
-from tidemill.features.layout import Layout
+from tidemill.features.connection import Keys
+from tidemill.features.layout import EVENTS, Layout
 from tidemill.features.online import Filling, OnlineReader, OnlineRows, RowsLost, Status
 from tidemill.testing import eventually
 
@@ -144,7 +145,7 @@ def test_rows_that_were_emptied_while_they_were_read_are_asked_for_later(
 ) -> None:
     two[0].apply(events("s", 1))
     client: Any = redis.Redis.from_url(redis_url)
-    client.delete(f"{topic_prefix}:events#names")  # as if between the rows and their names
+    client.delete(Keys(topic_prefix, EVENTS).names)  # as if between the rows and their names
     client.close()
     newcomer = OnlineReader(redis_url, topic_prefix)
     with pytest.raises(Unavailable, match="emptied"):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tidemill.core.clock import to_ms
 from tidemill.events.lake import LakeTable
 from tidemill.events.sources import Source
+from tidemill.features.connection import Keys
 from tidemill.features.label_events import LABELS, label_events, label_kinds, label_layout
 from tidemill.features.layout import Kind
 from tidemill.features.online import OnlineReader
@@ -158,7 +159,7 @@ def test_rows_that_are_lost_are_filled_from_the_lake(kept: Kept, redis_url: str)
     kept.take(labels(*SAID))
     before = kept.served("AB")
     client = redis.Redis.from_url(redis_url)
-    client.delete(*cast("list[bytes]", client.keys(f"{kept.rows._model}:{LABELS}*")))
+    client.delete(*cast("list[bytes]", client.keys(f"{Keys(kept.rows._model, LABELS).slot}*")))
     assert [row.status for row in kept.reader.read("AB")] == [Status.REBUILDING] * 2
     kept.rows.settle()
     assert kept.served("AB") == before == kept.recomputed("AB")

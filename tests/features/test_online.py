@@ -11,7 +11,8 @@ import redis
 
 from tidemill.core.clock import from_ms
 from tidemill.core.errors import Permanent, Unavailable
-from tidemill.features.layout import Layout
+from tidemill.features.connection import Keys
+from tidemill.features.layout import EVENTS, Layout
 from tidemill.features.online import Filling, OnlineReader, OnlineRow, OnlineRows, RowsLost, Status
 from tidemill.features.tiles import tiled
 from tidemill.spec.model import Window
@@ -123,10 +124,10 @@ def test_rows_that_someone_else_changed_between_reading_and_writing_are_read_aga
 def test_a_store_that_is_lost_between_two_parts_of_a_batch_takes_nothing_more(
     rows: OnlineRows, client: Any, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meanwhile(rows, monkeypatch, lambda: client.delete(f"{topic_prefix}:events#generation"))
+    meanwhile(rows, monkeypatch, lambda: client.delete(Keys(topic_prefix, EVENTS).generation))
     with pytest.raises(RowsLost):
         rows.apply(frame(*(event(f"e{offset}", offset) for offset in range(5000))))
-    assert client.exists(f"{topic_prefix}:events:e4999") == 0
+    assert client.exists(*Keys(topic_prefix, EVENTS).rows(["e4999"])) == 0
 
 
 def test_workers_that_share_entities_lose_and_double_nothing(
@@ -161,7 +162,7 @@ def test_a_lost_store_answers_rebuilding_and_takes_no_events(
     rows: OnlineRows, reader: OnlineReader, client: Any, topic_prefix: str
 ) -> None:
     rows.apply(frame(event("a", 1)))
-    client.delete(f"{topic_prefix}:events#generation")
+    client.delete(Keys(topic_prefix, EVENTS).generation)
     assert reader.read(["a"]) == [OnlineRow(Status.REBUILDING)]
     assert not rows.ready()
     with pytest.raises(RowsLost):
@@ -169,7 +170,7 @@ def test_a_lost_store_answers_rebuilding_and_takes_no_events(
 
 
 def test_a_server_that_came_back_with_an_older_copy_is_lost(rows: OnlineRows, client: Any, topic_prefix: str) -> None:
-    key = f"{topic_prefix}:events#generation"
+    key = Keys(topic_prefix, EVENTS).generation
     state, token, _, windows = client.get(key).decode().split(":")
     client.set(key, f"{state}:{token}:anotherrunoftheserver:{windows}")
     assert not rows.ready()
@@ -181,7 +182,7 @@ def test_a_rebuild_fills_the_rows_with_their_fence_and_forgets_what_was_there(
     rows: OnlineRows, reader: OnlineReader, client: Any, topic_prefix: str
 ) -> None:
     rows.apply(frame(event("a", 9, x=9.0), event("stale", 9)))
-    client.delete(f"{topic_prefix}:events#generation")
+    client.delete(Keys(topic_prefix, EVENTS).generation)
     assert rows.rebuild(lambda: filled(7, event("a", 6, time=5)))
     assert reader.read(["a", "stale"]) == [
         OnlineRow(Status.PRESENT, {"x": 6.0}, 5, {"s": 7}),
@@ -196,7 +197,7 @@ def test_rows_that_cannot_be_read_are_lost_and_filled_again(
     rows: OnlineRows, reader: OnlineReader, client: Any, topic_prefix: str, found: bytes
 ) -> None:
     rows.apply(frame(event("a", 3, x=1.0)))
-    client.set(f"{topic_prefix}:events:a", found)
+    client.set(*Keys(topic_prefix, EVENTS).rows(["a"]), found)
     with pytest.raises(RowsLost, match="cannot be read"):
         rows.apply(frame(event("a", 4, x=2.0)))
     assert reader.read(["a"]) == [OnlineRow(Status.REBUILDING)]
@@ -244,7 +245,7 @@ def test_a_rebuild_that_was_taken_over_writes_nothing_more(
     other = OnlineRows(redis_url, topic_prefix, PLAIN)
 
     def slow() -> Filling:
-        client.delete(f"{topic_prefix}:events#generation")  # its time ran out
+        client.delete(Keys(topic_prefix, EVENTS).generation)  # its time ran out
         other.rebuild(lambda: filled(2, event("a", 2)))
         return filled(1, event("a", 1))
 

@@ -317,7 +317,7 @@ def test_a_redis_that_forgot_everything_is_filled_from_the_lake(world: World) ->
     worker = world.assign("one")
     worker.take(7)
     client = redis.Redis.from_url(world.redis_url)
-    for key in client.scan_iter(f"{world.resource.id}:*"):
+    for key in client.scan_iter(f"{{{world.resource.id}:*"):
         client.delete(key)
     client.close()
     with pytest.raises(RowsLost):

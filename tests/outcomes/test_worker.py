@@ -16,6 +16,7 @@ from tidemill.core.errors import NotFound, TidemillError
 from tidemill.events.kafka import RecordReader, RecordWriter
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.records import Label, Outcome, Prediction, Topics
+from tidemill.features.connection import Keys
 from tidemill.features.label_events import LABELS, label_layout
 from tidemill.features.reader import OnlineReader
 from tidemill.outcomes import worker
@@ -241,7 +242,7 @@ def test_an_emptied_redis_is_filled_again_from_the_log(factory: Factory) -> None
         for prediction in predictions:
             factory.until(prediction, (0, None, None))
         client = redis.Redis.from_url(factory.redis)
-        for key in client.scan_iter(f"{factory.resource.id}:*"):
+        for key in client.scan_iter(f"{{{factory.resource.id}:*"):
             client.delete(key)
         client.close()
         factory.label("ok", entity="a", event_id="e3")
@@ -290,7 +291,7 @@ def test_labels_are_in_their_windows_once_over_lives_and_a_lost_server(windowed:
     with windowed.working():
         eventually(lambda: said(3), 15)
         client = redis.Redis.from_url(windowed.redis)
-        client.delete(f"{windowed.resource.id}:{LABELS}#generation")
+        client.delete(Keys(windowed.resource.id, LABELS).generation)
         eventually(lambda: said(3), 15)
         windowed.label("ok", entity="a", event_id="e4")
         eventually(lambda: said(4), 15)

@@ -1,13 +1,14 @@
 """What both sides of the online rows share: the connection, the keys, the generation, the names.
 
 Errors of Redis stop here. URLs are those of redis-py: `redis://`, `rediss://USER:PASSWORD@HOST:PORT/0?ssl_ca_certs=FILE`
-for TLS and ACL, `unix://`.
+for TLS and ACL, `unix://`. In a Redis Cluster the URL is of any of its servers: a connection goes from there to the one
+that has the view, all of whose keys are in one slot (docs/adr/a-view-is-one-slot-of-a-redis-cluster.md).
 """
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -46,10 +47,16 @@ _REFUSED = (
 
 _FOREIGN = (redis.RedisError, OSError)
 
-_PASSES = (  # a failover or a full memory ends; other refusals are our mistake or a missing right
+_PASSES = (  # a failover, a move or a full memory ends; other refusals are our mistake or a missing right
     redis.exceptions.ReadOnlyError,
     redis.exceptions.OutOfMemoryError,
+    redis.exceptions.AskError,  # and MovedError
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,
 )
+
+_HOPS = 3
+"""From server to server of a cluster; more only while they do not agree on who has a slot."""
 
 
 class Keys(NamedTuple):
@@ -59,18 +66,23 @@ class Keys(NamedTuple):
     view: str
 
     @property
+    def slot(self) -> str:
+        """What all keys begin with. In braces, so that a Redis Cluster has them in one slot."""
+        return f"{{{self.model_id}:{self.view}}}"
+
+    @property
     def generation(self) -> str:
         """Which filling counts."""
-        return f"{self.model_id}:{self.view}#generation"
+        return f"{self.slot}#generation"
 
     @property
     def names(self) -> str:
         """What rows name."""
-        return f"{self.model_id}:{self.view}#names"
+        return f"{self.slot}#names"
 
     def rows(self, entities: Iterable[str]) -> list[str]:
         """The entities' rows."""
-        prefix = f"{self.model_id}:{self.view}:"
+        prefix = f"{self.slot}:"
         return [prefix + entity for entity in entities]
 
 
@@ -120,7 +132,7 @@ class Names:
         wanted = {layout.id: b"L" + layout.encoded} | {one: b"S" + name.encode() for one, name in known.items()}
         told = self._told[1] if self._told[0] == generation else set()
         if wanted.keys() - told:
-            with failures():
+            with failures(self._client):
                 self._client.hset(self._key, mapping={_field(one): name for one, name in wanted.items()})
             self._told = (generation, told | wanted.keys())
 
@@ -128,7 +140,7 @@ class Names:
         """Know these; raises `Corrupt` where they were never written down."""
         if self._knows(layouts, sources):
             return
-        with failures():
+        with failures(self._client):
             found = cast("dict[bytes, bytes]", self._client.hgetall(self._key))
         if not found:
             raise Unavailable("the online rows were emptied while they were read")
@@ -182,12 +194,40 @@ def _field(number: int) -> bytes:
     return number.to_bytes(8, "little", signed=True)
 
 
-def connect(url: str, timeout_s: float) -> "redis.Redis":
-    """A client that waits at most so long for each answer."""
+def connect(url: str, timeout_s: float, key: str) -> "redis.Redis":
+    """A client that waits at most so long for each answer; in a Redis Cluster, of the server that has the key."""
     # No silent retries: a connection that broke may lead to a server that has forgotten everything.
     return redis.Redis.from_url(
-        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        redis_connect_func=partial(_begin, key),
     )
+
+
+def _begin(key: str, connection: Any) -> None:
+    """Begin a session with the server that has the key: one of a cluster that has not tells which one does."""
+    connection.on_connect()
+    for _ in range(_HOPS):
+        connection.send_command("EXISTS", key, check_health=False)
+        try:
+            connection.read_response()
+            return
+        except redis.exceptions.MovedError as moved:
+            _go(connection, moved.host, moved.port)
+    raise redis.ConnectionError("the servers of the Redis Cluster do not agree on who has the rows")
+
+
+def _go(connection: Any, host: str, port: int) -> None:
+    """Lead a connection to another server. Whenever it breaks it begins where the URL says: this one may be gone."""
+    first = connection.host, connection.port, connection.redis_connect_func
+    connection.disconnect()
+    connection.host, connection.port, connection.redis_connect_func = host or first[0], port, None
+    try:
+        connection.connect()
+    finally:
+        connection.host, connection.port, connection.redis_connect_func = first
 
 
 class Fetcher:
@@ -231,11 +271,13 @@ def _asked(connection: Any, keys: Sequence[str]) -> list[bytes | None]:
 
 
 @contextmanager
-def failures() -> Iterator[None]:
+def failures(client: "redis.Redis") -> Iterator[None]:
     """Turns what Redis raises into `Unavailable`, or `Permanent` where waiting cannot help."""
     try:
         yield
     except _FOREIGN as error:
+        if isinstance(error, redis.ResponseError):
+            client.connection_pool.disconnect()  # it may be another server by now that has the rows
         raise _translated(error) from error
 
 

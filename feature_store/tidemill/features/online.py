@@ -2,9 +2,9 @@
 
 Keys of a model's view:
 
-    <model id>:<view>:<entity>     a packed row (`tidemill.features.layout`)
-    <model id>:<view>#names        what the layouts and sources are that rows name by 64 bits
-    <model id>:<view>#generation   which filling of the store counts, and whether it is complete:
+    {<model id>:<view>}:<entity>     a packed row (`tidemill.features.layout`)
+    {<model id>:<view>}#names        what the layouts and sources are that rows name by 64 bits
+    {<model id>:<view>}#generation   which filling of the store counts, and whether it is complete:
         ready:<token>:<run id>:<windows id>    rows with this token are complete, for this set of windows
         rebuilding:<token>                     rows are being written from the lake; readers get REBUILDING
 
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import polars as pl
 
-from tidemill.core.errors import Corrupt, Permanent, TidemillError, Transient, Unavailable, Unsupported
+from tidemill.core.errors import Corrupt, Permanent, TidemillError, Transient, Unavailable
 from tidemill.features.connection import (
     READY,
     REBUILDING,
@@ -124,7 +124,7 @@ class OnlineRows:
     def __init__(self, redis_url: str, model_id: str, layout: Layout, view: str = EVENTS) -> None:
         self.layout = layout
         self._keys = Keys(model_id, view)
-        self._redis = connect(redis_url, 5.0)
+        self._redis = connect(redis_url, 5.0, self._keys.generation)
         self._names = Names(self._redis, self._keys.names)
         self._token: str | None = None
         """The filling that events are applied to; another one may have no fence of sources that are gone by now."""
@@ -133,15 +133,9 @@ class OnlineRows:
         self._swap = self._redis.register_script(_SWAP)
 
     def check(self) -> str | None:
-        """Why this server may not keep rows safely, or None. Raises `Permanent` where it would evict or part them."""
-        with failures():
-            if cast("dict[str, Any]", self._redis.info("cluster")).get("cluster_enabled"):
-                raise Unsupported(
-                    "Redis Cluster is not supported yet: rows of a batch are written by one script",
-                    hint="use a single server with a replica",
-                )
+        """Why this server may not keep rows safely, or None. Raises `Permanent` where it would evict them."""
         try:
-            with failures():
+            with failures(self._redis):
                 policy = cast("dict[str, str]", self._redis.config_get("maxmemory-policy")).get("maxmemory-policy")
         except Permanent:
             return "Redis does not tell its maxmemory-policy; it must be noeviction"
@@ -163,7 +157,7 @@ class OnlineRows:
         """
         if not self.ready():
             return False
-        with failures():
+        with failures(self._redis):
             self._redis.delete(self._keys.generation)
         return True
 
@@ -253,7 +247,7 @@ class OnlineRows:
 
     def _write(self, generation: "Generation", changed: _Changed) -> list[str]:
         """Write each row whose header is as expected; returns the entities of the others."""
-        with failures():
+        with failures(self._redis):
             pipe = self._redis.pipeline(transaction=False)
             for first in range(0, len(changed.rows), _CHUNK):
                 part = slice(first, first + _CHUNK)
@@ -283,14 +277,14 @@ class OnlineRows:
         packed = iter(zip(entities, pack(self.layout, token_word(token), rows), strict=True))
         while chunk := list(islice(packed, _CHUNK)):
             keys = [self._keys.generation, *self._keys.rows(entity for entity, _ in chunk)]
-            with failures():
+            with failures(self._redis):
                 answer = self._fill(keys=keys, args=[mine, _REBUILD_MS, *(row for _, row in chunk)])
             if answer == -1:
                 raise RowsLost("the rebuild of the online rows took too long, and another worker went on with it")
 
     def _read(self, entities: Sequence[str]) -> tuple["Generation", list[bytes | None]]:
         keys = self._keys.rows(entities)
-        with failures():
+        with failures(self._redis):
             pipe = self._redis.pipeline(transaction=False)
             pipe.info("server")
             pipe.get(self._keys.generation)
@@ -306,7 +300,7 @@ class OnlineRows:
         return generation, [row for part in found for row in part]
 
     def _generation(self, run_id: str) -> "Generation":
-        with failures():
+        with failures(self._redis):
             raw = cast("bytes | None", self._redis.get(self._keys.generation))
         return Generation.parse(raw).seen_by(run_id, self.layout)
 
@@ -317,7 +311,7 @@ class OnlineRows:
 
         def keep() -> None:
             while not done.wait(_REBUILD_MS / 3000):
-                with suppress(TidemillError), failures():
+                with suppress(TidemillError), failures(self._redis):
                     self._fill(keys=[self._keys.generation], args=[mine, _REBUILD_MS])
 
         thread = Thread(target=keep, daemon=True)
@@ -329,10 +323,10 @@ class OnlineRows:
             thread.join()
 
     def _run_id(self) -> str:
-        with failures():
+        with failures(self._redis):
             return str(cast("dict[str, Any]", self._redis.info("server"))["run_id"])
 
     def _move(self, expected: str, new: str, life_ms: int) -> None:
-        with failures():
+        with failures(self._redis):
             if self._swap(keys=[self._keys.generation], args=[expected, new, life_ms]) == -1:
                 raise RowsLost("another worker rebuilds the online rows")

@@ -69,7 +69,7 @@ class OnlineReader:
         timeout_s: float = 1.0,
     ) -> None:
         self._keys = Keys(model_id, view)
-        self._redis = connect(redis_url, timeout_s)
+        self._redis = connect(redis_url, timeout_s, self._keys.generation)
         self._fetch = Fetcher(self._redis)
         self._names = Names(self._redis, self._keys.names)
         self._layout, self._ttl_ms = layout or Layout(()), ttl_ms

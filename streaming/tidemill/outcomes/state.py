@@ -20,10 +20,10 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from tidemill.core.errors import InvalidInput, Transient, Unavailable
+from tidemill.core.settings import masked
+from tidemill.features.connection import connect
 from tidemill.labels.parse import KnownLabel, event_key
 from tidemill.outcomes.join import Heard, Indexed
 
@@ -39,6 +39,9 @@ After that it passes for lost and is filled again from the log.
 """
 
 _INFO = "INFO", "server"
+
+_ANSWER_S = 10.0
+"""A script call may wait for those before it."""
 
 _FORMAT = 2
 """Of what is kept: an index of another format is not this one, and is rebuilt from the log."""
@@ -180,14 +183,11 @@ class RedisState:
     """
 
     def __init__(self, url: str, model: str, *, ttl_s: int) -> None:
-        self._url = url
-        self._prefix = f"{model}:outcomes:{_FORMAT}:"
+        self._address = masked(url)
+        self._prefix = f"{{{model}:outcomes:{_FORMAT}}}:"  # braces: one slot of a Redis Cluster, and so one server
         self._ttl = ttl_s
-        # No silent reconnect within a batch: a new connection may lead to an emptied server.
-        self._redis = redis.Redis.from_url(
-            url, socket_timeout=10, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
-        )
         self._whole, self._run, self._mark = self._prefix + "whole", "", b""
+        self._redis = connect(url, _ANSWER_S, self._whole)
         self._keep, self._recall = (
             str(self._ask(lambda: self._redis.script_load(script)))  # noqa: B023 -- called at once
             for script in (_KEEP, _RECALL)
@@ -195,7 +195,7 @@ class RedisState:
         found = self._ask(lambda: self._redis.info("memory"))
         if found.get("maxmemory") and found.get("maxmemory_policy") != "noeviction":
             raise InvalidInput(
-                f"Redis at {url} may evict keys (maxmemory-policy {found.get('maxmemory_policy')})",
+                f"Redis at {self._address} may evict keys (maxmemory-policy {found.get('maxmemory_policy')})",
                 hint="set maxmemory-policy to noeviction: an evicted label would be missing from its outcome",
             )
 
@@ -311,7 +311,9 @@ class RedisState:
         finally:
             pool.release(connection)
         if mark != self._mark or _run_id(server) != self._run:
-            raise StateLost(f"Redis at {self._url} lost the index of {self._prefix[:-1]}: it is rebuilt from the log")
+            raise StateLost(
+                f"Redis at {self._address} lost the index of {self._prefix[:-1]}: it is rebuilt from the log"
+            )
 
     def _present_run(self) -> str:
         return str(self._ask(lambda: self._redis.info("server"))["run_id"])
@@ -320,8 +322,10 @@ class RedisState:
         try:
             return call(*arguments)
         except redis.RedisError as error:
+            if isinstance(error, redis.ResponseError):
+                self._redis.connection_pool.disconnect()  # it may be another server by now that has the index
             raise Unavailable(
-                f"Redis at {self._url}: {error}", hint="is it running, and has it memory left?"
+                f"Redis at {self._address}: {error}", hint="is it running, and has it memory left?"
             ) from error
 
     def _event(self, event: str) -> str:
