@@ -90,9 +90,9 @@ def test_events_below_the_fence_change_nothing(rows: OnlineRows, reader: OnlineR
 
 
 def test_more_rows_than_fit_into_one_round_trip_are_written_and_read(rows: OnlineRows, reader: OnlineReader) -> None:
-    entities = [f"e{number}" for number in range(5000)]
+    entities = [f"e{number}" for number in range(9000)]
     assert rows.apply(frame(*(event(entity, offset) for offset, entity in enumerate(entities)))) == 0
-    assert [row.event_time or 0 for row in reader.read(entities)] == list(range(5000))
+    assert [row.event_time or 0 for row in reader.read(entities)] == list(range(9000))
 
 
 def meanwhile(rows: OnlineRows, monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
@@ -111,13 +111,13 @@ def meanwhile(rows: OnlineRows, monkeypatch: pytest.MonkeyPatch, action: Callabl
 def test_rows_that_someone_else_changed_between_reading_and_writing_are_read_again(
     redis_url: str, topic_prefix: str, rows: OnlineRows, reader: OnlineReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entities, other = [f"e{number}" for number in range(5000)], OnlineRows(redis_url, topic_prefix, PLAIN)
-    newer = [event("e4096", 9000, source="t"), event("e4999", 9001, source="t")]
+    entities, other = [f"e{number}" for number in range(9000)], OnlineRows(redis_url, topic_prefix, PLAIN)
+    newer = [event("e8500", 9500, source="t"), event("e8999", 9501, source="t")]
     meanwhile(rows, monkeypatch, lambda: other.apply(frame(*newer)))
     assert rows.apply(frame(*(event(entity, offset) for offset, entity in enumerate(entities)))) == 2
     found = dict(zip(entities, reader.read(entities), strict=True))
-    assert found["e4999"] == OnlineRow(Status.PRESENT, {"x": 9001.0}, 9001, {"s": 4999, "t": 9001})
-    assert {entity: row.fence["s"] for entity, row in found.items()} == {f"e{n}": n for n in range(5000)}
+    assert found["e8999"] == OnlineRow(Status.PRESENT, {"x": 9501.0}, 9501, {"s": 8999, "t": 9501})
+    assert {entity: row.fence["s"] for entity, row in found.items()} == {f"e{n}": n for n in range(9000)}
     other.close()
 
 
@@ -126,8 +126,8 @@ def test_a_store_that_is_lost_between_two_parts_of_a_batch_takes_nothing_more(
 ) -> None:
     meanwhile(rows, monkeypatch, lambda: client.delete(Keys(topic_prefix, EVENTS).generation))
     with pytest.raises(RowsLost):
-        rows.apply(frame(*(event(f"e{offset}", offset) for offset in range(5000))))
-    assert client.exists(*Keys(topic_prefix, EVENTS).rows(["e4999"])) == 0
+        rows.apply(frame(*(event(f"e{offset}", offset) for offset in range(9000))))
+    assert client.exists(*Keys(topic_prefix, EVENTS).rows(["e8999"])) == 0
 
 
 def test_workers_that_share_entities_lose_and_double_nothing(

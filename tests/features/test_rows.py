@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tidemill.core.errors import Corrupt, InvalidInput
 from tidemill.features.layout import MAX_ROW_BYTES, Layout, layout_of, row_bytes
-from tidemill.features.packing import Packed, Rows, header_bytes, pack, unpack
+from tidemill.features.packing import Packed, Rows, headers_of, pack, unpack
 from tidemill.features.rows import adapted, fold, fresh, source_id, stacked, values_of, window_values_at
 from tidemill.features.tiles import tiled, window_values
 from tidemill.spec.model import Window
@@ -210,10 +210,10 @@ def test_an_older_event_moves_the_fence_and_not_the_values() -> None:
 def test_headers_are_equal_exactly_when_token_layout_and_fence_are(log: dict[str, list[Event]]) -> None:
     events = everything(log)
     rows, again = take(EMPTY, events), take(EMPTY, [*log[B], *log[A]])
-    headers = [header_bytes(row) for row in pack(LAYOUT, 7, rows)]
-    assert headers == [header_bytes(row) for row in pack(LAYOUT, 7, again)]
+    headers = headers_of(pack(LAYOUT, 7, rows))
+    assert headers == headers_of(pack(LAYOUT, 7, again))
     assert all(row.startswith(header) for row, header in zip(pack(LAYOUT, 7, rows), headers, strict=True))
-    assert not set(headers) & {header_bytes(row) for row in pack(LAYOUT, 8, rows)}
+    assert not set(headers) & set(headers_of(pack(LAYOUT, 8, rows)))
     for at, fences in enumerate(_fences(rows)):
         for other, theirs in enumerate(_fences(rows)):
             assert (headers[at] == headers[other]) == (fences == theirs)

@@ -39,7 +39,7 @@ from tidemill.features.connection import (
     unpacked,
 )
 from tidemill.features.layout import EVENTS, Layout
-from tidemill.features.packing import Fences, Rows, header_bytes, pack
+from tidemill.features.packing import Fences, Rows, headers_of, pack
 from tidemill.features.partials import Ints
 from tidemill.features.parts import Part, by_entities
 from tidemill.features.reader import OnlineReader, OnlineRow, Status
@@ -172,7 +172,7 @@ class OnlineRows:
         """
         refusals = 0
         while events.height:
-            refused = self._apply(list(by_entities(events)))
+            refused = self._apply(by_entities(events))
             refusals += len(refused)
             events = events.filter(pl.col("entity").is_in(refused)) if refused else events.clear()
         return refusals
@@ -208,18 +208,18 @@ class OnlineRows:
         """Drop the connections."""
         self._redis.close()
 
-    def _apply(self, parts: Sequence[Part]) -> list[str]:
+    def _apply(self, parts: Iterable[Part]) -> list[str]:
         """Every entity once; returns those whose writes were refused.
 
-        No entity is in two parts. So while one part is folded, another thread has Redis write the one before and read
-        the one after; it also has what is asked of it in that order, which bounds how much is under way.
+        No entity is in two parts. So while one is folded, Redis is asked for the one after and writes the one before;
+        at most two such questions are under way.
         """
-        with ThreadPoolExecutor(1, "online-rows") as redis:
-            read, writes = redis.submit(self._read, parts[0].entities), []
-            for number, part in enumerate(parts, start=1):
+        with ThreadPoolExecutor(2, "online-rows") as redis:
+            reads = ((part, redis.submit(self._read, part.entities)) for part in parts)
+            writes, ahead = [], next(reads, None)
+            while ahead is not None:
+                (part, read), ahead = ahead, next(reads, None)
                 generation, found = read.result()
-                if number < len(parts):
-                    read = redis.submit(self._read, parts[number].entities)
                 writes.append(redis.submit(self._write, generation, self._changed(part, generation, found)))
             return [entity for write in writes for entity in write.result()]
 
@@ -233,8 +233,7 @@ class OnlineRows:
         self._names.tell(generation.raw, self.layout, sources_of(events)[1])
         packed = pack(self.layout, generation.word, fold(self.layout, rows, events, owner, self._names.sources))
         which = touched.tolist()
-        headers = [b"" if row is None else header_bytes(row) for row in (found[at] for at in which)]
-        return _Changed([part.entities[at] for at in which], headers, packed)
+        return _Changed([part.entities[at] for at in which], headers_of([found[at] for at in which]), packed)
 
     def _current(self, generation: "Generation", found: Sequence[bytes | None]) -> Rows:
         try:

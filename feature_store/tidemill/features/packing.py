@@ -16,7 +16,7 @@ from tidemill.features.partials import COLUMNS, KEYED, Entries, Ints
 from tidemill.features.sketches import KEY_BITS
 from tidemill.features.tiles import Tiled
 
-__all__ = ["NEVER", "Fences", "Packed", "Rows", "header_bytes", "pack", "presence", "uniform_bodies", "unpack"]
+__all__ = ["NEVER", "Fences", "Packed", "Rows", "headers_of", "pack", "presence", "uniform_bodies", "unpack"]
 
 NEVER = np.iinfo(np.int64).min
 """Event time of a row without events."""
@@ -131,9 +131,11 @@ def uniform_bodies(rows: Sequence[bytes]) -> tuple[int, int, Ints] | None:
     return token, layout, words[:, begin:]
 
 
-def header_bytes(row: bytes) -> bytes:
-    """The bytes of a packed row that change exactly when its token, layout or fence does."""
-    return row[: 8 * (_HEADER + 2 * int.from_bytes(row[16:24], "little"))]
+def headers_of(rows: Sequence[bytes | None]) -> list[bytes]:
+    """Of each packed row the bytes that change exactly when its token, layout or fence does; none of None."""
+    sources = {row[16:24] for row in rows if row is not None}
+    ends = {count: 8 * (_HEADER + 2 * int.from_bytes(count, "little")) for count in sources}
+    return [b"" if row is None else row[: ends[row[16:24]]] for row in rows]
 
 
 def pack(layout: Layout, token: int, rows: Rows) -> list[bytes]:

@@ -1,6 +1,7 @@
 """Events cut into parts by their entities: so many rows are folded together."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from tidemill.features.partials import Ints
 __all__ = ["Part", "by_entities"]
 
 _FOLDED = 4096
-"""Rows that are folded together; each round costs a few milliseconds, however few rows it has."""
+"""So many entities at least are folded together: each round costs a few milliseconds, however few it has."""
 
 
 class Part(NamedTuple):
@@ -36,10 +37,11 @@ def by_entities(events: pl.DataFrame) -> Iterator[Part]:
     owner = events["entity"].cast(pl.Enum(entities)).to_physical().to_numpy().astype(np.int64)
     events = events.with_columns(pl.col("source").cast(pl.Enum(events["source"].unique())))
     names = entities.to_list()
-    if len(names) <= _FOLDED:
+    if len(names) < 2 * _FOLDED:
         if names:
             yield Part(names, events, owner)
         return
-    for first in range(0, len(names), _FOLDED):
-        at = np.flatnonzero((owner >= first) & (owner < first + _FOLDED))
-        yield Part(names[first : first + _FOLDED], events[at], owner[at] - first)
+    bounds = np.linspace(0, len(names), len(names) // _FOLDED + 1).astype(np.int64).tolist()
+    for first, end in pairwise(bounds):
+        at = np.flatnonzero((owner >= first) & (owner < end))
+        yield Part(names[first:end], events[at], owner[at] - first)

@@ -71,14 +71,13 @@ class ColumnReader:
         kept: list[Raw] = []
         others: list[Raw] = list(raws) if self._all_have_pictures else []
         for chunk in [] if self._all_have_pictures else _chunks(raws):
-            rows = []
-            for raw in chunk:
-                row = self._decode(raw.value)
-                if row is None:
-                    others.append(raw)
-                else:
-                    rows.append(row)
-                    kept.append(raw)
+            found = self._decoded(chunk)
+            rows = [row for row in found if row is not None]
+            if len(rows) == len(chunk):
+                kept += chunk
+            else:
+                kept += [raw for raw, row in zip(chunk, found, strict=True) if row is not None]
+                others += [raw for raw, row in zip(chunk, found, strict=True) if row is None]
             if rows:
                 for column, values in zip(columns.values(), zip(*map(_astuple, rows), strict=True), strict=True):
                     column.extend(values)
@@ -88,6 +87,14 @@ class ColumnReader:
             others += [raw for raw, is_good in zip(kept, good, strict=True) if not is_good]
             frame = frame.filter(good)
         return frame.select(typed(frame, self._schema)), others
+
+    def _decoded(self, raws: Sequence[Raw]) -> list[Any]:
+        """Each record's row, None where it is not surely good; usually all are, and quickly known to be."""
+        decode = self._strict
+        try:
+            return [decode(raw.value) for raw in raws]  # type: ignore[arg-type]  # None is no buffer: TypeError
+        except (*_FAILURES, TypeError):
+            return [self._decode(raw.value) for raw in raws]
 
     def _decode(self, value: bytes | None) -> Any:
         try:

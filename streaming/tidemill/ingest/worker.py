@@ -17,6 +17,7 @@ from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
 from tidemill.core.clock import Clock
+from tidemill.core.collecting import rare_collections
 from tidemill.core.errors import NotFound, Transient
 from tidemill.core.telemetry import get_logger
 from tidemill.events.cluster import Cluster, ensure_topics, kafka_failures
@@ -84,7 +85,8 @@ def run(
     try:
         waiting = Waiting(f"{resource.id}.ingest", stop)
         worker = _Worker(resource, kafka, redis, lake, clock, waiting, passed, linger_s, batch_records)
-        worker.run(policy or Policy())
+        with rare_collections():
+            worker.run(policy or Policy())
     except Stopped:
         _log.info("stopped while waiting; the batch at hand was dropped whole", model=resource.id)
 

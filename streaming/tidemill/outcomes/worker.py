@@ -12,13 +12,11 @@ that all labels up to a moment were read, in `marks`. Here is only the outermost
 after a failure that may pass, the next one.
 """
 
-import gc
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 
 from tidemill.core.clock import Clock, to_ms
+from tidemill.core.collecting import rare_collections
 from tidemill.core.errors import Transient
 from tidemill.core.telemetry import get_logger
 from tidemill.events.kafka import RecordWriter, ensure_topics
@@ -40,12 +38,6 @@ __all__ = ["run"]
 
 _FIRST_S, _LONGEST_S = 0.25, 2.0
 """Pauses between lives: the first, and what doubling it ends at."""
-
-_COLLECT_AFTER = 100_000
-"""New objects between two searches for garbage that holds itself: a batch makes tens of thousands, none of them such.
-
-At Python's 700 half of the time of reading the index's answers went into these searches.
-"""
 
 _log = get_logger(__name__)
 
@@ -79,7 +71,7 @@ def run(
     while not stop.is_set():
         began = clock.monotonic()
         try:
-            with _rare_collections():
+            with rare_collections():
                 _live(resource, kafka, redis, lake, clock, stop, policy or Policy())
         except Transient as error:
             if clock.monotonic() - began > _LONGEST_S:
@@ -88,16 +80,6 @@ def run(
             _log.warning("begins again", model=resource.id, reason=error.message, hint=error.hint, pause_s=pause)
             stop.wait(pause)
             pause = min(2 * pause, _LONGEST_S)
-
-
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    before = gc.get_threshold()
-    gc.set_threshold(_COLLECT_AFTER, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def _live(
