@@ -13,6 +13,7 @@ A vote is the mean loss of one entity's outcomes in one window tick of the time 
 import hashlib
 from dataclasses import dataclass
 
+from tidemill.events.cells import named
 from tidemill.events.records import FeatureSketch, Outcome, Sketch, Votes
 from tidemill.watch.plan import WatchPlan
 
@@ -45,7 +46,7 @@ def loss_sketch(judged: Judged, version: str | None, plan: WatchPlan) -> Sketch:
     votes: Votes = {}
     if outcome.version == version and counts(outcome, plan.control):
         loss = FeatureSketch(count=1, total=outcome.loss or 0.0)
-        votes = {outcome.predicted_at // plan.tick_ms: {outcome.entity: {ERROR: loss}}}
+        votes = {outcome.predicted_at // plan.tick_ms: named({outcome.entity: {ERROR: loss}})}
     return Sketch(
         source=judged.source,
         first_offset=judged.offset,
