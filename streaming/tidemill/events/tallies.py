@@ -1,7 +1,7 @@
 """From rows to the votes of a sketch: what each entity's rows of a window tick were, of each feature. Pure.
 
-**Numbers** are summed. What is not finite counts as missing; what is beyond 1e150 either way counts as that, so that
-every sum is a number that can be written down.
+**Numbers** are summed. What is not finite counts as missing; where a sum is beyond 1e150 either way, what is beyond that
+counts as that, so that every sum is a number that can be written down.
 
 **Categories** are counted by value: exactly where an entity has at most 16 values in a tick, else its 15 commonest (of
 equally common ones the first by their UTF-8 bytes), and the rest of `count`. A value that is left out has at most a
@@ -183,11 +183,11 @@ def _told_apart(keys: Ints) -> tuple[Ints, Ints, Ints]:
 
 def _sums(values: pl.Series, cells: Ints, sizes: Ints) -> Floats:
     """A number's votes in each cell (3, cells); `sizes` are the cells' rows."""
-    numbers = clipped(values)
     # `bincount` adds one value after the other: parallel sums would add up in another order each time.
+    numbers, missing = values.cast(pl.Float64).to_numpy(), np.zeros_like(sizes)
     totals = np.bincount(cells, weights=numbers, minlength=len(sizes))
-    missing = np.zeros_like(sizes)
-    if np.isnan(totals).any():
+    if not np.abs(totals).max(initial=0.0) <= LARGEST:  # or there is one that is no number, as a value is none
+        numbers = clipped(values)
         absent = np.isnan(numbers)
         missing = np.bincount(cells[absent], minlength=len(sizes))
         totals = np.bincount(cells[~absent], weights=numbers[~absent], minlength=len(sizes))

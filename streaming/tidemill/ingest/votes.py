@@ -6,6 +6,7 @@ A pure function, so that whoever comes later and reads the rows back writes the 
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import polars as pl
 
 from tidemill.core.clock import to_ms
@@ -45,7 +46,7 @@ def sketch(voting: Voting, source: Source, span: Span, rows: pl.DataFrame) -> Sk
     """The sketch of one span; `rows` are the events table's rows of that source and span, in any order."""
     if not rows["offset"].is_sorted():
         rows = rows.sort("offset")
-    times = rows["event_time"].dt.epoch("us").to_numpy()
+    times = _microseconds(rows["event_time"])
     return Sketch(
         source=str(source),
         first_offset=span.after + 1,
@@ -57,8 +58,12 @@ def sketch(voting: Voting, source: Source, span: Span, rows: pl.DataFrame) -> Sk
 
 
 def _tally(voting: Voting, rows: pl.DataFrame, times: Ints) -> Votes:
-    lateness, most = rows["available_at"].dt.epoch("us").to_numpy() - times, 1000 * voting.lateness_ms
+    lateness, most = _microseconds(rows["available_at"]) - times, 1000 * voting.lateness_ms
     if lateness.max(initial=0) > most:
         in_time = lateness <= most
         rows, times = rows.filter(pl.Series(in_time)), times[in_time]
     return tally(rows, times // (1000 * voting.tick_ms), numbers=voting.numbers, categories=voting.categories)
+
+
+def _microseconds(times: pl.Series) -> Ints:
+    return times.to_numpy().astype("datetime64[us]", copy=False).view(np.int64)
