@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.watch.conftest import START, make_rows
 
 from tidemill.events import tallies
-from tidemill.events.cells import by_name, named
+from tidemill.events.cells import EMPTY, by_name, named
 from tidemill.events.records import FeatureSketch, TickVotes
 from tidemill.events.tallies import places, tally
 from tidemill.watch import votes as votes_module
@@ -28,7 +28,7 @@ def sketched(rows: list[Row]) -> TickVotes:
         schema={"entity": pl.String(), "x": pl.Float64(), "material": pl.String()},
     )
     ticks = np.full(frame.height, 7)
-    return tally(frame, ticks, numbers=["x"], categories=["material"]).get(7, TickVotes())
+    return tally(frame, ticks, numbers=["x"], categories=["material"]).get(7, EMPTY)
 
 
 ROWS = st.lists(
@@ -47,7 +47,7 @@ def test_however_rows_are_cut_and_merged_the_same_entities_are_kept_each_whole(r
         patch.setattr(tallies, "MOST_ENTITIES", 4)
         cuts = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=4)))
         parts = [sketched(rows[begin:end]) for begin, end in pairwise([0, *cuts, len(rows)])]
-        found = TickVotes()
+        found = EMPTY
         for part in data.draw(st.permutations(parts)):
             found = merged(7, found, part)
         assert found == sketched(rows)
@@ -57,7 +57,7 @@ def test_however_rows_are_cut_and_merged_the_same_entities_are_kept_each_whole(r
 
 def test_of_very_many_features_a_tick_keeps_fewer_entities_however_many_sketches_it_is_made_of() -> None:
     vote = dict.fromkeys((f"x{number}" for number in range(1_000)), FeatureSketch(count=1, total=1.0))
-    found = TickVotes()
+    found = EMPTY
     for number in range(40):
         found = merged(7, found, named({f"e{number}": vote}))
     assert len(found.entities) == tallies.most_entities(1_000) == 16
@@ -88,10 +88,10 @@ SKETCHES = st.builds(
 def test_merging_is_associative_and_commutative(a: TickVotes, b: TickVotes, c: TickVotes) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tallies, "MOST_ENTITIES", 4)
-        a, b, c = (merged(7, TickVotes(), one) for one in (a, b, c))  # as a sketch is: at most 4 entities
+        a, b, c = (merged(7, EMPTY, one) for one in (a, b, c))  # as a sketch is: at most 4 entities
         assert merged(7, a, b) == merged(7, b, a)
         assert merged(7, merged(7, a, b), c) == merged(7, a, merged(7, b, c))
-        assert merged(7, a, TickVotes()) == a
+        assert merged(7, a, EMPTY) == a
 
 
 @given(ROWS, st.sets(st.sampled_from([f"v{number}" for number in range(8)])), st.data())
@@ -100,7 +100,7 @@ def test_what_is_told_apart_is_counted_whole_however_many_others_there_are(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(votes_module, "LISTED", 2)
-        found = TickVotes()
+        found = EMPTY
         for row in data.draw(st.permutations(rows)):
             found = merged(7, found, sketched([row]), {"material": labels})
     for entity, features in by_name(sketched(rows)).items():

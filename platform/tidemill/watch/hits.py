@@ -104,7 +104,8 @@ def number_hits(features: Sequence[FeatureReference], votes: TickVotes, edges: F
         for key, who, shown, mean in ((0, there, means, usual), (MISSING, asked, absent, gone)):
             if counted[row, key]:
                 entities = compress(votes.entities, who[:, row])
-                levels[level(feature, key)] = _level(feature, entities, shown[who[:, row], row], mean[row])
+                values = compress(shown[:, row], who[:, row])
+                levels[level(feature, key)] = _level(feature, entities, values, mean[row])
         found.append(Hits(hits[row], counted[row], levels))
     return found
 
@@ -139,11 +140,13 @@ def _shares(
 _ROUNDING = 1e-9
 
 
-def _level(feature: FeatureReference, entities: Iterable[str], values: Floats, mean: float) -> Mapping[str, float]:
+def _level(
+    feature: FeatureReference, entities: Iterable[str], values: Iterable[float], mean: float
+) -> Mapping[str, float]:
     everyone = {EVERYONE: float(mean)}
     if not (feature.entities or feature.entity_shares):
         return everyone
-    return {**dict(zip(entities, values.tolist(), strict=True)), **everyone}
+    return {**dict(zip(entities, map(float, values), strict=True)), **everyone}
 
 
 def moved_on(

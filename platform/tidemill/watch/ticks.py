@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from tidemill.events.cells import grid, packed
+from tidemill.events.cells import EMPTY, grid, packed
 from tidemill.events.records import Sketch, TickVotes
 from tidemill.watch.votes import merged
 
@@ -114,7 +114,7 @@ def _add(ticks: Ticks, sketch: Sketch, labels: Mapping[str, Collection[str]] | N
         if (number + 1) * ticks.tick_ms <= ticks.closed:
             late += int(grid(brought)[0].sum())
             continue
-        known = opened.get(number, TickVotes())
+        known = opened.get(number, EMPTY)
         new = _without_known(brought, known) if one_row and known.entities else brought
         opened[number] = merged(number, known, new, labels)
     return msgspec.structs.replace(ticks, open=opened, late=late)

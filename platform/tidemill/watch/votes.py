@@ -5,6 +5,7 @@ mean of its rows, a category's the share of each value, a loss's the mean; each 
 much is missing.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -53,7 +54,9 @@ def _together(one: TickVotes, other: TickVotes, labels: Mapping[str, Collection[
 
 
 def _all(one: list[str], other: list[str]) -> list[str]:
-    return one if one == other else sorted({*one, *other})
+    known = set(one)
+    more = [name for name in other if name not in known]
+    return sorted([*one, *more]) if more else one
 
 
 def _spread(votes: TickVotes, entities: list[str], features: list[str]) -> Floats:
@@ -61,13 +64,11 @@ def _spread(votes: TickVotes, entities: list[str], features: list[str]) -> Float
     if entities == votes.entities and features == votes.features:
         return grid(votes)
     cells = np.zeros((3, len(entities), len(features)))
-    cells[:, _places(votes.entities, entities)[:, None], _places(votes.features, features)] = grid(votes)
+    rows = [[bisect_left(entities, name)] for name in votes.entities]
+    columns = [bisect_left(features, name) for name in votes.features]
+    if rows and columns:
+        cells[:, rows, columns] = grid(votes)
     return cells
-
-
-def _places(names: list[str], among: list[str]) -> Ints:
-    at = {name: place for place, name in enumerate(among)}
-    return np.array([at[name] for name in names], dtype=np.int64)
 
 
 def _sum(one: Mapping[str, int], other: Mapping[str, int], labels: Collection[str] | None) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The votes of a window tick as arrays: how they are packed into their record, read from it, and named.
 
-There are a hundred thousand of them a second where much is watched, so that none is an object of its own.
+There are many: of a hundred entities and ten features a thousand in each window tick. So none is an object of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 from tidemill.events.records import FeatureSketch, TickVotes
 
-__all__ = ["by_name", "chosen", "grid", "named", "packed"]
+__all__ = ["EMPTY", "by_name", "chosen", "grid", "named", "packed"]
 
 Floats = npt.NDArray[np.float64]
+EMPTY = TickVotes(entities=[], features=[], cells=b"")
+"""The votes of no rows."""
 _NONE: dict[str, int] = {}
 
 

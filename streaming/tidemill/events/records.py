@@ -245,11 +245,11 @@ class TickVotes(Record, frozen=True, kw_only=True):
     `tidemill.events.cells` reads and makes it. Raises `ValueError` where its parts are not of one size.
     """
 
-    entities: list[str] = []
+    entities: list[str]
     """In order."""
-    features: list[str] = []
+    features: list[str]
     """In order."""
-    cells: bytes = b""
+    cells: bytes
     """Counts, totals and missing by entity and feature: float64, little-endian, in C order."""
     values: dict[str, list[dict[str, int]]] = {}
     """Of each category, and each entity."""

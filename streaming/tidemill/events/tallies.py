@@ -1,7 +1,7 @@
 """From rows to the votes of a sketch: what each entity's rows of a window tick were, of each feature. Pure.
 
-**Numbers** are summed. What is not finite counts as missing; where a sum is beyond 1e150 either way, what is beyond that
-counts as that, so that every sum is a number that can be written down.
+**Numbers** are summed. What is not finite counts as missing; where a sum is beyond 1e150 either way, values beyond that
+count as that, so that every sum is a number that can be written down.
 
 **Categories** are counted by value: exactly where an entity has at most 16 values in a tick, else its 15 commonest (of
 equally common ones the first by their UTF-8 bytes), and the rest of `count`. A value that is left out has at most a
