@@ -140,8 +140,8 @@ def tally(rows: pl.DataFrame, ticks: Ints, *, numbers: Sequence[str], categories
     votes: Votes = {}
     for tick, of in _by_tick(keys // max(len(names), 1)):
         entities = [names[key] for key in (keys[of] % len(names)).tolist()]
-        listed = {name: lists[of] for name, lists in values.items()}
-        votes[first + tick] = packed(entities, features, cells[:, of], listed, kept.get(first + tick, 1.0))
+        lists = {name: each[of] for name, each in values.items()}
+        votes[first + tick] = packed(entities, features, cells[:, of], lists, kept.get(first + tick, 1.0))
     return votes
 
 
