@@ -14,6 +14,7 @@ import msgspec
 import polars as pl
 from benchmarks.report import Figure, Report, environment
 
+from tidemill.events.cells import named
 from tidemill.events.records import FeatureSketch, Signal
 from tidemill.spec.model import DriftTrigger
 from tidemill.watch.detection import begin, judge
@@ -71,7 +72,7 @@ def watch(rows: pl.DataFrame, reference: Reference, *, since: int, until: int) -
     state, states = begin("1", reference, ends[0] - HALF_HOUR_MS, plan)
     alarms: list[tuple[int, Signal]] = []
     for row, (end, votes) in enumerate(zip(ends, _votes(played), strict=True), since + 1):
-        state, signals = judge(state, ClosedTick(end, {"nsw": votes}), plan)
+        state, signals = judge(state, ClosedTick(end, named({"nsw": votes})), plan)
         alarms += [(row, signal) for signal in signals]
     return Watching(reference, states, alarms)
 

@@ -38,14 +38,19 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Size:
-    """How much is simulated: runs of each world, outcomes of each; and the answers in a window of the estimate."""
+    """How much is simulated: runs of each world, outcomes of each; runs of the estimate, answers in a window of it."""
 
     runs: int
     outcomes: int
+    guesses: int
     answers: int
 
 
-SIZES = {"small": Size(runs=25, outcomes=8000, answers=500), "full": Size(runs=400, outcomes=8000, answers=2000)}
+SIZES = {
+    "small": Size(runs=25, outcomes=8000, guesses=25, answers=500),
+    "full": Size(runs=200, outcomes=8000, guesses=100, answers=2000),
+}
+"""Full takes some ten minutes of one core."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ def run(size: str) -> Report:
             planted = [_searched(world, chosen.outcomes, number, planted=True) for number in range(chosen.runs)]
             figures += _planted(world, planted)
     figures += _estimates(chosen)
-    ran = {"seed": SEED, "runs": chosen.runs, "outcomes": chosen.outcomes, "answers a window": chosen.answers}
+    ran = {"seed": SEED, "runs": chosen.runs, "outcomes": chosen.outcomes}
+    ran |= {"runs of the estimate": chosen.guesses, "answers a window": chosen.answers}
     return Report("simulate", "slices", size, ran | {"risk": RISK}, figures, environment())
 
 
@@ -194,7 +200,7 @@ def _estimates(size: Size) -> list[Figure]:
         ("what is true changed 6 windows ago", lambda windows: (1.0, windows >= REACH + 10 - 6), False),
         ("what is true changed just now", lambda windows: (1.0, windows >= REACH + 10), None),
     ):
-        guesses = [_guess(size.answers, number, make) for number in range(size.runs)]
+        guesses = [_guess(size.answers, number, make) for number in range(size.guesses)]
         figures += _of_guesses(f"estimate, {name}", guesses, is_promised)
     return figures
 

@@ -73,7 +73,7 @@ def main(rows: int, count: int, batch: int, rows_a_vote: int) -> dict[str, float
 def _frame(first: int, rows: int, count: int, a_tick: int, *, part: int) -> pl.DataFrame:
     """Rows of the events table: each tick brings so many rows of all entities, in turn."""
     offsets = np.arange(first, first + rows)
-    times = pl.Series(START_MS + offsets * TICK_MS // a_tick).cast(pl.Datetime("ms", "UTC"))
+    times = pl.Series(START_MS + offsets * TICK_MS // a_tick).cast(pl.Datetime("ms", "UTC")).dt.cast_time_unit("us")
     values = columns(rows, count, part)
     fixed = {"entity": [f"e{offset % ENTITIES}" for offset in offsets], "offset": offsets}
     of_fields = {name: values[:, number] for number, name in enumerate(names(count))}

@@ -14,6 +14,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from tidemill.core.clock import SystemClock, to_ms
 from tidemill.core.errors import NotFound
+from tidemill.events.cells import by_name
 from tidemill.events.cluster import Cluster
 from tidemill.events.kafka import RecordReader
 from tidemill.events.records import Quarantined, Record, Sketch
@@ -207,7 +208,7 @@ def _check_sketches(site: Site, account: Account, good: pl.DataFrame, upto: Mapp
                 continue
             torn += sketch.first_offset != before + 1
             have[sketch.source] = sketch.last_offset
-            cells = [cell["exposure_ms"] for tick in sketch.votes.values() for cell in tick.values()]
+            cells = [cell["exposure_ms"] for tick in sketch.votes.values() for cell in by_name(tick).values()]
             votes[sketch.source] = votes.get(sketch.source, 0) + sum(cell.count for cell in cells)
     expected = dict(good.group_by("source").len().iter_rows())
     account.counted["votes in sketches"] = sum(votes.values())

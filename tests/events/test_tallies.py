@@ -1,6 +1,7 @@
 """What a sketch holds of rows: sums, commonest values, and a sample of entities whatever they sent."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidemill.events.cells import by_name, named
 from tidemill.events.records import FeatureSketch, Sketch, Votes, decode, encode
-from tidemill.events.tallies import bound_of, most_entities, places, shortened, tally
-
-TICK = pl.col("tick")
+from tidemill.events.tallies import bounded, most_entities, places, shortened, tally
 
 
 def of(values: list[Any], kind: pl.DataType | None = None, entities: list[str] | None = None) -> pl.DataFrame:
@@ -20,12 +20,16 @@ def of(values: list[Any], kind: pl.DataType | None = None, entities: list[str] |
     return pl.DataFrame({"entity": entities, "tick": [7] * len(values), "x": pl.Series(values, dtype=kind)})
 
 
+def told(rows: pl.DataFrame, *, numbers: Sequence[str] = (), categories: Sequence[str] = ()) -> Votes:
+    return tally(rows, rows["tick"].to_numpy(), numbers=numbers, categories=categories)
+
+
 def number(*values: Any, kind: pl.DataType | None = None) -> FeatureSketch:
-    return tally(of(list(values), kind), TICK, numbers=["x"], categories=[])[0][7]["A"]["x"]
+    return by_name(told(of(list(values), kind), numbers=["x"])[7])["A"]["x"]
 
 
 def category(*values: Any, kind: pl.DataType | None = None) -> FeatureSketch:
-    return tally(of(list(values), kind), TICK, numbers=[], categories=["x"])[0][7]["A"]["x"]
+    return by_name(told(of(list(values), kind), categories=["x"])[7])["A"]["x"]
 
 
 def test_what_is_not_finite_is_missing() -> None:
@@ -67,9 +71,9 @@ def test_sixteen_values_are_exact_and_of_more_the_fifteen_commonest_are_listed()
 def test_one_crowded_entity_leaves_the_others_exact() -> None:
     values = [f"v{position % 20}" for position in range(40)]
     rows = pl.concat([of(values), of(["b", "a"], entities=["B", "B"])])
-    (votes, _) = tally(rows, TICK, numbers=[], categories=["x"])
-    assert len(votes[7]["A"]["x"].values) == 15
-    assert votes[7]["B"]["x"].values == {"a": 1, "b": 1}
+    votes = by_name(told(rows, categories=["x"])[7])
+    assert len(votes["A"]["x"].values) == 15
+    assert votes["B"]["x"].values == {"a": 1, "b": 1}
 
 
 @given(st.lists(st.sampled_from([f"v{position}" for position in range(30)]), min_size=1, max_size=120))
@@ -115,36 +119,35 @@ def test_places_are_spread_evenly_and_anew_in_each_tick() -> None:
 
 def test_of_very_many_entities_the_smallest_hashes_are_kept_whole() -> None:
     entities = [f"e{position}" for position in range(2_000)] * 2
-    votes, kept = tally(of([1.0] * 4_000, entities=entities), TICK, numbers=["x"], categories=[])
-    assert set(votes[7]) == set(sorted(found := places(set(entities), 7), key=found.__getitem__)[:128])
-    assert all(found[entity] < kept[7] for entity in votes[7])
-    assert {features["x"].count for features in votes[7].values()} == {2}
-    assert tally(of([1.0], entities=["A"]), TICK, numbers=["x"], categories=[])[1] == {}
-    sketched = Sketch(
-        source="c/t/0", first_offset=0, last_offset=1, max_event_time=0, tick_ms=1, votes=votes, kept=kept
-    )
+    votes = told(of([1.0] * 4_000, entities=entities), numbers=["x"])
+    assert votes[7].entities == sorted(sorted(found := places(set(entities), 7), key=found.__getitem__)[:128])
+    assert all(found[entity] < votes[7].kept for entity in votes[7].entities)
+    assert {features["x"].count for features in by_name(votes[7]).values()} == {2}
+    assert told(of([1.0], entities=["A"]), numbers=["x"])[7].kept == 1
+    sketched = Sketch(source="c/t/0", first_offset=0, last_offset=1, max_event_time=0, tick_ms=1, votes=votes)
     assert decode(Sketch, encode(sketched)) == sketched
 
 
 def test_the_sample_of_another_tick_is_another() -> None:
     rows = of([1.0] * 600, entities=[f"e{position}" for position in range(600)])
-    votes: Votes = tally(
-        pl.concat([rows, rows.with_columns(tick=pl.lit(8, dtype=pl.Int64()))]), TICK, numbers=["x"], categories=[]
-    )[0]
-    assert len(votes[7]) == len(votes[8]) == 128
-    assert votes[7].keys() != votes[8].keys()
+    votes = told(pl.concat([rows, rows.with_columns(tick=pl.lit(8, dtype=pl.Int64()))]), numbers=["x"])
+    assert len(votes[7].entities) == len(votes[8].entities) == 128
+    assert votes[7].entities != votes[8].entities
 
 
 def test_ticks_that_lie_far_apart_have_votes_of_their_own() -> None:
     late = of([4.0], entities=["B"]).with_columns(tick=pl.lit(10**9, dtype=pl.Int64()))
-    votes, _ = tally(pl.concat([late, of([1.0, 2.0])]), TICK, numbers=["x"], categories=[])
-    assert {tick: list(entities) for tick, entities in votes.items()} == {7: ["A"], 10**9: ["B"]}
-    assert (votes[7]["A"]["x"].total, votes[10**9]["B"]["x"].total) == (3.0, 4.0)
+    votes = told(pl.concat([late, of([1.0, 2.0])]), numbers=["x"])
+    assert {tick: of.entities for tick, of in votes.items()} == {7: ["A"], 10**9: ["B"]}
+    assert (by_name(votes[7])["A"]["x"].total, by_name(votes[10**9])["B"]["x"].total) == (3.0, 4.0)
 
 
-def test_a_bound_is_the_smallest_that_has_to_go() -> None:
-    assert bound_of([0.3, 0.1], 2) == 1.0
-    assert bound_of([0.3, 0.1, 0.2], 2) == 0.3
+def test_the_entities_that_are_kept_lie_below_the_bound_that_is_told() -> None:
+    few = named({name: {"x": FeatureSketch(count=1)} for name in PLACES})
+    assert bounded(few, 7, 3) is few
+    found = bounded(few, 7, 2)
+    assert (found.entities, found.kept) == (["station-1", "é"], PLACES[""])
+    assert bounded(few, 7, 3, 0.4).entities == ["é"]
 
 
 def test_of_very_many_features_fewer_entities_are_kept() -> None:

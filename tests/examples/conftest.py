@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tidemill.events.cells import named
 from tidemill.events.records import Decision, FeatureSketch, Signal, Sketch
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "phone_inspection"
@@ -201,5 +202,5 @@ def _sketch(second: int) -> Sketch:
         last_offset=second,
         max_event_time=at(second),
         tick_ms=1000,
-        votes={tick: dict.fromkeys(STATIONS, votes)},
+        votes={tick: named(dict.fromkeys(STATIONS, votes))},
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from tidemill.core.clock import SystemClock, to_ms
 from tidemill.core.errors import NotFound, Unavailable
+from tidemill.events.cells import by_name
 from tidemill.events.kafka import RecordReader, RecordWriter
 from tidemill.events.records import Quarantined, Sketch, Topics
 from tidemill.features.online import OnlineReader, Status
@@ -133,7 +134,7 @@ class Site:
             if sketch.last_offset > have.get(sketch.source, -1):
                 assert sketch.first_offset == have.get(sketch.source, -1) + 1
                 have[sketch.source] = sketch.last_offset
-                cells = [entity for entities in sketch.votes.values() for entity in entities.values()]
+                cells = [entity for votes in sketch.votes.values() for entity in by_name(votes).values()]
                 counted += sum(features["exposure_ms"].count for features in cells)
         return counted
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from tidemill.core.clock import from_ms, to_ms
 from tidemill.core.errors import Unavailable
+from tidemill.events.cells import by_name
 from tidemill.events.lake import LakeTable
 from tidemill.events.records import Record, Sketch, Topics
 from tidemill.events.sources import Source
@@ -207,8 +208,8 @@ def check_rows(world: World) -> None:
 def check_sketches(world: World) -> None:
     counted: Counter[tuple[int, str, str]] = Counter()
     for sketch in once(world.written.of(world.topics.sketches)):
-        for tick, entities in sketch.votes.items():
-            for entity, features in entities.items():
+        for tick, of in sketch.votes.items():
+            for entity, features in by_name(of).items():
                 for name, votes in features.items():
                     counted[tick, entity, name] += votes.count + votes.missing
     expected: Counter[tuple[int, str, str]] = Counter()

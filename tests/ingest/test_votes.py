@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemill.events import parts as parts_module
+from tidemill.events.cells import by_name
 from tidemill.events.cluster import MAX_MESSAGE_BYTES
 from tidemill.events.lake import Span
 from tidemill.events.parts import MAX_SKETCH_BYTES
@@ -43,13 +44,17 @@ def frame(events: list[Event]) -> pl.DataFrame:
     return pl.DataFrame(columns, schema={**schema, "entity": pl.String(), "x": pl.Float64()})
 
 
+def votes_of(sketched: Sketch) -> dict[int, dict[str, dict[str, FeatureSketch]]]:
+    return {tick: by_name(votes) for tick, votes in sketched.votes.items()}
+
+
 def made(voting: Voting, events: list[Event]) -> Sketch:
     return sketch(voting, A, Span(-1, len(events) - 1), frame(events))
 
 
 def test_votes_are_summed_by_tick_entity_and_feature(voting: Voting) -> None:
     found = made(voting, [(1000, 0, "A", 1.0), (1999, 0, "A", 2.0), (2000, 0, "A", 4.0), (1500, 0, "B", None)])
-    assert found.votes == {
+    assert votes_of(found) == {
         1: {"A": {"x": FeatureSketch(count=2, total=3.0)}, "B": {"x": FeatureSketch(count=0, total=0.0, missing=1)}},
         2: {"A": {"x": FeatureSketch(count=1, total=4.0)}},
     }
@@ -58,7 +63,7 @@ def test_votes_are_summed_by_tick_entity_and_feature(voting: Voting) -> None:
 
 def test_an_event_that_came_too_late_has_no_vote_but_moves_the_time(voting: Voting) -> None:
     found = made(voting, [(1000, 500, "A", 1.0), (3000, 501, "A", 9.0)])
-    assert found.votes == {1: {"A": {"x": FeatureSketch(count=1, total=1.0)}}}
+    assert votes_of(found) == {1: {"A": {"x": FeatureSketch(count=1, total=1.0)}}}
     assert found.max_event_time == 3000
 
 
@@ -96,7 +101,7 @@ def test_fields_of_text_yes_or_no_and_lists_are_counted_by_value(make_resource: 
     rows = frame([(1000, 0, "A", 1.0), (1100, 0, "A", 1.0), (1200, 900, "A", 1.0)]).with_columns(
         material=pl.Series(["steel", None, "late"]), wet=pl.Series([True, False, True]), line=pl.Series([2, 2, 1])
     )
-    assert sketch(voting, A, Span(-1, 2), rows).votes[1]["A"] == {
+    assert votes_of(sketch(voting, A, Span(-1, 2), rows))[1]["A"] == {
         "x": FeatureSketch(count=2, total=2.0),
         "material": FeatureSketch(count=1, missing=1, values={"steel": 1}),
         "wet": FeatureSketch(count=2, values={"false": 1, "true": 1}),
@@ -107,8 +112,8 @@ def test_fields_of_text_yes_or_no_and_lists_are_counted_by_value(make_resource: 
 
 def test_of_very_many_entities_a_sample_is_kept_and_its_bound_told(voting: Voting) -> None:
     found = made(voting, [(1000 * (number % 2), 0, f"e{number}", 1.0) for number in range(3_000)])
-    assert {tick: len(entities) for tick, entities in found.votes.items()} == {0: 128, 1: 128}
-    assert found.kept.keys() == {0, 1}
+    assert {tick: len(votes.entities) for tick, votes in found.votes.items()} == {0: 128, 1: 128}
+    assert all(0 < votes.kept < 1 for votes in found.votes.values())
     assert decode(Sketch, encode(found)) == found
 
 
@@ -132,7 +137,7 @@ def made_to(voting: Voting, events: list[Event]) -> Sketch:
 @given(EVENTS)
 def test_each_event_that_is_not_late_is_counted_once(voting: Voting, events: list[Event]) -> None:
     counted: Counter[tuple[int, str]] = Counter()
-    for tick, entities in made(voting, events).votes.items():
+    for tick, entities in votes_of(made(voting, events)).items():
         for entity, features in entities.items():
             counted[tick, entity] += features["x"].count + features["x"].missing
     assert counted == Counter((time // 1000, entity) for time, delay, entity, _ in events if delay <= 500)
@@ -151,8 +156,8 @@ def test_a_sketch_fits_into_a_record_however_long_the_names_of_its_entities_are(
     assert (parts[0].first_offset, parts[-1].last_offset) == (7, 499)
     assert all(one.last_offset + 1 == after.first_offset for one, after in pairwise(parts))
     assert len(parts) > 1
-    held = {entity for part in parts for entities in part.votes.values() for entity in entities}
-    bound = min(part.kept.get(0, 1.0) for part in parts)
+    held = {entity for part in parts for votes in part.votes.values() for entity in votes.entities}
+    bound = min(part.votes[0].kept for part in parts)
     assert {entity for entity, at in places([name for _, _, name, _ in events[7:]], 0).items() if at < bound} <= held
 
 
@@ -172,5 +177,5 @@ def test_the_parts_of_a_sketch_have_its_votes(voting: Voting, events: list[Event
 
 def counted(found: Sketch) -> Counter[tuple[int, str]]:
     return Counter(
-        {(tick, name): one["x"].count for tick, entities in found.votes.items() for name, one in entities.items()}
+        {(tick, name): one["x"].count for tick, entities in votes_of(found).items() for name, one in entities.items()}
     )

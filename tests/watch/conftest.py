@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tidemill.events.cells import named
 from tidemill.events.records import FeatureSketch, Sketch
 from tidemill.spec.model import DriftTrigger
 from tidemill.watch.plan import WatchPlan
@@ -104,7 +105,7 @@ def make_sketch(
         last_offset=first + 9,
         max_event_time=(tick + 1) * tick_ms - 1,
         tick_ms=tick_ms,
-        votes={tick: votes},
+        votes={tick: named(votes)},
     )
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.watch.conftest import START, make_rows
 from tests.watch.test_kinds import live, said
 
+from tidemill.events.cells import named
 from tidemill.events.records import FeatureSketch, Sketch
 from tidemill.spec.model import DriftTrigger
 from tidemill.watch.plan import WatchPlan
@@ -152,7 +153,7 @@ def test_a_field_of_ids_does_not_make_the_state_grow_with_what_is_sent(built: Re
             last_offset=100 * number + 99,
             max_event_time=500,
             tick_ms=1_000,
-            votes={0: {"A": {"kind": FeatureSketch(count=100, values=values)}}},
+            votes={0: named({"A": {"kind": FeatureSketch(count=100, values=values)}})},
         )
         state, _ = reduce(state, [Arrived(sketch, number)], plan)
         sizes.append(len(encode_state(state)))

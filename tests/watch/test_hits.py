@@ -1,11 +1,15 @@
 """A closed tick as hits, and the moving means that signals show."""
 
+from collections.abc import Mapping
+
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidemill.events.cells import named
 from tidemill.events.records import FeatureSketch
 from tidemill.stats.drift import MISSING, ROWS
 from tidemill.watch.hits import EVERYONE, MOST_NEW, Hits, hits_of, level, moved_on, new_values, number_hits
@@ -27,8 +31,12 @@ EDGES = np.append([0.0, 1.0, 2.0], np.full(ROWS - 3, np.inf))
 NONE = np.full(ROWS, np.inf)
 
 
+def said(feature: FeatureReference, votes: Mapping[str, FeatureSketch], edges: npt.NDArray[np.float64]) -> Hits:
+    return hits_of(feature, named({entity: {feature.name: vote} for entity, vote in votes.items()}), edges)
+
+
 def test_a_number_hits_the_edges_at_or_above_its_mean() -> None:
-    found = hits_of(NUMBER, {"A": FeatureSketch(count=2, total=2.0), "B": FeatureSketch(count=1, total=9.0)}, EDGES)
+    found = said(NUMBER, {"A": FeatureSketch(count=2, total=2.0), "B": FeatureSketch(count=1, total=9.0)}, EDGES)
     assert found.hits[:3].tolist() == [0, 1, 1]
     assert set(found.votes.tolist()) == {2.0}
     assert found.hits[MISSING] == 0
@@ -40,7 +48,7 @@ def test_a_category_hits_each_value_by_its_share() -> None:
         "A": FeatureSketch(count=4, values={"steel": 1, "tin": 3}),
         "B": FeatureSketch(count=2, missing=2, values={"brass": 2}),
     }
-    found = hits_of(MATERIAL, votes, NONE)
+    found = said(MATERIAL, votes, NONE)
     assert found.hits[:3].tolist() == [0.25, 1, 0.75]
     assert found.hits[MISSING] == 0.5
     assert found.votes[[0, MISSING]].tolist() == [2, 2]
@@ -50,12 +58,12 @@ def test_a_category_hits_each_value_by_its_share() -> None:
 
 
 def test_values_that_a_sketch_left_out_are_others() -> None:
-    found = hits_of(MATERIAL, {"A": FeatureSketch(count=100, values={"steel": 60, "x": 10})}, NONE)
+    found = said(MATERIAL, {"A": FeatureSketch(count=100, values={"steel": 60, "x": 10})}, NONE)
     assert found.hits[:3] == pytest.approx([0.6, 0, 0.4])
 
 
 def test_a_loss_hits_by_its_mean() -> None:
-    found = hits_of(ERROR, {"A": FeatureSketch(count=4, total=1.0), "B": FeatureSketch(count=1, total=1.0)}, NONE)
+    found = said(ERROR, {"A": FeatureSketch(count=4, total=1.0), "B": FeatureSketch(count=1, total=1.0)}, NONE)
     assert found.hits[0] == 1.25
     assert found.votes[0] == 2
 
@@ -63,15 +71,15 @@ def test_a_loss_hits_by_its_mean() -> None:
 def test_an_entity_without_a_value_votes_on_what_is_missing_alone() -> None:
     votes = {"A": FeatureSketch(count=0, missing=3), "B": FeatureSketch(count=0)}
     for feature, edges in ((NUMBER, EDGES), (MATERIAL, NONE), (ERROR, NONE)):
-        found = hits_of(feature, votes, edges)
+        found = said(feature, votes, edges)
         assert (found.votes[0], found.votes[MISSING], found.hits[MISSING]) == (0, 1, 1)
 
 
 def test_a_field_of_another_kind_than_the_references_has_no_votes() -> None:
     """As after an update of the resource: a sum of 0 or a list without values says nothing."""
     category, number = FeatureSketch(count=3, values={"1": 3}), FeatureSketch(count=3, total=3.0)
-    assert hits_of(NUMBER, {"A": category}, EDGES).votes[0] == 0
-    assert hits_of(MATERIAL, {"A": number}, NONE).votes[0] == 0
+    assert said(NUMBER, {"A": category}, EDGES).votes[0] == 0
+    assert said(MATERIAL, {"A": number}, NONE).votes[0] == 0
 
 
 SKETCHES = st.dictionaries(
@@ -89,7 +97,7 @@ SKETCHES = st.dictionaries(
 
 @given(SKETCHES)
 def test_the_shares_of_each_vote_are_one_in_all(votes: dict[str, FeatureSketch]) -> None:
-    found = hits_of(MATERIAL, votes, NONE)
+    found = said(MATERIAL, votes, NONE)
     assert found.hits[:3].sum() == pytest.approx(found.votes[0])
     assert (found.hits >= 0).all()
     assert (found.hits <= found.votes + 1e-9).all()
@@ -106,10 +114,10 @@ def test_numbers_that_are_looked_at_together_hit_as_each_does_alone(
 ) -> None:
     features = [NUMBER, msgspec.structs.replace(NUMBER_OF_FEW, name="y")]
     edges = np.stack([EDGES, EDGES + 1])
-    together = number_hits(features, votes, edges)
+    together = number_hits(features, named(votes), edges)
     for feature, found, at in zip(features, together, edges, strict=True):
         own = {entity: named[feature.name] for entity, named in votes.items() if feature.name in named}
-        alone = hits_of(feature, own, at)
+        alone = said(feature, own, at)
         assert found.hits[:MISSING].tolist() == alone.hits[:MISSING].tolist()
         assert found.hits[MISSING] == pytest.approx(alone.hits[MISSING])
         assert found.votes.tolist() == alone.votes.tolist()
@@ -131,14 +139,14 @@ def test_no_more_entities_are_remembered_than_a_reference_has() -> None:
 
 
 def test_new_values_fade_and_only_the_commonest_are_remembered() -> None:
-    tick = hits_of(MATERIAL, {"A": FeatureSketch(count=9, values={f"v{number}": 1 for number in range(9)})}, NONE)
+    tick = said(MATERIAL, {"A": FeatureSketch(count=9, values={f"v{number}": 1 for number in range(9)})}, NONE)
     recent = moved_on({}, [(MATERIAL, tick)])
     assert set(recent[new_values(MATERIAL)].values()) == {0.25 / 9}
     for number in range(40):
         values = {f"{number}-{other}": 1 for other in range(15)}
-        recent = moved_on(recent, [(MATERIAL, hits_of(MATERIAL, {"A": FeatureSketch(count=15, values=values)}, NONE))])
+        recent = moved_on(recent, [(MATERIAL, said(MATERIAL, {"A": FeatureSketch(count=15, values=values)}, NONE))])
     assert len(recent[new_values(MATERIAL)]) <= MOST_NEW
-    steel = hits_of(MATERIAL, {"A": FeatureSketch(count=1, values={"steel": 1})}, NONE)
+    steel = said(MATERIAL, {"A": FeatureSketch(count=1, values={"steel": 1})}, NONE)
     for _ in range(40):
         recent = moved_on(recent, [(MATERIAL, steel)])
     assert recent[new_values(MATERIAL)] == {}
@@ -147,13 +155,13 @@ def test_new_values_fade_and_only_the_commonest_are_remembered() -> None:
 def test_a_missing_rate_that_was_always_zero_is_not_remembered() -> None:
     none, some = FeatureSketch(count=1, total=1.0), FeatureSketch(count=1, total=1.0, missing=1)
     missing = level(NUMBER, MISSING)
-    recent = moved_on({}, [(NUMBER, hits_of(NUMBER, {"A": none}, EDGES))])
+    recent = moved_on({}, [(NUMBER, said(NUMBER, {"A": none}, EDGES))])
     assert missing not in recent
-    recent = moved_on(recent, [(NUMBER, hits_of(NUMBER, {"A": some}, EDGES))])
+    recent = moved_on(recent, [(NUMBER, said(NUMBER, {"A": some}, EDGES))])
     assert recent[missing] == {EVERYONE: 0.5}
-    recent = moved_on(recent, [(NUMBER, hits_of(NUMBER, {"A": none}, EDGES))])
+    recent = moved_on(recent, [(NUMBER, said(NUMBER, {"A": none}, EDGES))])
     assert recent[missing] == {EVERYONE: 0.375}
 
 
 def _tick(**means: float) -> Hits:
-    return hits_of(NUMBER_OF_FEW, {name: FeatureSketch(count=1, total=mean) for name, mean in means.items()}, EDGES)
+    return said(NUMBER_OF_FEW, {name: FeatureSketch(count=1, total=mean) for name, mean in means.items()}, EDGES)

@@ -56,7 +56,7 @@ def live(frame: pl.DataFrame, *, numbers: Sequence[str], categories: Sequence[st
     tick = pl.col("event_time").dt.epoch("ms") // 1_000
     found = []
     for number, (key, part) in enumerate(frame.group_by(tick.alias("t"), maintain_order=True)):
-        votes, kept = tally(part, tick, numbers=numbers, categories=categories)
+        votes = tally(part, part.select(tick).to_series().to_numpy(), numbers=numbers, categories=categories)
         newest = int(key[0]) * 1_000 + 999
         sketch = Sketch(
             source="c/t/0",
@@ -65,7 +65,6 @@ def live(frame: pl.DataFrame, *, numbers: Sequence[str], categories: Sequence[st
             max_event_time=newest,
             tick_ms=1_000,
             votes=votes,
-            kept=kept,
         )
         found.append(Arrived(msgspec.json.decode(msgspec.json.encode(sketch), type=Sketch), AT + 1_000 * (number + 1)))
     return found

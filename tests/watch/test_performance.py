@@ -10,6 +10,7 @@ import pytest
 from tests.watch.test_concept import AT, NOON, outcomes, resource, rows, trigger_of
 
 from tidemill.core.clock import to_ms
+from tidemill.events.cells import named
 from tidemill.events.records import FeatureSketch, Signal
 from tidemill.watch.answers import reference_of
 from tidemill.watch.performance import begin, judge
@@ -147,7 +148,7 @@ def test_a_version_at_its_limit_is_accused_in_at_most_the_share_of_the_risk(
                 name: {"error": FeatureSketch(count=1, total=float(one))}
                 for name, one in zip("ABC", votes, strict=True)
             }
-            state, signal = judge(state, ClosedTick(end=1_000 * tick, votes=told), plan)
+            state, signal = judge(state, ClosedTick(end=1_000 * tick, votes=named(told)), plan)
             if signal is not None:
                 accused += 1
                 break

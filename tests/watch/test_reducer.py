@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.core.errors import Corrupt
+from tidemill.events.cells import by_name, named
 from tidemill.events.records import Signal, Sketch
 from tidemill.spec.model import DriftTrigger
 from tidemill.watch.plan import WatchPlan
@@ -67,9 +68,9 @@ def test_only_the_stations_that_moved_are_named(plan: WatchPlan, reference: Refe
     for tick in range(120):
         sketched = sketch(tick, 0.6, jitter=True)
         if tick >= 50:
-            dark = sketch(tick, 0.2, jitter=True).votes[tick]
-            votes = {**sketched.votes[tick], "B": dark["B"], "C": dark["C"]}
-            sketched = msgspec.structs.replace(sketched, votes={tick: votes})
+            dark = by_name(sketch(tick, 0.2, jitter=True).votes[tick])
+            votes = {**by_name(sketched.votes[tick]), "B": dark["B"], "C": dark["C"]}
+            sketched = msgspec.structs.replace(sketched, votes={tick: named(votes)})
         inputs.append(Arrived(sketched, AT + 1_000 * (tick + 1)))
     _, signals = reduce(first_state(plan), inputs, plan)
     assert signals[0].entities == ["B", "C"]
@@ -163,8 +164,8 @@ def test_a_feature_that_sends_nothing_holds_up_nothing(plan: WatchPlan, referenc
     inputs: list[Input] = [promotion(reference)]
     for tick in range(30):
         sketched = sketch(tick, 0.2, jitter=True)
-        votes = {name: {"brightness": of["brightness"]} for name, of in sketched.votes[tick].items()}
-        inputs.append(Arrived(msgspec.structs.replace(sketched, votes={tick: votes}), AT + 1_000 * (tick + 1)))
+        votes = {name: {"brightness": of["brightness"]} for name, of in by_name(sketched.votes[tick]).items()}
+        inputs.append(Arrived(msgspec.structs.replace(sketched, votes={tick: named(votes)}), AT + 1_000 * (tick + 1)))
     _, signals = reduce(first_state(plan), inputs, plan)
     assert {signal.feature for signal in signals} == {"brightness"}
 

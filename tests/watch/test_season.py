@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from tidemill.core.errors import Corrupt
+from tidemill.events.cells import named
 from tidemill.events.records import FeatureSketch, Signal
 from tidemill.spec.model import DriftTrigger
 from tidemill.stats.drift import start, step
@@ -209,7 +210,7 @@ def test_an_alarm_tells_of_the_usual_mean_of_the_hour(by_day: Reference) -> None
     assert said.kind == "state"
     evening, signals = START_MS + 18 * HOUR_MS, list[Signal]()
     for tick in range(20):
-        votes = {name: {"load": FeatureSketch(count=1, total=5.0)} for name in STATIONS}
+        votes = named({name: {"load": FeatureSketch(count=1, total=5.0)} for name in STATIONS})
         state, found = judge(
             state, ClosedTick(evening + (tick % 2 + 1) * TICK_MS + tick // 2 * 86_400_000, votes), plan
         )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.watch.test_concept import AT, NOON, outcomes, resource, rows, trigger_of
 
 from tidemill.core.clock import to_ms
+from tidemill.events.cells import by_name, named
 from tidemill.events.records import FeatureSketch, Signal, Sketch, Votes
 from tidemill.watch.answers import reference_of
 from tidemill.watch.losses import Judged
@@ -39,7 +40,7 @@ def plan(plan: WatchPlan) -> WatchPlan:
 
 def told(of: Of, second: int, features: dict[str, FeatureSketch], *, version: str = "r1", **changes: Any) -> Arrived:
     """A sketch of one second and three stations, a second after it."""
-    votes: Votes = {TICK + second: dict.fromkeys("ABC", features)}
+    votes: Votes = {TICK + second: named(dict.fromkeys("ABC", features))}
     by_version = of == "predictions"
     sketch = Sketch(
         source=f"c/{of}/0",
@@ -111,7 +112,7 @@ def test_of_a_prediction_number_the_first_of_a_tick_votes_and_of_a_class_all(
     )
     inputs: list[Input] = [promotion(reference), first, Arrived(_numbered(second.sketch, 1), second.at)]
     state, _ = reduce(first_state(plan), inputs, plan)
-    votes = state.streams["predictions"].open[TICK].votes["A"]
+    votes = by_name(state.streams["predictions"].open[TICK])["A"]
     assert votes["prediction.confidence"] == FeatureSketch(count=1, total=0.9)
     assert votes["prediction.class"].values == {"ok": 12, "scratch": 8}
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from tidemill.events.cells import by_name
 from tidemill.events.records import FeatureSketch, Sketch
 from tidemill.watch.plan import WatchPlan
 from tidemill.watch.ticks import Arrived, ClosedTick, Ticks, merge, without_open
@@ -29,7 +30,7 @@ def test_a_tick_closes_when_the_newest_event_is_later_than_its_end_by_the_latene
     assert closed == []  # the newest event is at 10.999 s, less 0.5 s
     ticks, closed = play(plan, Arrived(sketch(11, 0.6), 2), ticks=ticks)
     assert [tick.end for tick in closed] == [11_000]
-    assert closed[0].votes["B"]["brightness"] == FeatureSketch(count=2, total=1.24)
+    assert by_name(closed[0].votes)["B"]["brightness"] == FeatureSketch(count=2, total=1.24)
     assert list(ticks.open) == [11]
 
 
@@ -52,8 +53,8 @@ def test_votes_of_one_tick_are_merged_over_sources_and_ranges(plan: WatchPlan, s
         Arrived(sketch(11, 0.6, source="cluster/topic/1"), 2),
     )
     assert len(closed) == 1
-    assert set(closed[0].votes) == {"A", "B", "C"}
-    vote = closed[0].votes["A"]["brightness"]
+    assert set(closed[0].votes.entities) == {"A", "B", "C"}
+    vote = by_name(closed[0].votes)["A"]["brightness"]
     assert vote.count == 8
     assert vote.total == pytest.approx(2 * 0.6 + 6 * 0.2)
 
@@ -94,13 +95,13 @@ def test_a_pause_of_the_whole_stream_makes_no_source_idle(plan: WatchPlan, sketc
         plan, *(Arrived(sketch(tick, 0.6, **other), hours + 100 + tick) for tick in range(11, 40)), ticks=ticks
     )
     assert ticks.late == 0
-    assert [tick.votes["A"]["brightness"].count for tick in closed] == [4] * 29
+    assert [by_name(tick.votes)["A"]["brightness"].count for tick in closed] == [4] * 29
 
 
 def test_of_one_row_a_vote_the_first_counts(plan: WatchPlan, sketch: Sketches) -> None:
     ticks, _ = merge(EMPTY, Arrived(sketch(10, 0.6, first=0, rows=1), 1), 0, one_row=True)
     ticks, _ = merge(ticks, Arrived(sketch(10, 0.9, first=10, rows=1), 1), 0, one_row=True)
-    assert ticks.open[10].votes["A"]["brightness"] == FeatureSketch(count=1, total=0.6)
+    assert by_name(ticks.open[10])["A"]["brightness"] == FeatureSketch(count=1, total=0.6)
 
 
 def test_a_source_without_events_holds_nothing(plan: WatchPlan, sketch: Sketches) -> None:

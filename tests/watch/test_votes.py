@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from tests.watch.conftest import START, make_rows
 
 from tidemill.events import tallies
-from tidemill.events.records import FeatureSketch
+from tidemill.events.cells import EMPTY, by_name, named
+from tidemill.events.records import FeatureSketch, TickVotes
 from tidemill.events.tallies import places, tally
 from tidemill.watch import votes as votes_module
-from tidemill.watch.votes import FeatureVotes, TickVotes, category_votes, merged, votes_of
+from tidemill.watch.votes import FeatureVotes, category_votes, merged, votes_of
 
 Row = tuple[str, int | None, str | None]
 
@@ -26,8 +27,8 @@ def sketched(rows: list[Row]) -> TickVotes:
         {"entity": names, "x": numbers, "material": values},
         schema={"entity": pl.String(), "x": pl.Float64(), "material": pl.String()},
     )
-    votes, kept = tally(frame, pl.lit(7), numbers=["x"], categories=["material"])
-    return TickVotes(votes.get(7, {}), kept.get(7, 1.0))
+    ticks = np.full(frame.height, 7)
+    return tally(frame, ticks, numbers=["x"], categories=["material"]).get(7, EMPTY)
 
 
 ROWS = st.lists(
@@ -46,24 +47,24 @@ def test_however_rows_are_cut_and_merged_the_same_entities_are_kept_each_whole(r
         patch.setattr(tallies, "MOST_ENTITIES", 4)
         cuts = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=4)))
         parts = [sketched(rows[begin:end]) for begin, end in pairwise([0, *cuts, len(rows)])]
-        found = TickVotes()
+        found = EMPTY
         for part in data.draw(st.permutations(parts)):
             found = merged(7, found, part)
         assert found == sketched(rows)
     smallest = sorted(hashes := places({name for name, _, _ in rows}, 7), key=hashes.__getitem__)[:4]
-    assert found.votes.keys() == set(smallest)
+    assert found.entities == sorted(smallest)
 
 
 def test_of_very_many_features_a_tick_keeps_fewer_entities_however_many_sketches_it_is_made_of() -> None:
     vote = dict.fromkeys((f"x{number}" for number in range(1_000)), FeatureSketch(count=1, total=1.0))
-    found = TickVotes()
+    found = EMPTY
     for number in range(40):
-        found = merged(7, found, TickVotes({f"e{number}": vote}))
-    assert len(found.votes) == tallies.most_entities(1_000) == 16
+        found = merged(7, found, named({f"e{number}": vote}))
+    assert len(found.entities) == tallies.most_entities(1_000) == 16
 
 
 SKETCHES = st.builds(
-    lambda votes, kept: TickVotes({name: votes[name] for name, at in places(votes, 7).items() if at < kept}, kept),
+    lambda votes, kept: named({name: votes[name] for name, at in places(votes, 7).items() if at < kept}, kept),
     st.dictionaries(
         st.sampled_from("ABCDEFGH"),
         st.fixed_dictionaries(
@@ -87,10 +88,10 @@ SKETCHES = st.builds(
 def test_merging_is_associative_and_commutative(a: TickVotes, b: TickVotes, c: TickVotes) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tallies, "MOST_ENTITIES", 4)
-        a, b, c = (merged(7, TickVotes(), one) for one in (a, b, c))  # as a sketch is: at most 4 entities
+        a, b, c = (merged(7, EMPTY, one) for one in (a, b, c))  # as a sketch is: at most 4 entities
         assert merged(7, a, b) == merged(7, b, a)
         assert merged(7, merged(7, a, b), c) == merged(7, a, merged(7, b, c))
-        assert merged(7, a, TickVotes()) == a
+        assert merged(7, a, EMPTY) == a
 
 
 @given(ROWS, st.sets(st.sampled_from([f"v{number}" for number in range(8)])), st.data())
@@ -99,11 +100,11 @@ def test_what_is_told_apart_is_counted_whole_however_many_others_there_are(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(votes_module, "LISTED", 2)
-        found = TickVotes()
+        found = EMPTY
         for row in data.draw(st.permutations(rows)):
             found = merged(7, found, sketched([row]), {"material": labels})
-    for entity, features in sketched(rows).votes.items():
-        whole, kept = features["material"], found.votes[entity]["material"]
+    for entity, features in by_name(sketched(rows)).items():
+        whole, kept = features["material"], by_name(found)[entity]["material"]
         assert (kept.count, kept.missing) == (whole.count, whole.missing)
         assert {value: kept.values.get(value, 0) for value in labels} == {
             value: whole.values.get(value, 0) for value in labels
@@ -135,11 +136,11 @@ def test_a_vote_of_a_category_is_the_share_of_each_value() -> None:
 
 def test_votes_are_what_the_sketch_of_their_rows_says() -> None:
     frame = materials(5)
-    tick = pl.col("event_time").dt.epoch("ms") // 1_000
-    sketches, _ = tally(frame, tick, numbers=["brightness"], categories=["material"])
+    ticks = frame["event_time"].dt.epoch("ms").to_numpy() // 1_000
+    sketches = tally(frame, ticks, numbers=["brightness"], categories=["material"])
     (numbers,), votes = votes_of(frame, ["brightness"], 1_000), of(frame)
     for position, (number, name) in enumerate(zip(votes.ticks, votes.entities, strict=True)):
-        sketch = sketches[int(number)][name]
+        sketch = by_name(sketches[int(number)])[name]
         assert numbers.values[position] == pytest.approx(sketch["brightness"].total / 4)
         shares = [sketch["material"].values.get(value, 0) / 4 for value in votes.labels]
         assert votes.values[position, :-1].tolist() == shares

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tidemill.control.protocols import RunSeen
+from tidemill.events.cells import by_name
 from tidemill.events.records import Decision, Signal, Sketch
 
 from .inspector import Inspected
@@ -83,8 +84,8 @@ class Recording:
     def take_sketch(self, sketch: Sketch) -> None:
         """What ingest saw in some of the events."""
         self.tick_ms = sketch.tick_ms
-        for tick, entities in sketch.votes.items():
-            for features in entities.values():
+        for tick, votes in sketch.votes.items():
+            for features in by_name(votes).values():
                 for name, seen in features.items():
                     count, total = self.statistics.setdefault(name, {}).get(tick, (0, 0.0))
                     self.statistics[name][tick] = (count + seen.count, total + seen.total)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tidemill.core.clock import from_ms
 from tidemill.core.ids import deterministic_id
-from tidemill.events.records import FeatureSketch, Signal
+from tidemill.events.records import Signal
 from tidemill.stats.drift import ROWS, Alarm, Detectors, DriftState, feature_evidence, start, step
 from tidemill.watch.changes import change
 from tidemill.watch.hits import EVERYONE, Hits, hits_of, moved_on, number_hits
@@ -93,7 +93,6 @@ def judge(
     """The evidence after one closed tick of a stream, and a signal for each alarm."""
     if state.reference is None or not state.features or state.reference.tick_ms != plan.tick_ms:
         return state, []
-    tick = replace(tick, votes=dict(sorted(tick.votes.items())))
     found = _hits(state, tick, stream)
     votes = np.stack([of.votes for of in found])
     voted = (votes.max(axis=1) > 0).tolist()
@@ -143,7 +142,8 @@ def _hits(state: Detection, tick: ClosedTick, stream: Subject) -> list[Hits]:
         if feature.subject == stream and feature.kind == "number" and feature.slice is None:
             numbers.append(row)
         elif feature.subject == stream:
-            found[row] = hits_of(feature, _votes_of(tick, feature), state.detectors.edges[row])
+            group = feature.slice and feature.slice.partition("=")[2]  # groups are entities so far
+            found[row] = hits_of(feature, tick.votes, state.detectors.edges[row], group)
     at_once = number_hits([state.features[row] for row in numbers], tick.votes, state.detectors.edges[numbers])
     for row, hits in zip(numbers, at_once, strict=True):
         found[row] = hits
@@ -160,7 +160,7 @@ def _silence(
     """
     recent, signals = dict(state.recent), list[Signal]()
     for feature, has_votes in zip(state.features, voted, strict=True):
-        if feature.subject != stream or feature.slice is not None or feature.state != "ok" or not tick.votes:
+        if feature.subject != stream or feature.slice is not None or feature.state != "ok" or not tick.votes.entities:
             continue
         key = f"{feature.key}!"
         if has_votes:
@@ -173,14 +173,6 @@ def _silence(
             reason = f"not seen: nothing told of it in {SILENT_TICKS} window ticks; {asked}"
             signals.append(_state_signal(feature, reason, state.version or "", tick.end, plan))
     return recent, signals
-
-
-def _votes_of(tick: ClosedTick, feature: FeatureReference) -> dict[str, FeatureSketch]:
-    votes = tick.votes
-    if feature.slice is not None:  # groups are entities so far
-        entity = feature.slice.partition("=")[2]
-        votes = {entity: votes[entity]} if entity in votes else {}
-    return {entity: features[feature.name] for entity, features in votes.items() if feature.name in features}
 
 
 def _knows(reference: Reference, subject: Subject) -> bool:

@@ -7,7 +7,8 @@ from itertools import compress
 import numpy as np
 import numpy.typing as npt
 
-from tidemill.events.records import FeatureSketch
+from tidemill.events.cells import grid
+from tidemill.events.records import TickVotes
 from tidemill.stats.drift import MISSING, ROWS
 from tidemill.watch.quantity import ENTITIES, FeatureReference
 
@@ -50,27 +51,29 @@ def new_values(feature: FeatureReference) -> str:
     return f"{feature.key}+"
 
 
-def hits_of(feature: FeatureReference, votes: Mapping[str, FeatureSketch], edges: Floats) -> Hits:
-    """What votes by entity say of a feature; `edges` (R,) are those of the detectors."""
+def hits_of(feature: FeatureReference, votes: TickVotes, edges: Floats, only: str | None = None) -> Hits:
+    """What votes say of a feature; `edges` (R,) are those of the detectors, `only` the one entity that is asked."""
     if feature.kind == "number":
-        (found,) = number_hits([feature], {entity: {feature.name: vote} for entity, vote in votes.items()}, edges[None])
-        return found
+        return number_hits([feature], votes, edges[None])[0]
     hits, counted, levels = np.zeros(ROWS), np.zeros(ROWS), dict[str, Mapping[str, float]]()
+    counts, totals, missing = _columns(votes, [feature.name])[:, :, 0]
+    entities, values = votes.entities, votes.values.get(feature.name, [{}] * len(counts))
+    if only is not None:
+        asked_for = np.array([entity == only for entity in entities], dtype=np.bool_)
+        counts, missing = counts * asked_for, missing * asked_for
     # A field that was a number when the reference was made may be a category by now, or the other way round.
     told = feature.kind == "category"
-    entities, of = list(votes), list(votes.values())
-    counts, totals, missing = _columns(of)
-    there = (counts > 0) & np.array([bool(vote.values) == told for vote in of], dtype=np.bool_)
+    there = (counts > 0) & np.array([bool(of) == told for of in values], dtype=np.bool_)
     new: Mapping[str, float] = {}
     if told:
-        shares, new = _shares(feature, list(compress(of, there)))
+        shares, new = _shares(feature, list(compress(values, there)), counts[there])
     else:
         there &= np.isfinite(totals)
         shares = np.clip(totals[there] / counts[there], 0.0, 1.0)[:, None]
     if there.any():
         hits[: shares.shape[1]], counted[:MISSING] = shares.sum(axis=0), len(shares)
-        for row, values in enumerate(shares.T):
-            levels[level(feature, row)] = _level(feature, compress(entities, there), values, values.mean())
+        for row, of in enumerate(shares.T):
+            levels[level(feature, row)] = _level(feature, compress(entities, there), of, of.mean())
     asked = counts + missing > 0
     absent = missing[asked] / (counts + missing)[asked]
     hits[MISSING], counted[MISSING] = absent.sum(), len(absent)
@@ -79,15 +82,13 @@ def hits_of(feature: FeatureReference, votes: Mapping[str, FeatureSketch], edges
     return Hits(hits, counted, levels, new)
 
 
-def number_hits(
-    features: Sequence[FeatureReference], votes: Mapping[str, Mapping[str, FeatureSketch]], edges: Floats
-) -> list[Hits]:
-    """What votes by entity and feature say of numbers, all at once; `edges` (F, R) are those of the detectors."""
-    names, entities = [feature.name for feature in features], list(votes)
-    of = [by_name.get(name, _NOTHING) for by_name in votes.values() for name in names]
-    counts, totals, missing = (column.reshape(len(votes), len(names)) for column in _columns(of))
-    is_number = ~np.array([bool(vote.values) for vote in of], dtype=np.bool_).reshape(counts.shape)
-    there = (counts > 0) & is_number & np.isfinite(totals)
+def number_hits(features: Sequence[FeatureReference], votes: TickVotes, edges: Floats) -> list[Hits]:
+    """What votes say of numbers, all at once; `edges` (F, R) are those of the detectors."""
+    counts, totals, missing = _columns(votes, [feature.name for feature in features])
+    there = (counts > 0) & np.isfinite(totals)
+    for column, feature in enumerate(features):
+        if feature.name in votes.values:
+            there[:, column] &= [not of for of in votes.values[feature.name]]
     means = np.where(there, totals, 0.0) / np.maximum(counts, 1.0)
     rows = counts + missing
     asked = rows > 0
@@ -102,33 +103,35 @@ def number_hits(
         levels = dict[str, Mapping[str, float]]()
         for key, who, shown, mean in ((0, there, means, usual), (MISSING, asked, absent, gone)):
             if counted[row, key]:
-                named = compress(entities, who[:, row])
-                levels[level(feature, key)] = _level(feature, named, shown[who[:, row], row], mean[row])
+                entities = compress(votes.entities, who[:, row])
+                values = compress(shown[:, row], who[:, row])
+                levels[level(feature, key)] = _level(feature, entities, values, mean[row])
         found.append(Hits(hits[row], counted[row], levels))
     return found
 
 
-_NOTHING = FeatureSketch(count=0)
+def _columns(votes: TickVotes, names: Sequence[str]) -> Floats:
+    """Rows with a value, their totals, and rows without one (3, entities, names); 0 of what was not asked."""
+    cells = np.zeros((3, len(votes.entities), len(names)))
+    at = {name: column for column, name in enumerate(votes.features)}
+    known = [column for column, name in enumerate(names) if name in at]
+    cells[:, :, known] = grid(votes)[:, :, [at[names[column]] for column in known]]
+    return cells
 
 
-def _columns(votes: Sequence[FeatureSketch]) -> tuple[Floats, Floats, Floats]:
-    """Rows with a value, their totals, and rows without one."""
-    counts = np.array([vote.count for vote in votes], dtype=np.float64)
-    totals = np.array([vote.total for vote in votes], dtype=np.float64)
-    return counts, totals, np.array([vote.missing for vote in votes], dtype=np.float64)
-
-
-def _shares(feature: FeatureReference, votes: Sequence[FeatureSketch]) -> tuple[Floats, dict[str, float]]:
+def _shares(
+    feature: FeatureReference, votes: Sequence[Mapping[str, int]], counts: Floats
+) -> tuple[Floats, dict[str, float]]:
     """The share of each label and of all others by entity (n, R), and of each value that is none of the labels."""
     rows = {value: row for row, value in enumerate(feature.labels)}
     shares, new = np.zeros((len(votes), len(rows) + 1)), dict[str, float]()
-    for position, vote in enumerate(votes):
-        for value, number in vote.values.items():
+    for position, (values, count) in enumerate(zip(votes, counts.tolist(), strict=True)):
+        for value, number in values.items():
             row = rows.get(value)
             if row is None:
-                new[value] = new.get(value, 0.0) + number / vote.count / len(votes)
+                new[value] = new.get(value, 0.0) + number / count / len(votes)
             else:
-                shares[position, row] = number / vote.count
+                shares[position, row] = number / count
     shares[:, -1] = np.maximum(1.0 - shares[:, :-1].sum(axis=1), 0.0)
     shares[shares < _ROUNDING] = 0.0
     return shares, new
@@ -137,11 +140,13 @@ def _shares(feature: FeatureReference, votes: Sequence[FeatureSketch]) -> tuple[
 _ROUNDING = 1e-9
 
 
-def _level(feature: FeatureReference, entities: Iterable[str], values: Floats, mean: float) -> Mapping[str, float]:
+def _level(
+    feature: FeatureReference, entities: Iterable[str], values: Iterable[float], mean: float
+) -> Mapping[str, float]:
     everyone = {EVERYONE: float(mean)}
     if not (feature.entities or feature.entity_shares):
         return everyone
-    return {**dict(zip(entities, values.tolist(), strict=True)), **everyone}
+    return {**dict(zip(entities, map(float, values), strict=True)), **everyone}
 
 
 def moved_on(

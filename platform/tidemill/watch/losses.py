@@ -13,7 +13,10 @@ A vote is the mean loss of one entity's outcomes in one window tick of the time 
 import hashlib
 from dataclasses import dataclass
 
-from tidemill.events.records import FeatureSketch, Outcome, Sketch, Votes
+import numpy as np
+
+from tidemill.events.cells import packed
+from tidemill.events.records import Outcome, Sketch, Votes
 from tidemill.watch.plan import WatchPlan
 
 __all__ = ["ERROR", "Judged", "counts", "loss_sketch"]
@@ -44,8 +47,8 @@ def loss_sketch(judged: Judged, version: str | None, plan: WatchPlan) -> Sketch:
     outcome = judged.outcome
     votes: Votes = {}
     if outcome.version == version and counts(outcome, plan.control):
-        loss = FeatureSketch(count=1, total=outcome.loss or 0.0)
-        votes = {outcome.predicted_at // plan.tick_ms: {outcome.entity: {ERROR: loss}}}
+        one_row = np.reshape([1.0, outcome.loss or 0.0, 0.0], (3, 1, 1))
+        votes = {outcome.predicted_at // plan.tick_ms: packed([outcome.entity], [ERROR], one_row)}
     return Sketch(
         source=judged.source,
         first_offset=judged.offset,

@@ -85,8 +85,7 @@ def judge(state: Performance, tick: ClosedTick, plan: WatchPlan) -> tuple[Perfor
     feature = state.reference
     if feature is None or state.said:
         return state, None
-    votes = {entity: named[ERROR] for entity, named in sorted(tick.votes.items()) if ERROR in named}
-    found = hits_of(feature, votes, state.detectors.edges[0])
+    found = hits_of(feature, tick.votes, state.detectors.edges[0])
     if not found.votes.any():
         return state, None
     first, last = (max(0, at - state.since) for at in (tick.end - plan.tick_ms, tick.end))

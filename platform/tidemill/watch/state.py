@@ -14,7 +14,7 @@ from tidemill.watch.ticks import Ticks
 
 __all__ = ["Promotion", "StoredDrift", "WatchState", "decode_state", "encode_state", "pack", "unpack"]
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):

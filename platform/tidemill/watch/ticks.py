@@ -11,15 +11,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from tidemill.events.records import FeatureSketch, Sketch
-from tidemill.watch.votes import TickVotes, merged
+from tidemill.events.cells import EMPTY, grid, packed
+from tidemill.events.records import Sketch, TickVotes
+from tidemill.watch.votes import merged
 
-__all__ = ["Arrived", "ClosedTick", "SourceSeen", "Ticks", "Votes", "merge", "without_open"]
+__all__ = ["Arrived", "ClosedTick", "SourceSeen", "Ticks", "merge", "without_open"]
 
 IDLE_TICKS = 2
-
-Votes = Mapping[str, Mapping[str, FeatureSketch]]
-"""By entity and feature."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class ClosedTick:
     """A tick that is over: its end (milliseconds of event time) and its votes."""
 
     end: int
-    votes: Votes
+    votes: TickVotes
 
 
 class SourceSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,24 +112,24 @@ def _add(ticks: Ticks, sketch: Sketch, labels: Mapping[str, Collection[str]] | N
     opened, late = dict(ticks.open), ticks.late
     for number, brought in sketch.votes.items():
         if (number + 1) * ticks.tick_ms <= ticks.closed:
-            late += sum(feature.count for features in brought.values() for feature in features.values())
+            late += int(grid(brought)[0].sum())
             continue
-        known = opened.get(number, TickVotes())
-        new = _without_known(brought, known.votes) if one_row else brought
-        opened[number] = merged(number, known, TickVotes(new, sketch.kept.get(number, 1.0)), labels)
+        known = opened.get(number, EMPTY)
+        new = _without_known(brought, known) if one_row and known.entities else brought
+        opened[number] = merged(number, known, new, labels)
     return msgspec.structs.replace(ticks, open=opened, late=late)
 
 
-def _without_known(brought: Votes, known: Votes) -> Votes:
+def _without_known(brought: TickVotes, known: TickVotes) -> TickVotes:
     """The votes without the numbers of which there is one already."""
-    return {
-        entity: {name: vote for name, vote in features.items() if not _is_number(known.get(entity, {}).get(name))}
-        for entity, features in brought.items()
-    }
-
-
-def _is_number(vote: FeatureSketch | None) -> bool:
-    return vote is not None and vote.count > 0 and not vote.values
+    rows = {entity: row for row, entity in enumerate(known.entities)}
+    counts, cells = grid(known)[0], grid(brought).copy()
+    both = [(row, rows[entity]) for row, entity in enumerate(brought.entities) if entity in rows]
+    for column, name in enumerate(brought.features):
+        if name in known.features and name not in {*known.values, *brought.values}:
+            before = counts[:, known.features.index(name)]
+            cells[:, [row for row, at in both if before[at]], column] = 0.0
+    return packed(brought.entities, brought.features, cells, brought.values, brought.kept)
 
 
 def _close(ticks: Ticks, lateness_ms: int) -> tuple[Ticks, list[ClosedTick]]:
@@ -143,5 +141,5 @@ def _close(ticks: Ticks, lateness_ms: int) -> tuple[Ticks, list[ClosedTick]]:
         return ticks, []
     over = sorted(number for number in ticks.open if (number + 1) * ticks.tick_ms <= closed)
     left = {number: tick for number, tick in ticks.open.items() if (number + 1) * ticks.tick_ms > closed}
-    ended = [ClosedTick((number + 1) * ticks.tick_ms, ticks.open[number].votes) for number in over]
+    ended = [ClosedTick((number + 1) * ticks.tick_ms, ticks.open[number]) for number in over]
     return msgspec.structs.replace(ticks, open=left, closed=closed), ended

@@ -5,33 +5,25 @@ mean of its rows, a category's the share of each value, a loss's the mean; each 
 much is missing.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from tidemill.core.errors import InvalidInput
-from tidemill.events.records import FeatureSketch
-from tidemill.events.tallies import LISTED, LONGEST, bound_of, clipped, coded, listed, most_entities, places, shortened
+from tidemill.events.cells import grid, packed
+from tidemill.events.records import TickVotes
+from tidemill.events.tallies import LISTED, LONGEST, bounded, clipped, coded, listed, most_entities, shortened
 
-__all__ = ["FeatureVotes", "Gaps", "Kind", "TickVotes", "category_votes", "merged", "votes_of"]
+__all__ = ["FeatureVotes", "Gaps", "Kind", "category_votes", "merged", "votes_of"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Kind = Literal["number", "category", "loss"]
-
-
-class TickVotes(msgspec.Struct, frozen=True):
-    """The votes of one tick, as merged so far."""
-
-    votes: Mapping[str, Mapping[str, FeatureSketch]] = {}
-    """By entity and feature."""
-    kept: float = 1.0
-    """Entities with a hash below this are here, and none else (see `Sketch.kept`)."""
 
 
 def merged(
@@ -46,43 +38,47 @@ def merged(
     With `labels`, the values of categories that are told apart, each entity keeps these and of others the commonest, 30
     in all: else a field of ids would make a tick as large as what was sent. What is bet on does not depend on it.
     """
-    kept = min(one.kept, other.kept)
-    votes = dict(one.votes)
-    for entity, features in other.votes.items():
-        votes[entity] = _together(votes[entity], features, labels) if entity in votes else features
-    most = most_entities(max(map(len, votes.values()), default=0))
-    if kept < 1.0 or len(votes) > most:
-        found = places(votes, tick)
-        kept = min(kept, bound_of(found.values(), most))
-        votes = {entity: votes[entity] for entity, at in found.items() if at < kept}
-    return TickVotes(votes, kept)
+    parts = [of for of in (one, other) if of.entities or of.features]
+    both = _together(one, other, labels) if len(parts) == 2 else (parts or [one])[0]
+    return bounded(both, tick, most_entities(len(both.features)), min(one.kept, other.kept))
 
 
-def _together(
-    one: Mapping[str, FeatureSketch],
-    other: Mapping[str, FeatureSketch],
-    labels: Mapping[str, Collection[str]] | None,
-) -> Mapping[str, FeatureSketch]:
-    both = dict(one)
-    for name, added in other.items():
+def _together(one: TickVotes, other: TickVotes, labels: Mapping[str, Collection[str]] | None) -> TickVotes:
+    entities, features = _all(one.entities, other.entities), _all(one.features, other.features)
+    cells, values = _spread(one, entities, features) + _spread(other, entities, features), {}
+    for name in {**one.values, **other.values}:
         told = None if labels is None else labels.get(name, ())
-        both[name] = _sum(both[name], added, told) if name in both else added
-    return both
+        mine, others = (dict(zip(of.entities, of.values.get(name, ()), strict=False)) for of in (one, other))
+        values[name] = [_sum(mine.get(entity, {}), others.get(entity, {}), told) for entity in entities]
+    return packed(entities, features, cells, values)
 
 
-def _sum(one: FeatureSketch, other: FeatureSketch, labels: Collection[str] | None) -> FeatureSketch:
-    values = dict(one.values)
-    for value, rows in other.values.items():
+def _all(one: list[str], other: list[str]) -> list[str]:
+    known = set(one)
+    more = [name for name in other if name not in known]
+    return sorted([*one, *more]) if more else one
+
+
+def _spread(votes: TickVotes, entities: list[str], features: list[str]) -> Floats:
+    """The votes with room for all those entities and features."""
+    if entities == votes.entities and features == votes.features:
+        return grid(votes)
+    cells = np.zeros((3, len(entities), len(features)))
+    rows = [[bisect_left(entities, name)] for name in votes.entities]
+    columns = [bisect_left(features, name) for name in votes.features]
+    if rows and columns:
+        cells[:, rows, columns] = grid(votes)
+    return cells
+
+
+def _sum(one: Mapping[str, int], other: Mapping[str, int], labels: Collection[str] | None) -> dict[str, int]:
+    values = dict(one)
+    for value, rows in other.items():
         values[value] = values.get(value, 0) + rows
-    if labels is not None and len(values) > LISTED + len(labels):
+    if labels is not None and one and other and len(values) > LISTED + len(labels):
         others = sorted(values.keys() - set(labels), key=lambda value: (-values[value], value))[:LISTED]
         values = {value: values[value] for value in (*labels, *others) if value in values}
-    return FeatureSketch(
-        count=one.count + other.count,
-        total=one.total + other.total,
-        missing=one.missing + other.missing,
-        values=values,
-    )
+    return values
 
 
 @dataclass(frozen=True)

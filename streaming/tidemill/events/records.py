@@ -39,6 +39,7 @@ __all__ = [
     "ServingCount",
     "Signal",
     "Sketch",
+    "TickVotes",
     "Told",
     "Topics",
     "Votes",
@@ -238,23 +239,49 @@ class FeatureSketch(Record, frozen=True, kw_only=True, gc=False):
     """Of a category: rows by value, the commonest; the rest of `count` had others."""
 
 
-Votes = dict[int, dict[str, dict[str, FeatureSketch]]]
-"""By window tick, entity and feature."""
+class TickVotes(Record, frozen=True, kw_only=True):
+    """What the rows of each entity were in one window tick, of each feature: a `FeatureSketch` of each, as columns.
+
+    `tidemill.events.cells` reads and makes it. Raises `ValueError` where its parts are not of one size.
+    """
+
+    entities: list[str]
+    """In order."""
+    features: list[str]
+    """In order."""
+    cells: bytes
+    """Counts, totals and missing by entity and feature: float64, little-endian, in C order."""
+    values: dict[str, list[dict[str, int]]] = {}
+    """Of each category, and each entity."""
+    kept: float = 1.0
+    """Entities whose hash is below this are here, and none else (see `Sketch`)."""
+
+    def __post_init__(self) -> None:
+        entities = len(self.entities)
+        if len(self.cells) != 24 * entities * len(self.features):
+            size = f"{len(self.cells)} bytes of votes"
+            raise ValueError(f"{size} do not fit {entities} entities with {len(self.features)} features")
+        if any(len(of) != entities for of in self.values.values()):
+            raise ValueError(f"the values of a category are not those of {entities} entities")
+
+
+Votes = dict[int, TickVotes]
+"""By window tick."""
 
 
 class Sketch(Record, frozen=True, kw_only=True):
     """What ingest or outcomes saw in one offset range of one source, by window tick and entity.
 
-    `votes[tick][entity][feature]`: a tick is `event_time // tick_ms`. Only events count that were taken in and
-    arrived no later than `allowedLateness` after their event time. `max_event_time` is over all events of the range
-    that were taken in, 0 where there were none: a reader takes the maximum. Of predictions the time is when they were
-    made, of labels when they arrived; the features are `prediction.class`, `prediction.confidence`, `label.<field>` and
-    the like, of which a number is the first row's, and predictions stand under the version that made them
-    (`answers[version]` is as `votes`). A label that names no entity stands under "".
+    `votes[tick]` has them by entity and feature: a tick is `event_time // tick_ms`. Only events count that were taken
+    in and arrived no later than `allowedLateness` after their event time. `max_event_time` is over all events of the
+    range that were taken in, 0 where there were none: a reader takes the maximum. Of predictions the time is when they
+    were made, of labels when they arrived; the features are `prediction.class`, `prediction.confidence`,
+    `label.<field>` and the like, of which a number is the first row's, and predictions stand under the version that
+    made them (`answers[version]` is as `votes`). A label that names no entity stands under "".
 
     **Bounded.** Of a tick with very many entities those are kept whose hash, a number in [0, 1) that depends on the
-    entity and the tick, is below `kept[tick]`, whole; all where the tick is not named. Of two sketches of one tick the
-    lower bound holds for both, so that what is merged is the same in any order: a sample drawn without regard to what
+    entity and the tick, is below the tick's `kept`, whole; all where that is 1. Of two sketches of one tick the lower
+    bound holds for both, so that what is merged is the same in any order: a sample drawn without regard to what
     was sent.
 
     **Once each.** A range is what one commit of the lake's events table took (`LakeTable.last_span`), or a part of it
@@ -279,7 +306,6 @@ class Sketch(Record, frozen=True, kw_only=True):
     of: Literal["events", "predictions", "labels"] = "events"
     votes: Votes = {}
     answers: dict[str, Votes] = {}
-    kept: dict[int, float] = {}
 
 
 class Signal(Record, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """From rows to the votes of a sketch: what each entity's rows of a window tick were, of each feature. Pure.
 
-**Numbers** are summed. What is not finite counts as missing; what is beyond 1e150 either way counts as that, so that
-every sum is a number that can be written down.
+**Numbers** are summed. What is not finite counts as missing; where a sum is beyond 1e150 either way, values beyond that
+count as that, so that every sum is a number that can be written down.
 
 **Categories** are counted by value: exactly where an entity has at most 16 values in a tick, else its 15 commonest (of
 equally common ones the first by their UTF-8 bytes), and the rest of `count`. A value that is left out has at most a
@@ -10,25 +10,27 @@ a hash of the whole, so that a value takes at most some 250 bytes of a record.
 
 **Entities.** Of a tick with more than 128 (fewer where there are very many features) those are kept whose hash with the
 tick is smallest (bottom-k; Cohen & Kaplan 2007, "Summarizing data using bottom-k sketches", PODC), whole. They are a
-sample that does not depend on what was sent; `Sketch.kept` has the bound below which the hashes of a tick are.
+sample that does not depend on what was sent; `TickVotes.kept` has the bound below which the hashes of a tick are.
 """
 
 import hashlib
 import zlib
 from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tidemill.events.records import FeatureSketch, Votes
+from tidemill.events.cells import chosen, packed
+from tidemill.events.records import TickVotes, Votes
 
 __all__ = [
     "EXACT",
     "LISTED",
     "LONGEST",
     "MOST_ENTITIES",
-    "bound_of",
+    "bounded",
     "clipped",
     "coded",
     "listed",
@@ -53,6 +55,7 @@ LONGEST = 64
 _CUT = 48
 _GOLDEN = 0x9E3779B97F4A7C15
 
+Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _TICK = "#tick"
@@ -68,7 +71,7 @@ def places(entities: Collection[str], tick: int) -> dict[str, float]:
     return dict(zip(entities, _places(entities, tick).tolist(), strict=True))
 
 
-def _places(entities: Collection[str], tick: int) -> npt.NDArray[np.float64]:
+def _places(entities: Collection[str], tick: int) -> Floats:
     mixed = np.fromiter(map(zlib.crc32, map(str.encode, entities)), dtype=np.uint64, count=len(entities))
     mixed += np.uint64((tick << 32) * _GOLDEN % (1 << 64))
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -82,12 +85,18 @@ def most_entities(features: int) -> int:
     return min(MOST_ENTITIES, max(LEAST_ENTITIES, MOST_CELLS // max(features, 1)))
 
 
-def bound_of(places: Collection[float], most: int) -> float:
+def bounded(votes: TickVotes, tick: int, most: int, kept: float = 1.0) -> TickVotes:
+    """The votes of the entities whose hashes are smallest: at most so many, and below `kept`."""
+    kept = min(kept, votes.kept)
+    if kept >= 1.0 and len(votes.entities) <= most:
+        return votes
+    found = _places(votes.entities, tick)
+    kept = min(kept, _bound(found, most))
+    return chosen(votes, found < kept, kept)
+
+
+def _bound(places: Floats, most: int) -> float:
     """The bound below which at most `most` places lie: the smallest one that has to go, 1 if none has to."""
-    return _bound(np.fromiter(places, dtype=np.float64, count=len(places)), most)
-
-
-def _bound(places: npt.NDArray[np.float64], most: int) -> float:
     return float(np.partition(places, most)[most]) if len(places) > most else 1.0
 
 
@@ -98,7 +107,7 @@ def shortened(value: str) -> str:
     return f"{value[:_CUT]}#{hashlib.blake2b(value.encode(), digest_size=7).hexdigest()}"
 
 
-def clipped(values: pl.Series) -> npt.NDArray[np.float64]:
+def clipped(values: pl.Series) -> Floats:
     """A number's values, NaN where there is none that is finite."""
     numbers: npt.NDArray[np.float64] = values.cast(pl.Float64).to_numpy()
     if len(numbers) and numbers.min() >= -LARGEST and numbers.max() <= LARGEST:  # nothing to clip, and no NaN
@@ -106,33 +115,45 @@ def clipped(values: pl.Series) -> npt.NDArray[np.float64]:
     return np.where(np.isfinite(numbers), np.clip(numbers, -LARGEST, LARGEST), np.nan)
 
 
-def tally(
-    rows: pl.DataFrame, ticks: pl.Expr, *, numbers: Sequence[str], categories: Sequence[str]
-) -> tuple[Votes, dict[int, float]]:
-    """The votes of rows, and the bounds of ticks of which not all entities are kept (`Sketch.kept`).
+def tally(rows: pl.DataFrame, ticks: Ints, *, numbers: Sequence[str], categories: Sequence[str]) -> Votes:
+    """The votes of rows.
 
     Args:
         rows: column `entity` (a String) and each of the features; sums are made in their order.
-        ticks: the number of each row's tick, of other columns.
+        ticks: the number of each row's tick (rows,).
         numbers: features of which rows are summed.
         categories: features of which rows are counted by value; strings, booleans or whole numbers.
     """
-    rows = rows.select("entity", *numbers, *categories, ticks.alias(_TICK))
-    rows, kept = _bounded(rows, most_entities(len(numbers) + len(categories)))
-    cells, of_row, sizes = _cells(rows)
-    found = [_sums(rows[name], of_row, sizes) for name in numbers]
-    found += [_counts(rows[name], of_row, len(cells)) for name in categories]
+    features, known, kept = sorted((*numbers, *categories)), rows["entity"].unique(), dict[int, float]()
+    if len(known) > (most := most_entities(len(features))):
+        rows, kept = _bounded(rows.with_columns(pl.Series(_TICK, ticks)), most)
+        known, ticks = rows["entity"].unique(), rows[_TICK].to_numpy()
+    names, whose = coded(rows["entity"], known)
+    first = int(ticks.min()) if len(ticks) else 0
+    keys, of_row, sizes = _told_apart((ticks - first) * len(names) + whose)
+    cells, values = np.zeros((3, len(keys), len(features))), dict[str, list[dict[str, int]]]()
+    for column, name in enumerate(features):
+        if name in categories:
+            cells[:, :, column], values[name] = _counts(rows[name], of_row, len(keys))
+        else:
+            cells[:, :, column] = _sums(rows[name], of_row, sizes)
     votes: Votes = {}
-    names = (*numbers, *categories)
-    for (tick, entity), *features in zip(cells, *found, strict=True):
-        votes.setdefault(tick, {})[entity] = dict(zip(names, features, strict=True))
-    return votes, kept
+    for tick, of in _by_tick(keys // max(len(names), 1)):
+        entities = [names[key] for key in (keys[of] % len(names)).tolist()]
+        lists = {name: each[of] for name, each in values.items()}
+        votes[first + tick] = packed(entities, features, cells[:, of], lists, kept.get(first + tick, 1.0))
+    return votes
+
+
+def _by_tick(ticks: Ints) -> Iterator[tuple[int, slice]]:
+    """Each tick of cells in order, and where its cells are."""
+    starts = np.flatnonzero(np.diff(ticks, prepend=-1))
+    for begin, end in pairwise([*starts.tolist(), len(ticks)]):
+        yield int(ticks[begin]), slice(begin, end)
 
 
 def _bounded(rows: pl.DataFrame, most: int) -> tuple[pl.DataFrame, dict[int, float]]:
-    """The rows of the entities that are kept."""
-    if rows["entity"].n_unique() <= most:
-        return rows, {}
+    """The rows of the entities that are kept, and the bounds of the ticks of which not all are."""
     many = rows.group_by(_TICK).agg(pl.col("entity").unique()).filter(pl.col("entity").list.len() > most)
     if many.is_empty():
         return rows, {}
@@ -146,16 +167,6 @@ def _bounded(rows: pl.DataFrame, most: int) -> tuple[pl.DataFrame, dict[int, flo
     return rows.filter(stay), kept
 
 
-def _cells(rows: pl.DataFrame) -> tuple[list[tuple[int, str]], Ints, Ints]:
-    """Ticks and entities with rows, in order; the position of each row's among them; how many rows each has."""
-    names, whose = coded(rows["entity"])
-    ticks = rows[_TICK].to_numpy().astype(np.int64)
-    first = int(ticks.min()) if len(ticks) else 0
-    keys, of_row, sizes = _told_apart((ticks - first) * len(names) + whose)
-    at = ((first + key // len(names), names[key % len(names)]) for key in keys.tolist())
-    return list(at), of_row, sizes
-
-
 def _told_apart(keys: Ints) -> tuple[Ints, Ints, Ints]:
     """Which keys there are, each one's position among them, and how many there are of each, as `np.unique` says it.
 
@@ -165,43 +176,46 @@ def _told_apart(keys: Ints) -> tuple[Ints, Ints, Ints]:
         return np.unique(keys, return_inverse=True, return_counts=True)
     counts = np.bincount(keys)
     there = counts > 0
+    if there.all():
+        return np.arange(len(counts)), keys, counts
     return np.flatnonzero(there), (np.cumsum(there) - 1)[keys], counts[there]
 
 
-def _sums(values: pl.Series, cells: Ints, sizes: Ints) -> Iterator[FeatureSketch]:
-    """A number's votes in each cell; `sizes` are the cells' rows."""
-    numbers = clipped(values)
-    absent = np.isnan(numbers)
-    missing = np.zeros_like(sizes)
-    if absent.any():
-        missing = np.bincount(cells[absent], minlength=len(sizes))
-        cells, numbers = cells[~absent], numbers[~absent]
+def _sums(values: pl.Series, cells: Ints, sizes: Ints) -> Floats:
+    """A number's votes in each cell (3, cells); `sizes` are the cells' rows."""
     # `bincount` adds one value after the other: parallel sums would add up in another order each time.
+    numbers, missing = values.cast(pl.Float64).to_numpy(), np.zeros_like(sizes)
     totals = np.bincount(cells, weights=numbers, minlength=len(sizes))
-    for count, total, without in zip((sizes - missing).tolist(), totals.tolist(), missing.tolist(), strict=True):
-        yield FeatureSketch(count=count, total=total, missing=without)
+    if not np.abs(totals).max(initial=0.0) <= LARGEST:  # or there is one that is no number, as a value is none
+        numbers = clipped(values)
+        absent = np.isnan(numbers)
+        missing = np.bincount(cells[absent], minlength=len(sizes))
+        totals = np.bincount(cells[~absent], weights=numbers[~absent], minlength=len(sizes))
+    return np.stack([sizes - missing, totals, missing])
 
 
-def _counts(values: pl.Series, cells: Ints, size: int) -> Iterator[FeatureSketch]:
-    """A category's votes in each cell."""
+def _counts(values: pl.Series, cells: Ints, size: int) -> tuple[Floats, list[dict[str, int]]]:
+    """A category's votes in each cell (3, cells), and its commonest values there."""
     texts = values.cast(pl.String)
     absent = texts.is_null().to_numpy()
     missing = np.bincount(cells[absent], minlength=size)
     known, codes = coded(texts.drop_nulls())
     keys, rows = np.unique(cells[~absent] * len(known) + codes, return_counts=True)
     at, codes = np.divmod(keys, max(len(known), 1))
-    counts = np.bincount(at, weights=rows, minlength=size).astype(np.int64)
-    chosen = listed(at, rows)
+    counts = np.bincount(at, weights=rows, minlength=size)
+    apart = listed(at, rows)
     by_cell: list[dict[str, int]] = [{} for _ in range(size)]
-    for cell, code, number in zip(at[chosen].tolist(), codes[chosen].tolist(), rows[chosen].tolist(), strict=True):
+    for cell, code, number in zip(at[apart].tolist(), codes[apart].tolist(), rows[apart].tolist(), strict=True):
         by_cell[cell][shortened(known[code])] = number
-    for count, without, of_cell in zip(counts.tolist(), missing.tolist(), by_cell, strict=True):
-        yield FeatureSketch(count=count, missing=without, values=of_cell)
+    return np.stack([counts, np.zeros(size), missing]), by_cell
 
 
-def coded(texts: pl.Series) -> tuple[list[str], Ints]:
-    """The values of texts without nulls, in the order of their bytes, and each text's place among them (n,)."""
-    known = texts.unique().sort()
+def coded(texts: pl.Series, known: pl.Series | None = None) -> tuple[list[str], Ints]:
+    """The values of texts without nulls, in the order of their bytes, and each text's place among them (n,).
+
+    `known` are the values, in any order, where they were asked for before.
+    """
+    known = (texts.unique() if known is None else known).sort(multithreaded=False)
     return known.to_list(), texts.cast(pl.Enum(known)).to_physical().to_numpy().astype(np.int64)
 
 

@@ -6,6 +6,7 @@ A pure function, so that whoever comes later and reads the rows back writes the 
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import polars as pl
 
 from tidemill.core.clock import to_ms
@@ -13,7 +14,7 @@ from tidemill.events.lake import Span
 from tidemill.events.parts import in_parts
 from tidemill.events.records import Sketch, Votes
 from tidemill.events.sources import Source
-from tidemill.events.tallies import tally
+from tidemill.events.tallies import Ints, tally
 from tidemill.spec.model import ContinualModel, DriftTrigger
 
 __all__ = ["Voting", "sketch", "sketches"]
@@ -43,25 +44,26 @@ def sketches(voting: Voting, source: Source, span: Span, rows: pl.DataFrame) -> 
 
 def sketch(voting: Voting, source: Source, span: Span, rows: pl.DataFrame) -> Sketch:
     """The sketch of one span; `rows` are the events table's rows of that source and span, in any order."""
-    votes, kept = _tally(voting, rows)
-    latest = rows.select(pl.col("event_time").dt.epoch("ms").max()).item()
+    if not rows["offset"].is_sorted():
+        rows = rows.sort("offset")
+    times = _microseconds(rows["event_time"])
     return Sketch(
         source=str(source),
         first_offset=span.after + 1,
         last_offset=span.upto,
-        max_event_time=latest or 0,
+        max_event_time=int(times.max(initial=0)) // 1000,
         tick_ms=voting.tick_ms,
-        votes=votes,
-        kept=kept,
+        votes=_tally(voting, rows, times) if voting.features else {},
     )
 
 
-def _tally(voting: Voting, rows: pl.DataFrame) -> tuple[Votes, dict[int, float]]:
-    if not voting.features or not rows.height:
-        return {}, {}
-    lateness = (pl.col("available_at") - pl.col("event_time")).dt.total_milliseconds()
-    in_time = rows.filter(lateness <= voting.lateness_ms)
-    if not in_time["offset"].is_sorted():
-        in_time = in_time.sort("offset")
-    tick = pl.col("event_time").dt.epoch("ms") // voting.tick_ms
-    return tally(in_time, tick, numbers=voting.numbers, categories=voting.categories)
+def _tally(voting: Voting, rows: pl.DataFrame, times: Ints) -> Votes:
+    lateness, most = _microseconds(rows["available_at"]) - times, 1000 * voting.lateness_ms
+    if lateness.max(initial=0) > most:
+        in_time = lateness <= most
+        rows, times = rows.filter(pl.Series(in_time)), times[in_time]
+    return tally(rows, times // (1000 * voting.tick_ms), numbers=voting.numbers, categories=voting.categories)
+
+
+def _microseconds(times: pl.Series) -> Ints:
+    return times.to_numpy().astype("datetime64[us]", copy=False).view(np.int64)

@@ -25,12 +25,13 @@ from functools import partial
 import polars as pl
 
 from tidemill.core.clock import to_ms
+from tidemill.events.cells import grid, packed
 from tidemill.events.kafka import RecordWriter
 from tidemill.events.lake import LakeTable, Span
 from tidemill.events.parts import SketchWriter, in_parts
-from tidemill.events.records import FeatureSketch, Sketch, Topics, Votes
+from tidemill.events.records import Sketch, TickVotes, Topics, Votes
 from tidemill.events.sources import Source
-from tidemill.events.tallies import places, tally
+from tidemill.events.tallies import bounded, tally
 from tidemill.spec.model import ContinualModel, DriftTrigger
 
 __all__ = ["Answers", "Kind", "Sketches", "label_answers", "prediction_answers", "sketches"]
@@ -144,7 +145,7 @@ def _sketch(kind: Kind, source: Source, span: Span, rows: pl.DataFrame) -> Sketc
     """The sketch of one span; `rows` are the table's rows of that source and span, in any order."""
     time = "predicted_at" if kind.by_version else "available_at"
     latest = rows.select(pl.col(time).dt.epoch("ms").max()).item() if rows.height else 0
-    votes, answers, kept = dict[str, Votes](), dict[str, Votes](), dict[int, float]()
+    votes, answers = Votes(), dict[str, Votes]()
     there = rows.filter(pl.col(kind.answers.column).is_not_null())
     if kind.by_version:
         late = (pl.col("available_at") - pl.col(time)).dt.total_milliseconds()
@@ -157,10 +158,10 @@ def _sketch(kind: Kind, source: Source, span: Span, rows: pl.DataFrame) -> Sketc
     )
     if kind.by_version:
         for (version,), part in there.group_by("version", maintain_order=True):
-            answers[str(version)] = _tally(kind.answers, part, kept)
-        answers = {version: _bounded(of, kept) for version, of in sorted(answers.items())}
+            answers[str(version)] = _tally(kind.answers, part)
+        answers = _bounded(dict(sorted(answers.items())))
     elif there.height:
-        votes[""] = _tally(kind.answers, there, kept)
+        votes = _tally(kind.answers, there)
     return Sketch(
         source=str(source),
         first_offset=span.after + 1,
@@ -168,37 +169,33 @@ def _sketch(kind: Kind, source: Source, span: Span, rows: pl.DataFrame) -> Sketc
         max_event_time=latest or 0,
         tick_ms=kind.tick_ms,
         of="predictions" if kind.by_version else "labels",
-        votes=votes.get("", {}),
+        votes=votes,
         answers=answers,
-        kept=dict(sorted(kept.items())),
     )
 
 
-def _tally(answers: Answers, rows: pl.DataFrame, kept: dict[int, float]) -> Votes:
-    """Votes of rows in the order of their offsets; lowers the bounds in `kept` to theirs."""
+def _tally(answers: Answers, rows: pl.DataFrame) -> Votes:
+    """Votes of rows in the order of their offsets."""
     first = pl.struct(_TICK, "entity").is_first_distinct()
     rows = rows.with_columns(pl.when(first).then(pl.col(name)).alias(name) for name in answers.numbers)
-    votes, bounds = tally(rows, pl.col(_TICK), numbers=answers.numbers, categories=answers.categories)
-    for entities in votes.values() if answers.numbers else ():
-        for features in entities.values():
-            for name in answers.numbers:
-                if features[name].count + features[name].missing > 1:  # the other rows were not asked
-                    there = features[name].count
-                    features[name] = FeatureSketch(count=there, total=features[name].total, missing=1 - there)
-    for number, bound in bounds.items():
-        kept[number] = min(bound, kept.get(number, 1.0))
-    return votes
+    votes = tally(rows, rows[_TICK].to_numpy(), numbers=answers.numbers, categories=answers.categories)
+    return {tick: _asked_once(of, answers.numbers) for tick, of in votes.items()} if answers.numbers else votes
 
 
-def _bounded(votes: Votes, kept: Mapping[int, float]) -> Votes:
+def _asked_once(votes: TickVotes, numbers: Sequence[str]) -> TickVotes:
+    """The votes as if of a number there were the first row alone."""
+    cells, of = grid(votes).copy(), [votes.features.index(name) for name in numbers]
+    cells[2][:, of] = 1 - cells[0][:, of]
+    return packed(votes.entities, votes.features, cells, votes.values, votes.kept)
+
+
+def _bounded(answers: Mapping[str, Votes]) -> dict[str, Votes]:
     """Without the entities above the bounds, which are those of all versions together."""
-    if not kept:
-        return votes
-
-    def those(tick: int, entities: dict[str, dict[str, FeatureSketch]]) -> dict[str, dict[str, FeatureSketch]]:
-        if tick not in kept:
-            return entities
-        found = places(entities, tick)
-        return {entity: of for entity, of in entities.items() if found[entity] < kept[tick]}
-
-    return {tick: those(tick, entities) for tick, entities in votes.items()}
+    kept: dict[int, float] = {}
+    for votes in answers.values():
+        for tick, of in votes.items():
+            kept[tick] = min(of.kept, kept.get(tick, 1.0))
+    return {
+        version: {tick: bounded(of, tick, len(of.entities), kept[tick]) for tick, of in votes.items()}
+        for version, votes in answers.items()
+    }
