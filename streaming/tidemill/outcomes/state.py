@@ -78,7 +78,7 @@ return found
 One call for many lines: a batch's time goes to calls, not to what they do.
 """
 
-_line = msgspec.json.Encoder().encode_lines
+_lines = msgspec.json.Encoder().encode_lines
 _OF_EVENT = msgspec.json.Decoder(Place | KnownLabel)
 _OF_PREDICTION = msgspec.json.Decoder(Indexed | Heard)
 
@@ -236,18 +236,11 @@ class RedisState:
 
     def _keep(self, entries: Iterable[tuple[str, msgspec.Struct]]) -> Iterator[bytes | None]:
         """Add each entry to its key; the lines that each key had before, None where it had none."""
-        commands = (
-            (
-                "EVALSHA",
-                self._script,
-                len(some),
-                *[key for key, _ in some],
-                self._ttl,
-                *[_line((of,)) for _, of in some],
-            )
-            for some in _chunks(entries)
-        )
-        return self._stream(commands)
+        return self._stream(map(self._keeping, _chunks(entries)))
+
+    def _keeping(self, entries: Sequence[tuple[str, msgspec.Struct]]) -> tuple[Any, ...]:
+        keys, kept = zip(*entries, strict=True)
+        return "EVALSHA", self._script, len(keys), *keys, self._ttl, *_lines(kept).splitlines(keepends=True)
 
     def _stream(self, commands: Iterable[tuple[Any, ...]]) -> Iterator[bytes | None]:
         """What the commands answer, each a list, as soon as it comes; the end says whether the state was whole.
