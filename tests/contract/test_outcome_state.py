@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
 import redis
 
@@ -65,6 +66,15 @@ def test_what_is_written_twice_is_there_once(made: Made) -> None:
         list(state.hear([("p", Heard("c/t/0@1", {}, "", 5, 3, 0))], 0))
     assert state.know([(KEY, label(1))]) == [[("p", 0)]]
     assert list(state.recall(["p"])) == [(prediction("p"), [Heard("c/t/0@1", {}, "", 5, 3, 0)])]
+
+
+def test_what_a_text_or_a_list_repeats_of_another_label_is_no_such_label(made: Made) -> None:
+    state, _ = made
+    other = label(2)
+    text, parts = msgspec.json.encode(other).decode() + "\n", msgspec.to_builtins(other)
+    saying = KnownLabel("c/t/0@1", {"defect": text, "parts": [parts, [parts]]}, text, 100)
+    state.know([(KEY, saying), (KEY, other)])
+    assert state.index([prediction("p")]) == [[saying, other]]
 
 
 def test_of_several_records_of_a_prediction_the_first_in_the_log_counts(made: Made) -> None:

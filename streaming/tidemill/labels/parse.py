@@ -24,7 +24,7 @@ _LONGEST_CLASS = 200
 _MOST_REASONS = 50
 
 
-class KnownLabel(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class KnownLabel(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="l"):
     """A label that was accepted, as the index keeps it. `label_id` is `<source>@<offset>` of its record."""
 
     label_id: str

@@ -34,7 +34,7 @@ class Rule(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Whether a label that is missing at the horizon is taken for the negative one."""
 
 
-class Heard(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Heard(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="l"):
     """A resolved label and where it stands: its offset in `labels.resolved` and the newest mark before it.
 
     `place` is its number among the labels of that record. One with `reasons` says no truth: its prediction was picked

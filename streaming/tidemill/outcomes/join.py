@@ -41,7 +41,7 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
         return cls(to_ms(after), to_ms(horizon), rule_of(labels))
 
 
-class Indexed(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Indexed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="p"):
     """A prediction as the index keeps it: what its outcomes need, and where its record stands.
 
     Times are milliseconds since the epoch. `predicted_at` is the predictor's time, but no later than the

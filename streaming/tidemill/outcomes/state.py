@@ -1,21 +1,22 @@
 """The index of predictions and labels, in Redis: which prediction a label is about, and what is known of each.
 
-Two kinds of hashes, both under the model's prefix and both expiring after they were last added to (`late.Hot`):
+Two kinds of keys, both under the model's prefix and both expiring after they were last added to (`late.Hot`):
 
-    event:<event key>           p<prediction id> -> (id, partition), l<label id> -> KnownLabel
-    prediction:<prediction id>  p<offset> -> Indexed, l<offset>.<place> -> Heard
+    event:<event key>           Place of each of its predictions, KnownLabel of each of its labels
+    prediction:<prediction id>  Indexed, Heard of each of its labels
 
-Only sets that grow are kept, with each record of the log under a name of its own: whatever is done twice or in
-another order, by a worker that crashed or by one that should be dead, leaves the same. What is lost is noticed: a
-key names the server's present run, every batch looks at it after its reads, and a server that was emptied or
-restarted (with an old snapshot, perhaps) does not show it. Then everything is rebuilt from the log.
+A value is lines of JSON, to which lines are added and of which none is ever changed: whatever is done twice or in
+another order, by a worker that crashed or by one that should be dead, leaves the same lines. What is lost is noticed: a
+key names the server's present run, every batch looks at it after its reads, and a server that was emptied or restarted
+(with an old snapshot, perhaps) does not show it. Then everything is rebuilt from the log.
 """
 
 import re
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -30,7 +31,14 @@ from tidemill.outcomes.join import Heard, Indexed
 __all__ = ["AWAY", "OutcomeState", "Recalled", "RedisState", "StateLost"]
 
 T = TypeVar("T")
-Command = tuple[Any, ...]
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="p"):
+    """A prediction of an event, and where it stands."""
+
+    prediction_id: str
+    partition: int
+
 
 AWAY = timedelta(days=1)
 """How long the index may be left alone and still be trusted: entries expire meanwhile, and none that counts may.
@@ -43,78 +51,39 @@ _INFO = "INFO", "server"
 _ANSWER_S = 10.0
 """A script call may wait for those before it."""
 
-_FORMAT = 2
+_FORMAT = 3
 """Of what is kept: an index of another format is not this one, and is rebuilt from the log."""
 
 _CHUNK = 100
-"""Entries of one script call: less than a millisecond, in which the server answers no one else."""
+"""Lines of one script call: less than a millisecond, in which the server answers no one else."""
 
 _UNDER_WAY = 6
 """Script calls sent and not yet answered: as much as a socket holds, for who sends more waits for the server."""
 
-_LISTS = """
-local function list(items)
-    return struct.pack('>BI4', 0xdd, #items) .. table.concat(items)
-end
-local function read(key)
-    local entry, predictions, labels, first = redis.call('HGETALL', key), {}, {}, math.huge
-    for i = 1, #entry, 2 do
-        if string.byte(entry[i]) == 112 then
-            predictions[#predictions + 1] = entry[i + 1]
-            first = math.min(first, tonumber(string.sub(entry[i], 2)) or 0)
-        else
-            labels[#labels + 1] = entry[i + 1]
-        end
-    end
-    return predictions, labels, first
-end
-local found = {}
-"""
-"""MessagePack of what is MessagePack already: a reply of one string is sent at once, one of lists in pieces."""
-
-_KEEP = (
-    _LISTS
-    + """
-local ttl, wanted, judged = ARGV[1], ARGV[2], tonumber(ARGV[3])
+_KEEP = """
+local ttl, found = ARGV[1], {}
 for i, key in ipairs(KEYS) do
-    redis.call('HSETNX', key, ARGV[2 * i + 2], ARGV[2 * i + 3])
-    redis.call('EXPIRE', key, ttl)
-    if wanted ~= 'nothing' then
-        local predictions, labels, first = read(key)
-        if wanted == 'predictions' then
-            found[i] = list(predictions)
-        elseif wanted == 'labels' then
-            found[i] = list(labels)
-        elseif #predictions == 0 or first < judged then
-            found[i] = list({list(predictions), list(labels)})
-        else
-            found[i] = string.char(0xc0)
+    local line, kept = ARGV[i + 1], redis.call('GET', key)
+    found[i] = kept
+    if not kept then
+        redis.call('SET', key, line, 'EX', ttl)
+    else
+        if not string.find(kept, line, 1, true) then
+            redis.call('APPEND', key, line)
         end
+        redis.call('EXPIRE', key, ttl)
     end
 end
-return list(found)
+return found
 """
-)
-"""Keeps entries, each a key with a field and its value (ARGV[4] on), and answers with what is wanted of each hash then.
+"""Adds lines (ARGV[2] on), each to those of its key unless it is one of them, and answers with those that were there.
 
-One call for many entries: a batch's time goes to calls, not to what they do.
+One call for many lines: a batch's time goes to calls, not to what they do.
 """
 
-_RECALL = (
-    _LISTS
-    + """
-for i, key in ipairs(KEYS) do
-    local predictions, labels = read(key)
-    found[i] = list({list(predictions), list(labels)})
-end
-return list(found)
-"""
-)
-
-_pack = msgspec.msgpack.Encoder().encode
-_PLACES = msgspec.msgpack.Decoder(list[list[tuple[str, int]]])
-_KNOWN = msgspec.msgpack.Decoder(list[list[KnownLabel]])
-_RECALLED = msgspec.msgpack.Decoder(list[tuple[list[Indexed], list[Heard]] | None])
+_lines = msgspec.json.Encoder().encode_lines
+_OF_EVENT = msgspec.json.Decoder(Place | KnownLabel)
+_OF_PREDICTION = msgspec.json.Decoder(Indexed | Heard)
 
 
 Recalled = tuple[Indexed | None, list[Heard]]
@@ -188,10 +157,7 @@ class RedisState:
         self._ttl = ttl_s
         self._whole, self._run, self._mark = self._prefix + "whole", "", b""
         self._redis = connect(url, _ANSWER_S, self._whole)
-        self._keep, self._recall = (
-            str(self._ask(lambda: self._redis.script_load(script)))  # noqa: B023 -- called at once
-            for script in (_KEEP, _RECALL)
-        )
+        self._script = str(self._ask(self._redis.script_load, _KEEP))
         found = self._ask(lambda: self._redis.info("memory"))
         if found.get("maxmemory") and found.get("maxmemory_policy") != "noeviction":
             raise InvalidInput(
@@ -217,76 +183,67 @@ class RedisState:
 
     def finish_rebuild(self) -> None:
         """Say that it is complete; raises `StateLost` if it was lost meanwhile."""
-        self._batch((), _RECALLED.decode)
+        deque(self._stream(()), 0)
         self._mark = f"{self._run} {secrets.token_hex(8)}".encode()
         self._ask(lambda: self._redis.set(self._whole, self._mark, ex=AWAY))
 
     def index(self, predictions: Iterable[Indexed]) -> list[list[KnownLabel]]:
         """Keep predictions; for each the labels that are known of its event, by arrival."""
         named: list[bool] = []
-        known = chain.from_iterable(self._batch(self._indexing(predictions, named), _KNOWN.decode))
-        return [_by_arrival(next(known)) if has_event else [] for has_event in named]
+        before = iter(list(self._keep(self._indexing(predictions, named))))
+        found = []
+        for of_event in named:
+            next(before)  # of the prediction
+            found.append(_labels(next(before)) if of_event else [])
+        return found
 
     def know(self, labels: Iterable[tuple[str, KnownLabel]]) -> list[list[tuple[str, int]]]:
         """Keep labels by event key; for each the (id, partition) of that event's predictions."""
-        entries = ((self._event(event), f"l{label.label_id}", _pack(label)) for event, label in labels)
-        found = self._batch(self._keeping(entries, "predictions"), _PLACES.decode)
-        return list(chain.from_iterable(found))
+        before = self._keep((self._event(event), label) for event, label in labels)
+        known = (() if kept is None else _OF_EVENT.decode_lines(kept) for kept in before)
+        return [[(of.prediction_id, of.partition) for of in found if isinstance(of, Place)] for found in known]
 
     def hear(self, heard: Sequence[tuple[str, Heard]], judged: int) -> Iterator[tuple[str, Recalled]]:
         """Keep resolved labels by prediction id; what is known then of each of these predictions, once.
 
         Those are left out whose first record stands at `judged` or after it: they are judged later.
         """
-        entries = ((self._prediction(of), f"l{label.offset}.{label.place}", _pack(label)) for of, label in heard)
-        answers = self._stream(self._keeping(entries, "judged", judged), _RECALLED.decode)
-        last = {of: number for number, (of, _) in enumerate(heard)}  # its answer has what those before have, too
-        for number, ((of, _), known) in enumerate(zip(heard, chain.from_iterable(answers), strict=True)):
-            if known is not None and last[of] == number:
-                yield of, _recalled(*known)
+        last = {of: number for number, (of, _) in enumerate(heard)}  # before its label all the others were there
+        before = self._keep((self._prediction(of), label) for of, label in heard)
+        for number, ((of, label), kept) in enumerate(zip(heard, before, strict=True)):
+            if last[of] != number:
+                continue
+            prediction, labels = _recalled(kept)
+            if prediction is None or prediction.offset < judged:
+                yield of, (prediction, labels if label in labels else [*labels, label])
 
     def restore(self, predictions: Sequence[Indexed]) -> None:
         """Keep predictions that had left the index. Not under their events: of an event it has all or none."""
-        entries = ((self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in predictions)
-        self._batch(self._keeping(entries, "nothing"), _KNOWN.decode)
+        deque(self._keep((self._prediction(of.prediction_id), of) for of in predictions), 0)
 
     def recall(self, predictions: Sequence[str]) -> Iterator[Recalled]:
         """What is known of each prediction."""
-        commands = (("EVALSHA", self._recall, len(some), *map(self._prediction, some)) for some in _chunks(predictions))
-        for known in chain.from_iterable(self._stream(commands, _RECALLED.decode)):
-            if known is not None:
-                yield _recalled(*known)
+        commands = (("MGET", *map(self._prediction, some)) for some in _chunks(predictions))
+        return map(_recalled, self._stream(commands))
 
-    def _indexing(self, predictions: Iterable[Indexed], named: list[bool]) -> Iterator[Command]:
-        """The commands that keep predictions, each also under its event; `named` is told which have one."""
-        for some in _chunks(predictions):
-            entries = ((self._prediction(of.prediction_id), f"p{of.offset}", _pack(of)) for of in some)
-            yield from self._keeping(entries, "nothing")
-            events = (
-                (
-                    self._event(event_key(of.entity, of.event_id)),
-                    f"p{of.prediction_id}",
-                    _pack((of.prediction_id, of.partition)),
-                )
-                for of in some
-                if of.event_id is not None
-            )
-            yield from self._keeping(events, "labels")
-            named += [of.event_id is not None for of in some]
+    def _indexing(self, predictions: Iterable[Indexed], named: list[bool]) -> Iterator[tuple[str, Indexed | Place]]:
+        """What keeps predictions, each also under its event; `named` is told which have one."""
+        for of in predictions:
+            named.append(of.event_id is not None)
+            yield self._prediction(of.prediction_id), of
+            if of.event_id is not None:
+                yield self._event(event_key(of.entity, of.event_id)), Place(of.prediction_id, of.partition)
 
-    def _keeping(self, entries: Iterable[tuple[str, str, bytes]], wanted: str, judged: int = 0) -> Iterator[Command]:
-        """The commands that keep (key, field, value) entries and answer with what is wanted of their hashes."""
-        for some in _chunks(entries):
-            keys, fields, values = zip(*some, strict=True)
-            pairs = chain.from_iterable(zip(fields, values, strict=True))
-            yield "EVALSHA", self._keep, len(some), *keys, self._ttl, wanted, judged, *pairs
+    def _keep(self, entries: Iterable[tuple[str, msgspec.Struct]]) -> Iterator[bytes | None]:
+        """Add each entry to its key; the lines that each key had before, None where it had none."""
+        return self._stream(map(self._keeping, _chunks(entries)))
 
-    def _batch(self, commands: Iterable[Command], decode: Callable[[bytes], T]) -> list[T]:
-        """What the commands answer, decoded; all of it from a state that was whole after the last one."""
-        return list(self._stream(commands, decode))
+    def _keeping(self, entries: Sequence[tuple[str, msgspec.Struct]]) -> tuple[Any, ...]:
+        keys, kept = zip(*entries, strict=True)
+        return "EVALSHA", self._script, len(keys), *keys, self._ttl, *_lines(kept).splitlines(keepends=True)
 
-    def _stream(self, commands: Iterable[Command], decode: Callable[[bytes], T]) -> Iterator[T]:
-        """The same, each answer as soon as it comes; the end says whether the state was whole.
+    def _stream(self, commands: Iterable[tuple[Any, ...]]) -> Iterator[bytes | None]:
+        """What the commands answer, each a list, as soon as it comes; the end says whether the state was whole.
 
         A few commands are under way at a time: while the server does them, the next is made and the last answer used.
         """
@@ -297,13 +254,13 @@ class RedisState:
             for command in commands:
                 self._ask(connection.send_command, *command)
                 if under_way == _UNDER_WAY:
-                    yield decode(self._ask(connection.read_response))
+                    yield from self._ask(connection.read_response)
                 else:
                     under_way += 1
             for command in (("EXPIRE", self._whole, round(AWAY.total_seconds())), ("GET", self._whole), _INFO):
                 self._ask(connection.send_command, *command)
             for _ in range(under_way):
-                yield decode(self._ask(connection.read_response))
+                yield from self._ask(connection.read_response)
             _, mark, server = [self._ask(connection.read_response) for _ in range(3)]
         except BaseException:
             connection.disconnect()  # what was not read yet must not be taken for another batch's answers
@@ -347,11 +304,19 @@ def _run_id(server: bytes) -> str:
     return "" if found is None else found[1].decode()
 
 
-def _by_arrival(labels: list[KnownLabel]) -> list[KnownLabel]:
-    return labels if len(labels) < 2 else sorted(labels, key=lambda label: label.order)
+def _labels(kept: bytes | None) -> list[KnownLabel]:
+    """The labels of an event, by arrival."""
+    known = () if kept is None else _OF_EVENT.decode_lines(kept)
+    return sorted((of for of in known if isinstance(of, KnownLabel)), key=lambda label: label.order)
 
 
-def _recalled(predictions: list[Indexed], labels: list[Heard]) -> Recalled:
-    if len(predictions) < 2:
-        return (predictions[0] if predictions else None), labels
-    return min(predictions, key=lambda prediction: prediction.offset), labels
+def _recalled(kept: bytes | None) -> Recalled:
+    """What is known of a prediction; of several records of it the first in the log counts, as it was kept first."""
+    first: Indexed | None = None
+    labels: list[Heard] = []
+    for of in () if kept is None else _OF_PREDICTION.decode_lines(kept):
+        if isinstance(of, Heard):
+            labels.append(of)
+        elif first is None or of.offset < first.offset:
+            first = of
+    return first, labels
