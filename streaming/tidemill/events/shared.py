@@ -54,6 +54,7 @@ class SharedKafka:
         self._clock = clock or SystemClock()
         self._cluster: Cluster | None = None
         self._consumer: Any = None
+        self._known: set[TopicPartition] = set()
         self._writer: RecordWriter | None = None
         self._followed: set[FollowedTopic[Any]] = set()
         self._ends: dict[str, dict[int, int]] = {}
@@ -164,9 +165,14 @@ class SharedKafka:
         """The consumer, where these are its partitions and offsets."""
         if self._consumer is None:
             # One that waited at the brokers for more records would keep the next topic waiting.
-            self._consumer = connect(self.bootstrap, fetch_max_wait_ms=_STEP_MS)
+            self._consumer = connect(self.bootstrap, fetch_max_wait_ms=_STEP_MS, retry_backoff_ms=_STEP_MS)
+            self._known = set()
         is_new = self._consumer.assignment() != parts.keys()
         if is_new:
+            if not self._known.issuperset(parts):
+                # Where a partition is, is asked for once for all that are followed; the consumer remembers it.
+                self._known = {part for one in self._followed for part in one.parts} | parts.keys()
+                self._consumer.assign(list(self._known))
             self._consumer.assign(list(parts))
         for part, offset in parts.items():
             # What was fetched beyond the last answer stays with a position that stays.
@@ -203,14 +209,20 @@ class FollowedTopic(Generic[R]):
         self.sources: dict[int, Source] = kafka.ask(lambda cluster: cluster.sources(topic))
         self._seek(offsets)
 
+    @property
+    def parts(self) -> list[TopicPartition]:
+        """Its partitions, as the consumer names them."""
+        return [TopicPartition(self.topic, number) for number in self.sources]
+
     def poll(self, max_records: int = 500) -> list[Stamped[R]]:
         """The next records in offset order by partition; none where there were none a moment ago.
 
         Raises `Unavailable`, and `Conflict` where the topic was made anew.
         """
+        ends = self._kafka.ends(self.topic, self.sources)
         if self.doubtful:
             self._check()
-        return self._read(self._kafka.ends(self.topic, self.sources), max_records)
+        return self._read(ends, max_records)
 
     def rest(self) -> Iterator[Stamped[R]]:
         """As `RecordReader.rest`: all that was acknowledged to its writer before this call; then it ends."""
