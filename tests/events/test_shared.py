@@ -113,7 +113,7 @@ def test_a_topic_that_was_made_anew_is_told_even_if_nothing_is_written(
     admin.delete_topics([topics[0]])
     eventually(lambda: topics[0] not in admin.list_topics())
     admin.close()
-    eventually(lambda: ensure_topics(kafka, {topics[0]: 2}) is None)
+    ensure_topics(kafka, {topics[0]: 2})
     with pytest.raises(Conflict, match="made anew"):
         read(clock, followed)
 
