@@ -28,7 +28,9 @@ _log = get_logger(__name__)
 _FRESH_S = 0.2
 """How old an answer may be to where the logs end."""
 _SPARING = 9
-"""The next question waits for so many times as long as the last answer took: a tenth of the time at most."""
+"""The next question waits for so many times as long as the last answer took: a tenth of the time at most, ..."""
+_OLD_S = 2.0
+"""... but never longer than this."""
 _PROBE_S = 30.0
 """Between two looks at whether the followed topics are still the same."""
 _WAIT_S = 0.5
@@ -150,7 +152,7 @@ class SharedKafka:
             _log.info("where the followed logs end is asked for one by one", error=error.message)
             self._ends = {}
         now = self._clock.monotonic()
-        self._ask_at = now + max(_FRESH_S, _SPARING * (now - began))
+        self._ask_at = now + min(_OLD_S, max(_FRESH_S, _SPARING * (now - began)))
 
     def _probe(self, now: float) -> None:
         """Take note of topics that were made anew, or have more partitions: their offsets alone would not tell."""
@@ -220,7 +222,8 @@ class FollowedTopic(Generic[R]):
         Raises `Unavailable`, and `Conflict` where the topic was made anew.
         """
         ends = self._kafka.ends(self.topic, self.sources)
-        if self.doubtful:
+        # A log that is shorter than what was read of it was made anew, if it was not asked before that was written.
+        if self.doubtful or any(at > ends.get(number, at) for number, at in self._at.items()):
             self._check()
         return self._read(ends, max_records)
 
