@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -20,7 +21,7 @@ from tidemill.core.clock import Clock, SystemClock
 from tidemill.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tidemill.alerts.notifier import Notifier
     from tidemill.cluster import Cluster as Api
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tidemill.control.store import LocalResourceStore
     from tidemill.control.tick import Loop, Parts
     from tidemill.events.records import Decision, Request
+    from tidemill.events.shared import SharedKafka
     from tidemill.registry import Registry
     from tidemill.rollout.driver import TrafficDriver
     from tidemill.rollout.prometheus import RevisionMetrics
@@ -245,7 +247,7 @@ class Local:
         from tidemill.control.tick import Parts
 
         model = stored.resource.id
-        log = KafkaLog(self.settings.require_kafka(), topics_of(stored.resource))
+        log = KafkaLog(self._kafka, topics_of(stored.resource))
 
         def resource() -> ContinualModel:
             return store.get(model).resource
@@ -280,18 +282,27 @@ class Local:
         """Run the loops of all models until `stop`."""
         from tidemill.control.provision import Provisioner
         from tidemill.control.service import Service
-        from tidemill.events.cluster import ensure_topics
 
-        kafka = self.settings.require_kafka()
         provisioner = Provisioner(
             self.supervisor,
-            ensure_topics=lambda topics, retention_ms: ensure_topics(kafka, topics, retention_ms=retention_ms),
+            ensure_topics=self._ensure_topics,
             file=self.resource_file,
             feast=(sys.executable, "-m", "tidemill.features.apply"),
             partitions=self.settings.events_partitions,
         )
         service = Service(self.store, ids=self._files.ids, provisioner=provisioner, loop=self.loop, clock=self.clock)
-        service.run(stop)
+        with closing(self._kafka):
+            service.run(stop)
+
+    @cached_property
+    def _kafka(self) -> SharedKafka:
+        """What the loops of this process read and write through."""
+        from tidemill.events.shared import SharedKafka
+
+        return SharedKafka(self.settings.require_kafka(), clock=self.clock)
+
+    def _ensure_topics(self, topics: Mapping[str, int], retention_ms: int | None) -> None:
+        self._kafka.ask(lambda cluster: cluster.ensure(topics, retention_ms=retention_ms))
 
 
 @dataclass(frozen=True)
@@ -338,33 +349,26 @@ class Cluster(Local):
         from tidemill.control.operator import Operator
         from tidemill.control.provision import topics_of
         from tidemill.control.tick import Loop
-        from tidemill.events.cluster import ensure_topics
-        from tidemill.events.kafka import RecordWriter
-
-        kafka = self.settings.require_kafka()
 
         def send(resource: ContinualModel, request: Request) -> None:
-            writer = RecordWriter(kafka, client_id="operator")
-            try:
-                writer.send(topics_of(resource).requests, request, key=request.request_id)
-                writer.flush()
-            finally:
-                writer.close()
+            self._kafka.write(topics_of(resource).requests, [(request.request_id, request)])
 
         def loop(stored: StoredModel, store: ResourceStore, api: Api) -> Loop:
             parts = self._parts(stored, self._driver(stored, api), store)
             return Loop(stored.resource.id, store, parts, self.clock, quiet=True)
 
-        Operator(
+        operator = Operator(
             self.api,
             self.settings,
             self.clock,
             send=send,
-            ensure_topics=lambda topics, retention_ms: ensure_topics(kafka, topics, retention_ms=retention_ms),
+            ensure_topics=self._ensure_topics,
             loop=loop,
             login=self.api.access,
             namespace=self.settings.namespace,
-        ).run(stop)
+        )
+        with closing(self._kafka):
+            operator.run(stop)
 
     def examine(self) -> list[Check]:
         """What the cluster has of what the operator joins there."""

@@ -20,6 +20,7 @@ VENDORS = {
         "stack.kafka",
         "ingest.consumer",
         "events.replay",
+        "events.shared",
         "ingest.worker",
         "outcomes.brokers",
         "outcomes.kafka",

@@ -149,8 +149,12 @@ def test_only_holders_of_the_verb_may_approve(plane: ControlPlane, helm: Helm, n
     required, lifted = (json.dumps({"spec": {"rollout": {"approval": word}}}) for word in ("required", "none"))
     patch = ("patch", "ctm", "minimal", "--namespace", namespace, "--type=merge", "--as=editor", "--patch")
     plane.kubectl(*patch, required)
-    with pytest.raises(AssertionError, match=r"spec\.rollout\.approval may be lifted only by"):
+    with pytest.raises(AssertionError, match=r"spec\.rollout\.approval may be lifted, .* only by"):
         plane.kubectl(*patch, lifted)
+    delete = ("delete", "ctm", "minimal", "--namespace", namespace, "--wait=false")
+    with pytest.raises(AssertionError, match="a model that has it deleted, only by"):  # and declared anew without
+        plane.kubectl(*delete, "--as=editor")
+    assert "deleted" in plane.kubectl(*delete, "--as=lead", "--dry-run=server")
     assert annotate("editor", "tidemill.dev/note=x") == ""
     made = json.dumps(
         {
@@ -160,6 +164,10 @@ def test_only_holders_of_the_verb_may_approve(plane: ControlPlane, helm: Helm, n
     )
     with pytest.raises(AssertionError, match="may be changed only by"):
         plane.kubectl("create", "--as", "editor", "--filename", "-", stdin=made)
+    leaving = plane.namespace("leaving")
+    plane.kubectl("apply", "--namespace", leaving, "--filename", str(SAMPLE))
+    plane.kubectl("patch", "ctm", "minimal", "--namespace", leaving, "--type=merge", "--patch", required)
+    plane.kubectl("delete", "namespace", leaving, "--timeout=60s")  # what needs approval does not hold it up
 
 
 def test_explain_tells_what_the_resource_is(plane: ControlPlane, helm: Helm) -> None:

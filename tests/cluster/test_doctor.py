@@ -1,5 +1,6 @@
 """`tidemill doctor --cluster` on a real API server with KServe's controller, by an administrator and by less."""
 
+import copy
 import json
 import os
 import subprocess
@@ -7,10 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tidemill.cluster import Kind
+from tidemill.cluster.kubernetes_api import connect
+from tidemill.control.cluster_doctor import rights
+from tidemill.testing import eventually
 from tidemill.testing.control_plane import ControlPlane
+from tidemill.testing.operator_plane import install_optional, operator_rights
 
 pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+ROLE = Kind("rbac.authorization.k8s.io/v1", "Role", "roles")
 
 
 def doctor(kubeconfig: Path, folder: Path, **settings: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
@@ -51,3 +61,20 @@ def test_who_has_no_rights_is_told_each_that_lacks(kserve: ControlPlane, tmp_pat
     assert found["KServe's settings"][0]["found"] == "may not be read"
     missing = {one["found"] for one in found["rights"]}
     assert f"no list, watch, create, patch, delete of inferenceservices in {here}" in missing
+
+
+def test_each_verb_that_is_taken_from_the_operator_is_named(kserve: ControlPlane) -> None:
+    install_optional(kserve)
+    here = kserve.namespace()
+    operator = operator_rights(kserve, here)
+    api, people = connect(kubeconfig=str(operator.kubeconfig)), kserve.admin.as_manager("kubectl")
+    rules = yaml.safe_load((ROOT / "helm/tidemill/files/operator-rules.yaml").read_text())
+    assert [check.state for check in rights(api, here)] == ["ok"]
+    for number, verb in [(number, verb) for number, rule in enumerate(rules) for verb in rule["verbs"]]:
+        left = copy.deepcopy(rules)
+        left[number]["verbs"].remove(verb)
+        meta = {"name": operator.user.split(":")[2], "namespace": here}
+        role = {"apiVersion": ROLE.api_version, "kind": ROLE.kind, "metadata": meta}
+        people.apply(role | {"rules": [rule for rule in left if rule["verbs"]]}, ROLE, force=True)
+        wanted = [f"no {verb} of {rules[number]['resources'][0]} in {here}"]
+        eventually(lambda wanted=wanted: [check.found for check in rights(api, here)] == wanted, 30)  # type: ignore[misc]

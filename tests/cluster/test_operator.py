@@ -11,10 +11,11 @@ from tidemill.cluster import Kind, Manifest
 from tidemill.cluster.kubernetes_api import KubernetesCluster
 from tidemill.control.cluster_kinds import CONFIG_MAP, DEPLOYMENT, JOB, KAFKA_TOPIC, MODEL, SCALED_OBJECT
 from tidemill.control.cluster_provision import FINALIZER, ORPHAN
-from tidemill.core.settings import Settings
+from tidemill.core.settings import PREFIX, Settings
 from tidemill.rollout.http_route import HTTP_ROUTE
 from tidemill.rollout.kserve import INFERENCE_SERVICE
 from tidemill.rollout.kserve import MODEL as MODEL_LABEL
+from tidemill.rollout.kserve import SETTINGS as SETTINGS_NAME
 from tidemill.testing import eventually
 from tidemill.testing.control_plane import NAMESPACE, ControlPlane
 from tidemill.testing.loop import example_resource
@@ -136,6 +137,22 @@ def test_a_deleted_worker_is_back_and_an_edit_is_told_until_it_is_taken_back(pho
     assert "kubectl" in phones.condition("Provisioned", "ForeignEdit")["message"]
     _edit(phones, "tidemill-outcomes:latest")
     phones.condition("Provisioned", "AsWanted")
+
+
+def test_settings_that_somebody_deletes_are_back_and_edits_of_them_are_told(phones: Model) -> None:
+    def data() -> dict[str, str] | None:
+        found = phones.plane.admin.get(CONFIG_MAP, phones.namespace, SETTINGS_NAME)
+        return None if found is None else dict(found["data"])
+
+    before = eventually(data, SOON_S)
+    phones.kubectl("delete", "configmap", SETTINGS_NAME)
+    assert eventually(data, SOON_S) == before
+    edit = f'[{{"op": "replace", "path": "/data/{PREFIX}KAFKA", "value": "elsewhere:9092"}}]'
+    phones.kubectl("patch", "configmap", SETTINGS_NAME, "--type=json", f"--patch={edit}")
+    assert "kubectl" in phones.condition("Provisioned", "ForeignEdit")["message"]
+    phones.kubectl("delete", "configmap", SETTINGS_NAME)
+    phones.condition("Provisioned", "AsWanted")
+    assert data() == before
 
 
 def _uid(model: Model, name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -192,8 +193,7 @@ def test_decisions_are_read_once_each_and_in_order(log: KafkaLog) -> None:
 
 
 def test_missing_topics_are_not_found(kafka: str, topic_prefix: str) -> None:
-    log = KafkaLog(kafka, topics_of(example_resource(topic_prefix)))
-    with pytest.raises(NotFound):
+    with closing(KafkaLog(kafka, topics_of(example_resource(topic_prefix)))) as log, pytest.raises(NotFound):
         log.requests({})
 
 

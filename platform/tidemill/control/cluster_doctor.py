@@ -18,7 +18,7 @@ from tidemill.rollout.http_route import HTTP_ROUTE
 from tidemill.rollout.kserve import INFERENCE_SERVICE
 from tidemill.stack.doctor import Check
 
-__all__ = ["RIGHTS", "Patient", "examine"]
+__all__ = ["RIGHTS", "Patient", "examine", "rights"]
 
 OLDEST = (1, 30)
 """Of Kubernetes: the resource's rules and the policy of approval need it."""
@@ -93,7 +93,7 @@ def examine(cluster: Patient, settings: Settings, *, namespace: str | None = Non
         *(_part(cluster, part, deployments) for part in _PARTS),
         *_kserve_settings(cluster, settings),
         _driver(cluster, settings),
-        *_rights(cluster, namespace),
+        *rights(cluster, namespace),
         *reach(settings),
     ]
 
@@ -178,7 +178,8 @@ def _driver(cluster: Patient, settings: Settings) -> Check:
     return Check(name="traffic driver", state="ok", found=f"{choice.driver}: {choice.reason}")
 
 
-def _rights(cluster: Patient, namespace: str | None) -> Iterator[Check]:
+def rights(cluster: Patient, namespace: str | None) -> Iterator[Check]:
+    """What who asks may not do of what the operator does there (None: everywhere), or that it may do all of it."""
     where = f"in {namespace}" if namespace else "in all namespaces"
     asked = denied = 0
     for kind, part, verbs in RIGHTS:

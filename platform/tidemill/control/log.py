@@ -5,6 +5,7 @@ written down reads the same records again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
@@ -12,16 +13,15 @@ from typing import Generic, Protocol, TypeVar
 from tidemill.control.state import Offsets
 from tidemill.core.errors import TidemillError
 from tidemill.events.cluster import Cluster
-from tidemill.events.kafka import RecordReader, RecordWriter, Stamped
+from tidemill.events.kafka import Stamped
 from tidemill.events.records import Decision, LabelAgreement, Outcome, Prediction, Record, Request, Signal, Topics
+from tidemill.events.shared import FollowedTopic, SharedKafka
 from tidemill.events.sources import Source
 
 __all__ = ["Batch", "KafkaLog", "LoopLog"]
 
 R = TypeVar("R", bound=Record)
 
-_POLL_S = 0.01
-_FLUSH_S = 10.0
 _BATCH = 5000
 _RECENT_OUTCOMES = 20_000
 """How many outcomes of each partition are read for the champion's history after a restart: an hour at 5 a second."""
@@ -72,18 +72,23 @@ class LoopLog(Protocol):
 
 
 class KafkaLog:
-    """One model's topics on Kafka; implements `LoopLog`. One thread; connections are made when they are needed."""
+    """One model's topics on Kafka; implements `LoopLog`. One thread; connections are made when they are needed.
 
-    def __init__(self, bootstrap: str, topics: Topics) -> None:
-        self._bootstrap = bootstrap
+    Args:
+        kafka: the connection that the logs of a process share, or the address to make one for this log alone.
+        topics: the model's.
+    """
+
+    def __init__(self, kafka: SharedKafka | str, topics: Topics) -> None:
+        self._owns = isinstance(kafka, str)
+        self._kafka = SharedKafka(kafka) if isinstance(kafka, str) else kafka
         self._topics = topics
-        self._requests = _Tail(bootstrap, topics.requests, Request)
-        self._signals = _Tail(bootstrap, topics.signals, Signal)
+        self._requests = _Tail(self._kafka, topics.requests, Request)
+        self._signals = _Tail(self._kafka, topics.signals, Signal)
         self._outcomes: _Tail[Outcome | LabelAgreement] = _Tail(
-            bootstrap, topics.outcomes, Outcome, unkeyed=LabelAgreement
+            self._kafka, topics.outcomes, Outcome, unkeyed=LabelAgreement
         )
-        self._copies = _Tail(bootstrap, topics.copies, Prediction, keyed=True)
-        self._writer: RecordWriter | None = None
+        self._copies = _Tail(self._kafka, topics.copies, Prediction, keyed=True)
 
     def requests(self, since: Offsets) -> Batch[Request]:
         """What is asked of control."""
@@ -103,43 +108,40 @@ class KafkaLog:
 
     def decisions(self) -> Sequence[Decision]:
         """All decisions that are kept, oldest first."""
-        with RecordReader(self._bootstrap, self._topics.decisions, Decision) as reader:
-            found: dict[str, Decision] = {}
-            for stamped in reader.rest():
+        found: dict[str, Decision] = {}
+        with closing(self._kafka.follow(self._topics.decisions, Decision)) as kept:
+            for stamped in kept.rest():
                 found.setdefault(stamped.record.decision_id, stamped.record)
         return sorted(found.values(), key=lambda decision: decision.time)
 
     def publish(self, decisions: Sequence[Decision]) -> None:
         """Write the decisions; returns when they are safe."""
-        if self._writer is None:
-            self._writer = RecordWriter(self._bootstrap, client_id=f"control-{self._topics.model}")
-        for decision in decisions:
-            self._writer.send(self._topics.decisions, decision, key=decision.subject)
-        self._writer.flush(_FLUSH_S)
+        self._kafka.write(self._topics.decisions, ((decision.subject, decision) for decision in decisions))
 
     def close(self) -> None:
-        """Drop the connections."""
+        """Follow the topics no longer."""
         for tail in (self._requests, self._signals, self._outcomes, self._copies):
             tail.close()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._owns:
+            self._kafka.close()
 
     def _recent(self, topic: str, count: int = _RECENT_OUTCOMES) -> Offsets:
-        with Cluster(self._bootstrap) as cluster:
+        def ends(cluster: Cluster) -> Offsets:
             sources = cluster.sources(topic)
-            ends = cluster.ends(topic, sources)
-        return {str(source): max(0, ends[number] - count) for number, source in sources.items()}
+            found = cluster.ends(topic, sources)
+            return {str(source): max(0, found[number] - count) for number, source in sources.items()}
+
+        return self._kafka.ask(ends)
 
 
 class _Tail(Generic[R]):
     """Follows one topic; keeps what was read until it is asked for from further on."""
 
     def __init__(
-        self, bootstrap: str, topic: str, kind: type[R], *, unkeyed: type[R] | None = None, keyed: bool = False
+        self, kafka: SharedKafka, topic: str, kind: type[R], *, unkeyed: type[R] | None = None, keyed: bool = False
     ) -> None:
-        self._open_at = partial(RecordReader[R], bootstrap, topic, kind, unkeyed=unkeyed, keyed=keyed)
-        self._reader: RecordReader[R] | None = None
+        self._open_at = partial(kafka.follow, topic, kind, unkeyed=unkeyed, keyed=keyed)
+        self._reader: FollowedTopic[R] | None = None
         self._kept: list[Stamped[R]] = []
         self._given: Offsets = {}
         self._ends: dict[int, int] | None = None
@@ -148,7 +150,7 @@ class _Tail(Generic[R]):
         try:
             return self._read(since)
         except TidemillError:
-            self.close()  # a broker that went away, or a topic made anew: begin with a fresh connection
+            self.close()  # a broker that went away, or a topic made anew: begin anew
             raise
 
     def close(self) -> None:
@@ -162,12 +164,12 @@ class _Tail(Generic[R]):
         reader = self._reader or self._open(since)
         self._given = {source: offset for source, offset in since.items() if source in self._names(reader)}
         self._kept = [one for one in self._kept if one.offset >= since.get(str(one.source), 0)]
-        self._kept += reader.poll(_BATCH, _POLL_S)
+        self._kept += reader.poll(_BATCH)
         positions = reader.offsets()
         read = {str(source): positions[number] for number, source in reader.sources.items()}
         return Batch(tuple(self._kept), read, partial(self._caught_up, reader, positions))
 
-    def _caught_up(self, reader: RecordReader[R], positions: Mapping[int, int]) -> bool:
+    def _caught_up(self, reader: FollowedTopic[R], positions: Mapping[int, int]) -> bool:
         now = reader.ends()
         aim = self._ends if self._ends is not None else now
         caught_up = any(all(positions[number] >= end for number, end in ends.items()) for ends in (aim, now))
@@ -175,7 +177,7 @@ class _Tail(Generic[R]):
         self._ends = now if caught_up else aim
         return caught_up
 
-    def _open(self, since: Offsets) -> RecordReader[R]:
+    def _open(self, since: Offsets) -> FollowedTopic[R]:
         """A reader at those offsets; those of a topic that was made anew since say nothing, and it is read whole."""
         sources = {source.partition: offset for text, offset in since.items() if (source := Source.parse(text))}
         reader = self._open_at(sources)
@@ -188,5 +190,5 @@ class _Tail(Generic[R]):
         return reader
 
     @staticmethod
-    def _names(reader: RecordReader[R]) -> set[str]:
+    def _names(reader: FollowedTopic[R]) -> set[str]:
         return {str(source) for source in reader.sources.values()}

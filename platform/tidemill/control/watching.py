@@ -13,14 +13,15 @@ import kopf
 
 from tidemill.cluster import Access, Kind, Manifest
 from tidemill.cluster.watched import WatchedCluster
-from tidemill.control.cluster_kinds import MODEL
+from tidemill.control.cluster_kinds import CONFIG_MAP, MODEL
 from tidemill.core.clock import SystemClock
 from tidemill.core.errors import Unavailable
 from tidemill.core.ids import model_id
 from tidemill.core.telemetry import get_logger
 from tidemill.rollout.kserve import MODEL as MODEL_LABEL
+from tidemill.rollout.kserve import SETTINGS
 
-__all__ = ["Login", "model_of", "watching"]
+__all__ = ["Login", "watching"]
 
 _log = get_logger(__name__)
 
@@ -29,13 +30,6 @@ Login = Callable[[], Access]
 
 _SERVER_TIMEOUT_S = 300
 _READY_S = 60.0
-
-
-def model_of(kind: Kind, manifest: Manifest) -> str | None:
-    """The id of the model that an object is, or belongs to."""
-    meta = manifest["metadata"]
-    name = meta["name"] if kind == MODEL else meta.get("labels", {}).get(MODEL_LABEL)
-    return None if name is None else model_id(meta["namespace"], name)
 
 
 def watching(
@@ -74,19 +68,27 @@ def _registry(memory: WatchedCluster, kinds: Collection[Kind], wake: Callable[[s
             memory.gone(kind, manifest)
         elif not memory.seen(kind, manifest):
             return  # our own write, or one that is known
-        model = model_of(kind, manifest)
-        if model is not None:
+        for model in _concerned(memory, kind, manifest):
             wake(model)
 
     for kind in kinds:
         group, _, version = kind.api_version.rpartition("/")
-        labels = None if kind == MODEL else {MODEL_LABEL: kopf.PRESENT}
 
         def handler(event: Any, kind: Kind = kind, **_: Any) -> None:
             note(kind, event)
 
-        kopf.on.event(group, version, kind.plural, registry=registry, labels=labels, id=kind.plural)(handler)
+        kopf.on.event(group, version, kind.plural, registry=registry, id=kind.plural)(handler)
     return registry
+
+
+def _concerned(memory: WatchedCluster, kind: Kind, manifest: Manifest) -> list[str]:
+    """The ids of the models that an object is, or belongs to."""
+    meta = manifest["metadata"]
+    namespace = meta.get("namespace", "")
+    if kind == CONFIG_MAP and meta["name"] == SETTINGS:  # whichever of them has the next turn sees to it
+        return [model_id(namespace, one["metadata"]["name"]) for one in memory.list(MODEL, namespace)]
+    name = meta["name"] if kind == MODEL else meta.get("labels", {}).get(MODEL_LABEL)
+    return [] if name is None else [model_id(namespace, name)]
 
 
 def _connection(found: Access) -> kopf.ConnectionInfo:

@@ -1,9 +1,10 @@
 """What the brokers know of topics: which there are, under which ids, and where their logs start and end."""
 
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
+from typing import Any
 from uuid import UUID
 
 from kafka import IsolationLevel, KafkaAdminClient, OffsetSpec, TopicPartition
@@ -74,9 +75,18 @@ class Cluster:
                 )
             if code:
                 raise kafka_errors.for_code(code)()
-            topic_id = str(found["topic_id"])
-            if topic_id not in self._cluster_of:
-                self._cluster_of[topic_id] = str(self._admin.describe_cluster()["cluster_id"])
+            return self._sources(found)
+
+    def sources_of(self, topics: Collection[str]) -> dict[str, dict[int, Source]]:
+        """Likewise of many topics, in one request; those that there are not are left out."""
+        with kafka_failures(f"topics at {self.bootstrap}"):
+            described = self._admin.describe_topics(list(topics)) if topics else ()
+            return {found["name"]: self._sources(found) for found in described if not found["error_code"]}
+
+    def _sources(self, found: Mapping[str, Any]) -> dict[int, Source]:
+        topic_id = str(found["topic_id"])
+        if topic_id not in self._cluster_of:
+            self._cluster_of[topic_id] = str(self._admin.describe_cluster()["cluster_id"])
         numbers = sorted(part["partition_index"] for part in found["partitions"])
         return {number: Source(self._cluster_of[topic_id], topic_id, number) for number in numbers}
 
@@ -101,6 +111,17 @@ class Cluster:
     def ends(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """The offset after the last committed record of each partition (read_committed)."""
         return self._offsets(topic, partitions, OffsetSpec.LATEST)
+
+    def ends_of(self, topics: Mapping[str, Iterable[int]]) -> dict[str, dict[int, int]]:
+        """Likewise of many topics, in one request to each broker; one that cannot be told is the failure of all."""
+        wanted = {TopicPartition(topic, number): OffsetSpec.LATEST for topic in topics for number in topics[topic]}
+        found: dict[str, dict[int, int]] = {topic: {} for topic in topics}
+        if wanted:
+            with kafka_failures(f"offsets of {len(topics)} topics at {self.bootstrap}"):
+                ends = self._admin.list_partition_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED)
+            for part, at in ends.items():
+                found[part.topic][part.partition] = at.offset
+        return found
 
     def acknowledged(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """The offset after the last record of each partition, those of transactions included that are not over yet."""
@@ -128,14 +149,29 @@ class Cluster:
             found = self._admin.list_partition_offsets(wanted, isolation_level=isolation)
         return {tp.partition: at.offset for tp, at in found.items()}
 
-    def create(self, topics: Mapping[str, int], config: Mapping[str, str]) -> None:
-        """Make those of `topics` (name to number of partitions) that do not exist; leave the others as they are."""
+    def ensure(
+        self,
+        topics: Mapping[str, int],
+        *,
+        log_append_time: bool = True,
+        retention_ms: int | None = None,
+        compacted: bool = False,
+    ) -> None:
+        """As `ensure_topics`."""
+        config = {
+            "message.timestamp.type": "LogAppendTime" if log_append_time else "CreateTime",
+            "max.message.bytes": str(MAX_MESSAGE_BYTES),
+        }
+        if retention_ms is not None:
+            config["retention.ms"] = str(retention_ms)
+        if compacted:
+            config["cleanup.policy"] = "compact,delete"
+        existing = self.sources_of(topics)
         with kafka_failures(f"making topics at {self.bootstrap}"):
-            existing = set(self._admin.list_topics())
             for name, partitions in topics.items():
                 if name in existing:
                     continue
-                wanted = {"num_partitions": partitions, "replication_factor": -1, "configs": dict(config)}
+                wanted = {"num_partitions": partitions, "replication_factor": -1, "configs": config}
                 try:
                     self._admin.create_topics({name: wanted})
                 except kafka_errors.TopicAlreadyExistsError:
@@ -164,16 +200,8 @@ def ensure_topics(
         Unavailable: the brokers do not answer.
         InvalidInput: a name or number that Kafka refuses.
     """
-    config = {
-        "message.timestamp.type": "LogAppendTime" if log_append_time else "CreateTime",
-        "max.message.bytes": str(MAX_MESSAGE_BYTES),
-    }
-    if retention_ms is not None:
-        config["retention.ms"] = str(retention_ms)
-    if compacted:
-        config["cleanup.policy"] = "compact,delete"
     with Cluster(bootstrap) as cluster:
-        cluster.create(topics, config)
+        cluster.ensure(topics, log_append_time=log_append_time, retention_ms=retention_ms, compacted=compacted)
 
 
 def reach(bootstrap: str, timeout_s: float = 5.0) -> None:

@@ -5,7 +5,7 @@ through a consumer group have their own loop (`tidemill.ingest.worker`).
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -21,7 +21,16 @@ from tidemill.events.cluster import MAX_MESSAGE_BYTES, Cluster, ensure_topics, k
 from tidemill.events.records import Record, decode, encode
 from tidemill.events.sources import Source
 
-__all__ = ["RecordReader", "RecordWriter", "Stamped", "ensure_topics"]
+__all__ = [
+    "Decoding",
+    "RecordReader",
+    "RecordWriter",
+    "Stamped",
+    "check_topic",
+    "connect",
+    "ensure_topics",
+    "first_offsets",
+]
 
 R = TypeVar("R", bound=Record)
 
@@ -122,17 +131,67 @@ class RecordWriter:
         self._producer.close(timeout=timeout_s)
 
 
+class Decoding(Generic[R]):
+    """What is made of a topic's messages.
+
+    Args:
+        topic: for logs.
+        kind: the record type on the topic.
+        on_bad: called with the source, offset and bytes of what is no `kind`; without it that is logged and skipped.
+        keyed: only records that have a key; those without one are of another kind (`.outcomes`: `LabelAgreement`).
+        unkeyed: the kind of those without a key, where they are to be read, too.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        kind: type[R],
+        *,
+        on_bad: Callable[[Source, int, bytes], None] | None = None,
+        keyed: bool = False,
+        unkeyed: type[R] | None = None,
+    ) -> None:
+        self._topic = topic
+        self._kind = kind
+        self._unkeyed: type[R] | None = unkeyed or (None if keyed else kind)
+        self._on_bad = on_bad or self._log_bad
+
+    def records(self, source: Source, raw: Sequence[Any]) -> list[Stamped[R]]:
+        """The records of a partition's messages."""
+        stamped = []
+        for record in raw:
+            if record.value is None:  # a tombstone of a compacted topic says nothing
+                continue
+            kind = self._kind if record.key is not None else self._unkeyed
+            if kind is None:
+                continue
+            try:
+                value = decode(kind, record.value)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                self._on_bad(source, record.offset, record.value)
+            else:
+                stamped.append(Stamped(source, record.offset, record.timestamp, value))
+        return stamped
+
+    def _log_bad(self, source: Source, offset: int, value: bytes) -> None:
+        _log.error(
+            "skipped what is no record of this topic",
+            topic=self._topic,
+            source=str(source),
+            offset=offset,
+            expected=self._kind.__name__,
+            value=value[:80],
+        )
+
+
 class RecordReader(Generic[R]):
     """Reads all partitions of a topic from given offsets, read_committed, without a consumer group. One thread.
 
     Args:
         bootstrap: Kafka's address.
         topic: must exist.
-        kind: the record type on the topic.
+        kind, on_bad, keyed, unkeyed: as of `Decoding`.
         offsets: next offset to read by partition; partitions that are not named, and None, start where the log does.
-        on_bad: called with the source, offset and bytes of what is no `kind`; without it that is logged and skipped.
-        keyed: only records that have a key; those without one are of another kind (`.outcomes`: `LabelAgreement`).
-        unkeyed: the kind of those without a key, where they are to be read, too.
         clock: measures silence.
 
     Raises:
@@ -156,15 +215,13 @@ class RecordReader(Generic[R]):
     ) -> None:
         self.topic = topic
         self.lost = 0
-        self._kind = kind
-        self._unkeyed: type[R] | None = unkeyed or (None if keyed else kind)
-        self._on_bad = on_bad or self._log_bad
+        self._decoding = Decoding(topic, kind, on_bad=on_bad, keyed=keyed, unkeyed=unkeyed)
         self._clock = clock or SystemClock()
         self._heard = self._clock.monotonic()
         self._cluster = Cluster(bootstrap)
         try:
             self.sources = self._cluster.sources(topic)
-            self._consumer = self._connect(bootstrap)
+            self._consumer = connect(bootstrap)
         except BaseException:
             self._cluster.close()
             raise
@@ -198,7 +255,9 @@ class RecordReader(Generic[R]):
         elif self._clock.monotonic() - self._heard > _PROBE_S:
             self._check_topic()
             self._heard = self._clock.monotonic()
-        return [stamped for tp, raw in found.items() for stamped in self._decode(self.sources[tp.partition], raw)]
+        return [
+            stamped for tp, raw in found.items() for stamped in self._decoding.records(self.sources[tp.partition], raw)
+        ]
 
     def rest(self) -> Iterator[Stamped[R]]:
         """All that was acknowledged to its writer before this call, from here on; then it ends.
@@ -240,62 +299,50 @@ class RecordReader(Generic[R]):
         self._consumer.close()
         self._cluster.close()
 
-    def _connect(self, bootstrap: str) -> Any:
-        with kafka_failures(f"Kafka at {bootstrap}"):
-            return KafkaConsumer(
-                bootstrap_servers=bootstrap.split(","),
-                client_id="tidemill-reader",
-                isolation_level="read_committed",
-                auto_offset_reset="none",
-                enable_auto_commit=False,
-                max_partition_fetch_bytes=4 << 20,
-                fetch_max_bytes=16 << 20,
-                reconnect_backoff_max_ms=1000,
-                bootstrap_timeout_ms=10_000,
-            )
-
     def _seek(self, offsets: Mapping[int, int]) -> None:
         starts = self._cluster.starts(self.topic, self.sources)
         self._consumer.assign([self._tp(number) for number in self.sources])
-        for number, start in starts.items():
-            wanted = offsets.get(number, start)
-            if wanted < start:
-                self.lost += start - wanted
-                _log.error("the log no longer holds what was not read", topic=self.topic, lost=start - wanted)
-            self._consumer.seek(self._tp(number), max(wanted, start))
+        first, lost = first_offsets(self.topic, starts, offsets)
+        self.lost += lost
+        for number, offset in first.items():
+            self._consumer.seek(self._tp(number), offset)
 
     def _check_topic(self) -> None:
-        if self._cluster.sources(self.topic) != self.sources:
-            raise Conflict(
-                f"topic {self.topic} was made anew, or its partitions changed, while it was read",
-                hint="start again: offsets of the old topic say nothing about the new one",
-            )
-
-    def _decode(self, source: Source, raw: list[Any]) -> list[Stamped[R]]:
-        stamped = []
-        for record in raw:
-            if record.value is None:  # a tombstone of a compacted topic says nothing
-                continue
-            kind = self._kind if record.key is not None else self._unkeyed
-            if kind is None:
-                continue
-            try:
-                value = decode(kind, record.value)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                self._on_bad(source, record.offset, record.value)
-            else:
-                stamped.append(Stamped(source, record.offset, record.timestamp, value))
-        return stamped
-
-    def _log_bad(self, source: Source, offset: int, value: bytes) -> None:
-        _log.error(
-            "skipped what is no record of this topic",
-            topic=self.topic,
-            source=str(source),
-            offset=offset,
-            expected=self._kind.__name__,
-            value=value[:80],
-        )
+        check_topic(self._cluster, self.topic, self.sources)
 
     def _tp(self, partition: int) -> TopicPartition:
         return TopicPartition(self.topic, partition)
+
+
+def connect(bootstrap: str, **settings: Any) -> Any:
+    """A consumer without a group: read_committed, and a wrong offset is an error. Raises `Unavailable`."""
+    with kafka_failures(f"Kafka at {bootstrap}"):
+        return KafkaConsumer(
+            bootstrap_servers=bootstrap.split(","),
+            client_id="tidemill-reader",
+            isolation_level="read_committed",
+            auto_offset_reset="none",
+            enable_auto_commit=False,
+            max_partition_fetch_bytes=4 << 20,
+            fetch_max_bytes=16 << 20,
+            reconnect_backoff_max_ms=1000,
+            bootstrap_timeout_ms=10_000,
+            **settings,
+        )
+
+
+def first_offsets(topic: str, starts: Mapping[int, int], wanted: Mapping[int, int]) -> tuple[dict[int, int], int]:
+    """Where reading begins in each partition, and how many offsets that were wanted the log no longer holds."""
+    lost = sum(max(0, start - wanted.get(number, start)) for number, start in starts.items())
+    if lost:
+        _log.error("the log no longer holds what was not read", topic=topic, lost=lost)
+    return {number: max(start, wanted.get(number, start)) for number, start in starts.items()}, lost
+
+
+def check_topic(cluster: Cluster, topic: str, sources: Mapping[int, Source]) -> None:
+    """Raise `Conflict` where a topic is another one by now."""
+    if cluster.sources(topic) != sources:
+        raise Conflict(
+            f"topic {topic} was made anew, or its partitions changed, while it was read",
+            hint="start again: offsets of the old topic say nothing about the new one",
+        )
