@@ -90,6 +90,11 @@ class Sources:
             for one in self.machine.store.list()
         ]
 
+    async def read_headlines(self, models: Sequence[str]) -> None:
+        """Read how right each model is, one after the other, those that were read lately left out."""
+        for model in models:
+            await self.headlines.of(model).get(patient=True)
+
     def _flow(self, model: str) -> Flow | None:
         return self._flows.get(model)
 

@@ -30,12 +30,12 @@ _PHASES = {"awaiting-approval": "warn", "rolling-back": "bad"}
 _Trail = tuple[RolloutView | None, tuple[TrailPoint, ...], bool]
 
 
-def rollout_page(app: App, request: Request, model: str) -> None:
+async def rollout_page(app: App, request: Request, model: str) -> None:
     """The rollout of a model."""
-    resource = known(app, request, model)
+    resource = await known(app, request, model)
     if resource is None:
         return
-    with frame(app, request, f"Rollout of {model}", model, "rollout") as page:
+    async with frame(app, request, f"Rollout of {model}", model, "rollout") as page:
         with box("tm-head"):
             head(page, resource)
         with panel("Where it stands"):

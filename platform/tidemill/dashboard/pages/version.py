@@ -17,12 +17,12 @@ from tidemill.dashboard.shared import Seen
 __all__ = ["version_page"]
 
 
-def version_page(app: App, request: Request, model: str, version: str) -> None:
+async def version_page(app: App, request: Request, model: str, version: str) -> None:
     """One version of a model."""
-    resource = known(app, request, model)
+    resource = await known(app, request, model)
     if resource is None:
         return
-    with frame(app, request, f"{version} of {model}", model, "versions") as page:
+    async with frame(app, request, f"{version} of {model}", model, "versions") as page:
         with box("tm-head"):
             head(page, resource)
 

@@ -22,12 +22,12 @@ PLACES = {"champion": "good", "candidate": "run", "previous": ""}
 VERDICTS = {"passed": "good", "refused": "bad", "not applicable": ""}
 
 
-def versions_page(app: App, request: Request, model: str) -> None:
+async def versions_page(app: App, request: Request, model: str) -> None:
     """Runs and versions of a model."""
-    resource = known(app, request, model)
+    resource = await known(app, request, model)
     if resource is None:
         return
-    with frame(app, request, f"Versions of {model}", model, "versions") as page:
+    async with frame(app, request, f"Versions of {model}", model, "versions") as page:
         with box("tm-head"):
             head(page, resource)
         with panel("Runs", about="the newest; each is a version's name"):
