@@ -1,5 +1,6 @@
 """Pages opened in Chromium: how long until what somebody comes for is there, and until all of the page is."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ import psutil
 from benchmarks.dashboard.site import Server
 from playwright.sync_api import Browser, Page, sync_playwright
 
-__all__ = ["Opened", "browsing", "open_page"]
+__all__ = ["Opened", "browsing", "open_page", "show_queue"]
 
 _ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 _PATIENCE_MS = 60_000
@@ -51,6 +52,16 @@ def open_page(page: Page, server: Server, path: str, text: str) -> Opened:
     filled = page.wait_for_function(_FILLED, polling="raf", timeout=_PATIENCE_MS).json_value()
     drawing = sum(now - drawn.get(pid, 0.0) for pid, now in _browser_worked().items())
     return Opened(there, filled, server.worked_s - worked, drawing)
+
+
+def show_queue(page: Page, server: Server, path: str) -> tuple[float, float]:
+    """Ask for the queue: seconds until it is there, and the dashboard's processor time until then."""
+    page.goto(server.url + path)
+    page.get_by_role("button", name="Show the queue").wait_for(timeout=_PATIENCE_MS)
+    begun, worked = time.perf_counter(), server.worked_s
+    page.get_by_role("button", name="Show the queue").click()
+    page.get_by_role("button", name="Label from the top").wait_for(timeout=_PATIENCE_MS)
+    return time.perf_counter() - begun, server.worked_s - worked
 
 
 def _browser_worked() -> dict[int, float]:

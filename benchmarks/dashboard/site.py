@@ -1,4 +1,4 @@
-"""A dashboard to open: models with versions, a rollout under way and a large lake, and `tidemill dashboard` before them."""
+"""A dashboard to open: models, versions, a rollout under way, a large lake, and `tidemill dashboard` before them."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,7 @@ from benchmarks.dashboard.tables import CANDIDATE, CHAMPION, Amount, resource_of
 from tidemill.artifacts import Manifest, PredictionShape, TensorSpec, artifact_uri, local_folder, write
 from tidemill.control.state import LoopStatus, Seen, Version, encode_status
 from tidemill.control.store import LocalResourceStore
-from tidemill.core.clock import to_ms
+from tidemill.core.clock import SystemClock, to_ms
 from tidemill.core.settings import Settings
 from tidemill.events.records import Decision
 from tidemill.registry.mlflow import MlflowRegistry
@@ -40,6 +40,8 @@ __all__ = ["BIG", "Server", "serving", "write_site"]
 BIG = "default.phone-inspection"
 """The model that has it all."""
 VERSIONS = 30
+_IDLE_S = 0.02
+"""Of 0.3 s: the pulse of its timers."""
 _OTHERS = Amount(2_000, 0)
 _ROLLOUT = timedelta(hours=10)
 _TENSOR = TensorSpec(name="x", dtype="float32", shape=(None, 2))
@@ -52,6 +54,12 @@ class Server:
     url: str
     process: psutil.Process
 
+    def is_idle(self) -> bool:
+        """Whether it does nothing any more: it has imported what it needs."""
+        before = self.worked_s
+        time.sleep(0.3)
+        return self.worked_s - before <= _IDLE_S
+
     @property
     def worked_s(self) -> float:
         """Its processor time so far, seconds."""
@@ -62,7 +70,7 @@ class Server:
 def write_site(folder: Path, amount: Amount, models: int) -> Settings:
     """Everything that the pages read; but for Kafka and Redis, which they do not ask."""
     settings = Settings(state=folder / "state", kafka="127.0.0.1:1", redis="redis://127.0.0.1:1")
-    now = datetime.now(UTC)
+    now = SystemClock().now()
     lake, big = Path(settings.lake_uri), resource_of(BIG.removeprefix("default."))
     write_lake(lake, big, amount, now, now - _ROLLOUT)
     _write_versions(settings, big, now)
@@ -173,14 +181,20 @@ def _rolling(settings: Settings, resource: ContinualModel, now: datetime, amount
 def serving(settings: Settings) -> Iterator[Server]:
     """`tidemill dashboard` in a process of its own, which has read nothing yet."""
     (port,) = free_ports(1)
-    said = {"TIDEMILL_STATE": str(settings.state), "TIDEMILL_KAFKA": "127.0.0.1:1", "TIDEMILL_REDIS": "redis://127.0.0.1:1"}
+    said = {
+        "TIDEMILL_STATE": str(settings.state),
+        "TIDEMILL_KAFKA": "127.0.0.1:1",
+        "TIDEMILL_REDIS": "redis://127.0.0.1:1",
+    }
     others = {name: text for name, text in os.environ.items() if not name.startswith("TIDEMILL_")}
     argv = [sys.executable, "-m", "tidemill.cli", "dashboard", "--port", str(port)]
     with (settings.state / "dashboard.log").open("ab") as log:
         process = subprocess.Popen(argv, env=others | said, cwd=settings.state, stdout=log, stderr=log)
     try:
         eventually(lambda: is_ready(f"tcp://127.0.0.1:{port}"), 60, every_s=0.05)
-        yield Server(f"http://127.0.0.1:{port}", psutil.Process(process.pid))
+        server = Server(f"http://127.0.0.1:{port}", psutil.Process(process.pid))
+        eventually(server.is_idle, 60)
+        yield server
     finally:
         process.terminate()
         process.wait(30)

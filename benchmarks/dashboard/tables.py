@@ -160,4 +160,3 @@ def _jpeg(rng: np.random.Generator) -> bytes:
 
 def _text(value: dict[str, Any]) -> str:
     return json.dumps(value, separators=(",", ":"))
-

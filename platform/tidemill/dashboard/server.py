@@ -46,8 +46,10 @@ def application(machine: Local) -> Any:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sending = asyncio.create_task(_send(desk))
+        warming = asyncio.create_task(asyncio.to_thread(app.sources.warm))
         yield
         sending.cancel()
+        warming.cancel()
         await asyncio.to_thread(desk.close)
 
     fast = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)

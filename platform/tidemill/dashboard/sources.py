@@ -8,7 +8,8 @@ from tidemill.control.protocols import StoredModel
 from tidemill.control.rebuild import last_rollout
 from tidemill.control.state import LoopStatus
 from tidemill.control.triggers import why_not_now
-from tidemill.core.errors import Corrupt, NotFound
+from tidemill.core.errors import Corrupt, NotFound, TidemillError
+from tidemill.core.telemetry import get_logger
 from tidemill.dashboard.audit import Audit
 from tidemill.dashboard.pictures import Pictures, Shown
 from tidemill.dashboard.queries.browse import Found, Thing, Wanted, browse, things_of, things_of_events
@@ -17,7 +18,7 @@ from tidemill.dashboard.queries.drift import FeatureDrift, drift_of
 from tidemill.dashboard.queries.lineage import Step, lineage_steps
 from tidemill.dashboard.queries.models import Headline, ModelRow, headline_of, model_row
 from tidemill.dashboard.queries.quality import QualityPoint, newest_slices, quality_over_time
-from tidemill.dashboard.queries.rollout import RolloutView, TrailPoint, rollout_view, trail_of
+from tidemill.dashboard.queries.rollout import RolloutView, Trail, TrailPoint, rollout_view
 from tidemill.dashboard.queries.said import Said, said_of
 from tidemill.dashboard.queries.timeline import Entry, timeline
 from tidemill.dashboard.queries.versions import VersionRow, versions_of
@@ -36,8 +37,12 @@ __all__ = ["PAGE", "DifferingShown", "FoundShown", "ModelView", "Queue", "Source
 
 PAGE = 24
 """Things on one page of the browser."""
+LABELS = 50_000
+"""Labels whose agreement is told: more would take longer than a second to compare."""
 QUEUE = 40
 """Lines of the queue that are shown."""
+
+_log = get_logger(__name__)
 
 ModelView = tuple[ModelRow, LoopStatus | None, tuple[str, ...], tuple[Entry, ...], RolloutView | None]
 """Of a model by its status alone: its row, the status, why no run starts now, what happened, how its rollout stands."""
@@ -59,6 +64,7 @@ class Sources:
         self._headlines: dict[str, Headline | None] = {}
         self._flows: dict[str, Flow | None] = {}
         self._scrapes: dict[str, Scrape] = {}
+        self._trails: dict[str, Trail] = {}
         self.models = SharedByKey[str, Sequence[ModelRow]](self._models, clock, 1.0)
         self.model = SharedByKey[str, ModelView](self._model, clock, 0.8)
         self.headlines = SharedByKey[str, Headline | None](self._headline, clock, 20.0)
@@ -74,6 +80,15 @@ class Sources:
         self.agreement = SharedByKey[str, "Agreement | None"](self._agreement, clock, 15.0)
         self.found = SharedByKey[tuple[str, Wanted, int], FoundShown](self._found, clock, 10.0)
         self.queue = SharedByKey[str, Queue](self._queue, clock, 30.0)
+
+    def warm(self) -> None:
+        """Do once what is slow the first time alone, such as importing MLflow: no viewer should wait for it."""
+        try:
+            for stored in self.machine.store.list()[:1]:
+                self._headline(stored.resource.id)
+                self._versions(stored.resource.id)
+        except TidemillError as error:  # pages say it where it matters
+            _log.info("nothing could be read at the start", reason=error.message)
 
     def stored(self, model: str) -> StoredModel:
         """A model by id; raises `NotFound` or `InvalidInput`."""
@@ -135,8 +150,10 @@ class Sources:
         status = _status(stored)
         if status is None or status.rollout is None:
             return (), False
-        state = status.rollout
-        return trail_of(self.machine.settings.lake_uri, stored.resource, state.plan, state.spans)
+        plan, trail = status.rollout.plan, self._trails.get(model)
+        if trail is None or trail.plan != plan:
+            trail = self._trails[model] = Trail(plan)
+        return trail.follow(self.machine.settings.lake_uri, model, status.rollout.spans)
 
     def _versions(self, model: str) -> tuple[VersionRow, ...]:
         return versions_of(self.machine.registry, model, _status(self.stored(model)))
@@ -168,7 +185,8 @@ class Sources:
             return ()
 
     def _agreement(self, model: str) -> Agreement | None:
-        return recent_agreement(self.machine.settings.lake_uri, self.resource(model), self.machine.clock.now())
+        lake, now = self.machine.settings.lake_uri, self.machine.clock.now()
+        return recent_agreement(lake, self.resource(model), now, most=LABELS)
 
     def _found(self, key: tuple[str, Wanted, int]) -> FoundShown:
         model, wanted, skip = key

@@ -118,12 +118,12 @@ def _trail(found: _Trail) -> Callable[[_Trail], bool] | None:
 
 
 def _evidence_words(found: _Trail) -> str:
-    view, points, is_cut = found
+    view, points, has_more = found
     if view is None:
         return ""
     told = f"to promote {view.e_promote:.3g}, to roll back {view.e_roll_back:.3g}, to go on from this step "
     told += f"{view.e_step:.3g}; {view.needed:g} is needed. {points[-1].blocks:,} matched blocks"
-    return told + (", of the first outcomes alone" if is_cut else "")
+    return told + ("; more outcomes are being read" if has_more else "")
 
 
 def _arms(view: ModelView) -> None:
