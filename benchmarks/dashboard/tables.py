@@ -27,6 +27,8 @@ STATIONS = 40
 _AT_ONCE = 50_000
 _DAYS = 5
 _ANSWERED_BY_CANDIDATE = 0.25
+_UNLABELLED = 0.01
+"""Share of the things that nobody has labelled yet."""
 _AGAIN = 0.02
 """Share of the things that a second labeller labels, too."""
 _LABELLERS = ("ada", "ben", "cem", "dora")
@@ -86,6 +88,7 @@ def _rows(rng: np.random.Generator, numbers: npt.NDArray[Any], times: list[datet
     """Predictions and outcomes: what both tables have of them."""
     count = len(numbers)
     is_scratch, is_wrong, sure = rng.random(count) < 0.3, rng.random(count) < 0.05, rng.random(count).round(4)
+    is_unlabelled = rng.random(count) < _UNLABELLED
     is_candidates = (rng.random(count) < _ANSWERED_BY_CANDIDATE) & np.array([at >= since for at in times])
     box = [8.0, 8.0, 24.0, 24.0]
     answers = [
@@ -93,7 +96,8 @@ def _rows(rng: np.random.Generator, numbers: npt.NDArray[Any], times: list[datet
         for one, c in zip(is_scratch, sure.tolist(), strict=True)
     ]
     labels = [
-        _text({"defect": "scratch" if one else "ok", "box": box if one else None}) for one in is_scratch ^ is_wrong
+        None if missing else _text({"defect": "scratch" if one else "ok", "box": box if one else None})
+        for one, missing in zip(is_scratch ^ is_wrong, is_unlabelled, strict=True)
     ]
     features = [
         _text({"brightness": one, "contrast": 1 - one, "shift": "night" if one < 0.3 else "day"})
@@ -111,7 +115,7 @@ def _rows(rng: np.random.Generator, numbers: npt.NDArray[Any], times: list[datet
             "output": answers,
             "features": features,
             "label": labels,
-            "loss": is_wrong.astype(float),
+            "loss": [None if missing else float(one) for one, missing in zip(is_wrong, is_unlabelled, strict=True)],
         }
     )
     at = pl.Series("predicted_at", times)
@@ -122,7 +126,8 @@ def _rows(rng: np.random.Generator, numbers: npt.NDArray[Any], times: list[datet
 
 
 def _labels(rng: np.random.Generator, rows: pl.DataFrame) -> pl.DataFrame:
-    """A label of each thing, and a second labeller's of some."""
+    """A label of each thing that has one, and a second labeller's of some."""
+    rows = rows.drop_nulls("label")
     who = pl.Series("labeller", rng.choice(_LABELLERS[:-1], rows.height).tolist())
     first = rows.select(
         "source", "offset", "entity", "event_id", "available_at", pl.col("label").alias("value")

@@ -82,8 +82,8 @@ def read_said(
 ) -> Said:
     """The labels that arrived in [since, until), of them the newest `most`, and what the model had answered.
 
-    Without `opinions` only predictions that labels name are looked at, to tell what thing they are of. Raises `NotFound`
-    where there is no table of labels yet, `Unavailable` where the store does not answer.
+    Without `opinions` only predictions that labels name are looked at, to tell what thing they are of. Raises
+    `NotFound` where there is no table of labels yet, `Unavailable` where the store does not answer.
     """
     labels = _labels(LakeTable(table_uri(lake, resource.id, "labels")), field, since, until, most)
     capped = labels.height > most
