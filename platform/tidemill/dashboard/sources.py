@@ -15,7 +15,7 @@ from tidemill.dashboard.pictures import Pictures, Shown
 from tidemill.dashboard.queries.browse import Found, Thing, Wanted, browse, things_of, things_of_events
 from tidemill.dashboard.queries.differing import Differing, differing
 from tidemill.dashboard.queries.drift import FeatureDrift, drift_of
-from tidemill.dashboard.queries.lineage import Step, lineage_steps
+from tidemill.dashboard.queries.lineage import Step, steps_of
 from tidemill.dashboard.queries.models import Headline, ModelRow, headline_of, model_row
 from tidemill.dashboard.queries.quality import QualityPoint, newest_slices, quality_over_time
 from tidemill.dashboard.queries.rollout import RolloutView, Trail, TrailPoint, rollout_view
@@ -26,6 +26,7 @@ from tidemill.dashboard.shared import SharedByKey
 from tidemill.labels.agreement import Agreement, Place
 from tidemill.labels.recent import Asked, next_round, recent_agreement
 from tidemill.outcomes.slices import SliceReport
+from tidemill.registry.lineage import Lineage
 from tidemill.rollout.report import Lift, rollout_report
 from tidemill.spec.model import ContinualModel
 from tidemill.watch.flow import Flow, seen_flow
@@ -162,7 +163,8 @@ class Sources:
         model, version = key
         settings, resource = self.machine.settings, self.resource(model)
         folder = local_folder(artifact_uri(artifact_root(resource, settings), resource, version))
-        return lineage_steps(settings.lake_uri, folder, model, version, self._versions(model))
+        found = Lineage(settings.lake_uri, folder, self.machine.registry, model).of_version(version)
+        return () if found is None else steps_of(found)
 
     def _differing(self, key: tuple[str, str, str]) -> DifferingShown:
         model, one, other = key

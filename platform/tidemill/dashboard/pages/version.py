@@ -16,6 +16,9 @@ from tidemill.dashboard.shared import Seen
 
 __all__ = ["version_page"]
 
+_SHORT = 16
+"""Characters of a digest that are shown."""
+
 
 async def version_page(app: App, request: Request, model: str, version: str) -> None:
     """One version of a model."""
@@ -70,7 +73,7 @@ def _step(model: str, one: Step) -> None:
     if one.kind == "version":
         link(one.id, f"/models/{model}/versions/{quote(one.id, safe='')}", "tm-link tm-mono")
     else:
-        Text(one.id[:16], classes="tm-mono")
+        Text(one.id[:_SHORT], classes="tm-mono")
 
 
 def _gates(one: VersionRow | None) -> None:
