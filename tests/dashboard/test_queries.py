@@ -311,7 +311,7 @@ def test_runs_and_versions_say_why_they_were_made_and_what_their_gates_said() ->
     assert [(gate.name, gate.verdict) for gate in first.gates] == [("fresh", "passed")]
     told = {row.name: (row.one, row.other) for row in compare(first, second, ())}
     assert told["cause"] == ("initial", "drift")
-    assert told["gate fresh"] == ("passed", "passed")
+    assert told["gate fresh"] == ("passed", "passed: fine")
     assert [(one.run, one.cause, one.failed) for one in runs_of(status_of())] == [
         ("v2", "drift", False),
         ("v1", "initial", True),

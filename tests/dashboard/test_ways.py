@@ -1,15 +1,14 @@
-"""Where a version came from and went, and which events two versions answered differently."""
+"""Where a version came from and went, and by what its answers can be cut."""
 
 import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.dashboard.test_queries import NOON, RESOURCE, prediction, written
+from tests.dashboard.test_queries import NOON, prediction, written
 
 from tidemill.core.clock import to_ms
 from tidemill.dashboard.queries.browse import Wanted, browse
-from tidemill.dashboard.queries.differing import Differing, differing
 from tidemill.dashboard.queries.groups import groups_of, slices_by
 from tidemill.dashboard.queries.lineage import steps_of
 from tidemill.outcomes.tables import PREDICTIONS
@@ -56,23 +55,6 @@ def test_what_is_gone_or_damaged_is_said_in_the_lineage() -> None:
         "its weights were the beginning, its files are gone since 2026-11-20",
         "torn",
     ]
-
-
-def test_events_that_two_versions_answered_differently_are_found(tmp_path: Path) -> None:
-    rows = [prediction(number, "ok", 0.9) for number in range(5)]
-    for number, answer in ((1, "ok"), (2, "scratch"), (3, "scratch")):
-        rows.append(prediction(number, answer, 0.6, version="v2", prediction_id=f"q{number}"))
-    rows.append(prediction(2, "scratch", 0.6, version="v2", prediction_id="q9", entity="elsewhere"))
-    written(tmp_path, "predictions", PREDICTIONS, rows)
-    found = differing(str(tmp_path), RESOURCE, "v1", "v2")
-    assert (found.both, found.differ) == (3, 2)
-    assert [(one.one.prediction_id, one.other.prediction_id) for one in found.pairs] == [("p3", "q3"), ("p2", "q2")]
-    assert [(one.one.answer, one.other.answer) for one in found.pairs] == [("ok", "scratch")] * 2
-    assert differing(str(tmp_path), RESOURCE, "v1", "v7") == Differing(0, 0, ())
-
-
-def test_nothing_differs_before_there_is_a_lake(tmp_path: Path) -> None:
-    assert differing(str(tmp_path), RESOURCE, "v1", "v2") == Differing(0, 0, ())
 
 
 def with_a_camera() -> ContinualModel:

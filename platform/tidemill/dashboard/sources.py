@@ -1,18 +1,21 @@
 """What the pages read, each once for all who look: so a hundred viewers cost what one does."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from tidemill.artifacts import artifact_root, artifact_uri, local_folder
 from tidemill.control.known import known_resource, known_status
 from tidemill.control.protocols import StoredModel
+from tidemill.control.provision import topics_of
 from tidemill.control.rebuild import last_rollout
 from tidemill.control.state import LoopStatus
 from tidemill.control.triggers import why_not_now
 from tidemill.core.errors import Corrupt, NotFound, TidemillError
 from tidemill.core.telemetry import get_logger
 from tidemill.dashboard.audit import Audit
+from tidemill.dashboard.copies import newest_copies
 from tidemill.dashboard.pictures import Pictures, Shown
-from tidemill.dashboard.queries.browse import Found, Thing, Wanted, browse, things_of, things_of_events
+from tidemill.dashboard.queries.browse import LOOKED_AT, Found, Thing, Wanted, browse, things_of, things_of_events
 from tidemill.dashboard.queries.differing import Differing, differing
 from tidemill.dashboard.queries.drift import FeatureDrift, drift_of
 from tidemill.dashboard.queries.lineage import Step, steps_of
@@ -20,9 +23,11 @@ from tidemill.dashboard.queries.models import Headline, ModelRow, headline_of, m
 from tidemill.dashboard.queries.quality import QualityPoint, newest_slices, quality_over_time
 from tidemill.dashboard.queries.rollout import RolloutView, Trail, TrailPoint, rollout_view
 from tidemill.dashboard.queries.said import Said, said_of
+from tidemill.dashboard.queries.sides import SlicePair, slices_beside
 from tidemill.dashboard.queries.timeline import Entry, timeline
 from tidemill.dashboard.queries.versions import VersionRow, versions_of
 from tidemill.dashboard.shared import SharedByKey
+from tidemill.events.records import Prediction
 from tidemill.labels.agreement import Agreement, Place
 from tidemill.labels.recent import Asked, next_round, recent_agreement
 from tidemill.outcomes.slices import SliceReport
@@ -77,6 +82,7 @@ class Sources:
         self.versions = SharedByKey[str, tuple[VersionRow, ...]](self._versions, clock, 20.0)
         self.lineage = SharedByKey[tuple[str, str], tuple[Step, ...]](self._lineage, clock, 30.0)
         self.differing = SharedByKey[tuple[str, str, str], DifferingShown](self._differing, clock, 30.0)
+        self.sides = SharedByKey[tuple[str, str, str], tuple[SlicePair, ...]](self._sides, clock, 30.0)
         self.report = SharedByKey[tuple[str, str], Sequence[Lift]](self._report, clock, 10.0)
         self.agreement = SharedByKey[str, "Agreement | None"](self._agreement, clock, 15.0)
         self.found = SharedByKey[tuple[str, Wanted, int], FoundShown](self._found, clock, 10.0)
@@ -168,8 +174,26 @@ class Sources:
 
     def _differing(self, key: tuple[str, str, str]) -> DifferingShown:
         model, one, other = key
-        found = differing(self.machine.settings.lake_uri, self.resource(model), one, other)
-        return found, self._shown(model, [pair.one for pair in found.pairs])
+        resource = self.resource(model)
+        copies, note = self._copies(resource)
+        found = differing(self.machine.settings.lake_uri, resource, one, other, copies=copies)
+        return replace(found, note=note), self._shown(model, [pair.one for pair in found.pairs])
+
+    def _copies(self, resource: ContinualModel) -> tuple[Sequence[Prediction], str]:
+        """What candidates answered to copies, where there are any; and why they are left out."""
+        if not resource.spec.rollout.shadow:
+            return (), ""
+        try:
+            kafka = self.machine.settings.require_kafka()
+            return newest_copies(kafka, topics_of(resource).copies, LOOKED_AT), ""
+        except NotFound:  # no candidate had copies yet
+            return (), ""
+        except TidemillError as error:
+            return (), f"answers to copies cannot be read now: {error.message}"
+
+    def _sides(self, key: tuple[str, str, str]) -> tuple[SlicePair, ...]:
+        model, one, other = key
+        return slices_beside(self.machine.settings.lake_uri, self.resource(model), one, other)
 
     def _report(self, key: tuple[str, str]) -> Sequence[Lift]:
         """As `tidemill rollout report` has it; `by` is empty for no slices. Nothing without a rollout of two."""

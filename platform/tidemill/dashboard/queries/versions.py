@@ -160,7 +160,10 @@ def compare(one: VersionRow, other: VersionRow, points: Sequence[QualityPoint]) 
         ),
     ]
     gates = dict.fromkeys(gate.name for version in (one, other) for gate in version.gates)
-    first, second = ({gate.name: gate.verdict for gate in version.gates} for version in (one, other))
+    first, second = (
+        {gate.name: ": ".join(filter(None, (gate.verdict, gate.reason))) for gate in version.gates}
+        for version in (one, other)
+    )
     rows += [Compared(f"gate {name}", first.get(name, "—"), second.get(name, "—")) for name in gates]
     return tuple(rows)
 
