@@ -1,75 +1,115 @@
-"""The dashboard with a lot to show: the queries behind its pages on a large lake, and the row of each of 100 models.
+"""The dashboard with a lot to show: each page opened in Chromium, and the queries behind them on a large lake.
 
-A page is there before any of these is: its parts wait for their figures each for itself, read on threads, once
-for all who look. So what counts is how long somebody waits for a part that nobody has looked at yet.
+*First*: a dashboard that has just started and has read nothing but what it imports, a browser without a cache. *Again*:
+the same browser, the same dashboard. A page is there when what somebody comes for is: the rows of the models, the
+champion's error, the evidence, the newest predictions, the labellers, the versions, the lineage. The clock is the
+browser's, from its navigation on. Kafka and Redis are not asked by any of this.
+
+A part is read on threads, once for all who look: so of a query counts how long somebody waits for a part that nobody
+has looked at yet.
 """
 
-import json
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
+from benchmarks.dashboard.opening import Opened, browsing, open_page, show_queue
+from benchmarks.dashboard.site import BIG, serving, write_site
+from benchmarks.dashboard.tables import CANDIDATE, CHAMPION, Amount, resource_of
 from benchmarks.report import Figure, Report, environment
+from playwright.sync_api import Browser
 
-from tidemill.control.protocols import StoredModel
-from tidemill.control.state import LoopStatus, Version, encode_status
-from tidemill.core.clock import to_ms
+from tidemill.control.store import LocalResourceStore
+from tidemill.core.clock import SystemClock
+from tidemill.core.settings import Settings
 from tidemill.dashboard.queries.browse import Wanted, browse
+from tidemill.dashboard.queries.differing import differing
 from tidemill.dashboard.queries.models import headline_of, model_row
 from tidemill.dashboard.queries.quality import newest_slices, quality_over_time
-from tidemill.events.lake import LakeTable, table_uri
-from tidemill.events.sources import Source
-from tidemill.ingest.tables import EVENT_COLUMNS
-from tidemill.outcomes.tables import OUTCOMES, PREDICTIONS
+from tidemill.dashboard.sources import LABELS
+from tidemill.labels.recent import recent_agreement
 from tidemill.spec.model import ContinualModel
-from tidemill.testing.loop import example_resource
 
 __all__ = ["run"]
 
-SIZES = {"small": {"predictions": 50_000, "pictures": 2_000}, "full": {"predictions": 1_000_000, "pictures": 10_000}}
+SIZES = {"small": Amount(50_000, 2_000), "full": Amount(1_000_000, 10_000)}
 MODELS = 100
 GOAL_S = 1.0
-_AT_ONCE = 50_000
-_DAYS = 5
-_NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
-_PICTURE = b"\xff\xd8\xff" + bytes(1500)
+OF = f"/models/{BIG}"
+PAGES = {
+    "models": ("/", f"other-{MODELS - 2}"),
+    "overview": (OF, "95 % interval"),
+    "rollout": (f"{OF}/rollout", "matched blocks"),
+    "browse": (f"{OF}/browse", "among the newest"),
+    "labels": (f"{OF}/labels", "says what others say"),
+    "runs & versions": (f"{OF}/versions", "weights from"),
+    "a version": (f"{OF}/versions/{CANDIDATE}", "made from"),
+}
+"""By name: its path, and what it shows once its main part is there."""
+_TIMES = {"small": 1, "full": 3}
 
 
 def run(size_name: str) -> Report:
-    """Write the lake, then ask it what the pages ask; the slowest of three counts."""
-    size, resource = SIZES[size_name], _resource()
-    with tempfile.TemporaryDirectory() as folder:
-        _write(Path(folder), resource, **size)
-        stored = _stored(resource)
-        asked: dict[str, Callable[[], Any]] = {
-            "browse, the newest": lambda: _browse(folder, resource, Wanted()),
-            "browse, errors of a station": lambda: _browse(folder, resource, Wanted(entity="s3", kind="wrong")),
-            "browse, a declared slice": lambda: _browse(folder, resource, Wanted(groups=(("shift", "night"),))),
-            "quality over time": lambda: quality_over_time(folder, resource),
-            "slices": lambda: newest_slices(folder, resource),
-            "the headline of a model": lambda: headline_of(folder, stored, _NOW),
-            f"the rows of {MODELS} models": lambda: [model_row(stored, _NOW, None, None) for _ in range(MODELS)],
-        }
-        figures = [_timed(name, ask) for name, ask in asked.items()]
-    return Report(
-        "bench", "dashboard", size_name, size | {"models": MODELS}, figures, environment(("polars", "deltalake"))
+    """Write the site, ask its lake, open its pages."""
+    amount = SIZES[size_name]
+    with tempfile.TemporaryDirectory(prefix="tidemill-bench-") as folder:
+        settings = write_site(Path(folder), amount, MODELS)
+        figures = [*_queries(settings), *_pages(settings, _TIMES[size_name])]
+    ran = {"predictions": amount.predictions, "pictures": amount.pictures, "models": MODELS}
+    return Report("bench", "dashboard", size_name, ran, figures, environment(("polars", "deltalake", "nicegui")))
+
+
+def _pages(settings: Settings, times: int) -> Iterator[Figure]:
+    with browsing() as browser:
+        for name, (path, text) in PAGES.items():
+            rounds = [_opened(browser, settings, path, text) for _ in range(times)]
+            for word, places in (("first", slice(0, 1)), ("again", slice(1, None))):
+                yield _figure(f"{name}, {word}", [one for opened in rounds for one in opened[places]])
+        with serving(settings) as server:
+            took, worked = show_queue(browser.new_page(), server, f"{OF}/labels")
+            yield Figure("the queue, asked for", took, "s", note=f"processor {worked:.2f} s")
+
+
+def _opened(browser: Browser, settings: Settings, path: str, text: str) -> list[Opened]:
+    """A page opened three times, by a browser and of a dashboard that know nothing."""
+    with serving(settings) as server, browser.new_context(viewport={"width": 1440, "height": 900}) as context:
+        page = context.new_page()
+        return [open_page(page, server, path, text) for _ in range(3)]
+
+
+def _figure(name: str, opened: list[Opened]) -> Figure:
+    there, filled, server, drawn = (
+        statistics.median(of)
+        for of in zip(*((one.there, one.filled, one.server, one.browser) for one in opened), strict=True)
     )
+    note = f"all parts {filled:.2f} s; processor: dashboard {server:.2f} s, browser {drawn:.2f} s"
+    return Figure(name, there, "s", f"< {GOAL_S:g}", there < GOAL_S, note)
 
 
-def _resource() -> ContinualModel:
-    """The example, whose events also have a shift, by which it is cut."""
-    events = example_resource().spec.events.model_dump(by_alias=True, exclude_unset=True)
-    events["fields"] = [*events["fields"], {"name": "shift", "type": "string"}]
-    return example_resource(events=events, triggers={"drift": {"tolerance": 0.2, "slices": ["shift"]}})
+def _queries(settings: Settings) -> list[Figure]:
+    """What the pages ask, each by itself; the slowest of three counts."""
+    lake, now = settings.lake_uri, SystemClock().now()
+    resource, stored = resource_of(BIG.removeprefix("default.")), LocalResourceStore(settings.state / "resources")
+    big = stored.get(BIG)
+    asked: dict[str, Callable[[], Any]] = {
+        "browse, the newest": lambda: _browse(lake, resource, Wanted()),
+        "browse, errors of a station": lambda: _browse(lake, resource, Wanted(entity="s3", kind="wrong")),
+        "browse, a declared slice": lambda: _browse(lake, resource, Wanted(groups=(("shift", "night"),))),
+        "quality over time": lambda: quality_over_time(lake, resource),
+        "slices": lambda: newest_slices(lake, resource),
+        "agreement": lambda: recent_agreement(lake, resource, now, most=LABELS),
+        "where two versions differ": lambda: differing(lake, resource, CHAMPION, CANDIDATE),
+        "the headline of a model": lambda: headline_of(lake, big, now),
+        f"the rows of {MODELS} models": lambda: [model_row(one, now, None, None) for one in stored.list()],
+    }
+    return [_timed(name, ask) for name, ask in asked.items()]
 
 
 def _browse(lake: str, resource: ContinualModel, wanted: Wanted) -> None:
-    found = browse(lake, resource, wanted, _NOW, limit=24)
+    found = browse(lake, resource, wanted, SystemClock().now(), limit=24)
     if len(found.things) != 24:
         raise AssertionError(f"{wanted} found {len(found.things)}")
 
@@ -83,64 +123,3 @@ def _timed(name: str, ask: Callable[[], Any]) -> Figure:
         worked.append(time.process_time() - began)
     note = f"{max(worked):.2f} s of processor"
     return Figure(name, max(took), "s", f"< {GOAL_S:g}", max(took) < GOAL_S, note)
-
-
-def _stored(resource: ContinualModel) -> StoredModel:
-    champion = Version(version="v1", artifact="/nowhere", since=to_ms(_NOW))
-    status = LoopStatus(created_at=to_ms(_NOW), phase="Serving", champion=champion)
-    return StoredModel(resource=resource, status=encode_status(status), version="1")
-
-
-def _write(lake: Path, resource: ContinualModel, *, predictions: int, pictures: int) -> None:
-    """Predictions evenly over five days, each with its outcome; pictures with the newest events."""
-    rng = np.random.default_rng(1)
-    for begin in range(0, predictions, _AT_ONCE):
-        rows = _rows(rng, np.arange(begin, min(begin + _AT_ONCE, predictions)), predictions)
-        _append(lake, resource, "predictions", PREDICTIONS, rows)
-        _append(lake, resource, "outcomes", OUTCOMES, rows.with_columns(revision=pl.lit(0, pl.Int64)))
-    events = rows.tail(pictures).with_columns(image=pl.lit(_PICTURE), event_time=pl.col("predicted_at"))
-    _append(lake, resource, "events", {**EVENT_COLUMNS, "image": pl.Binary()}, events)
-
-
-def _rows(rng: np.random.Generator, numbers: Any, of: int) -> pl.DataFrame:
-    count = len(numbers)
-    is_scratch, is_wrong = rng.random(count) < 0.3, rng.random(count) < 0.05
-    sure = rng.random(count).round(4)
-    answers = [
-        _text({"class": "scratch" if one else "ok", "confidence": c}) for one, c in zip(is_scratch, sure, strict=True)
-    ]
-    labels = [_text({"defect": "scratch" if one else "ok", "box": None}) for one in is_scratch ^ is_wrong]
-    frame = pl.DataFrame(
-        {
-            "source": [str(Source("c", "t", 0))] * count,
-            "offset": numbers,
-            "prediction_id": [f"p{number}" for number in numbers],
-            "event_id": [f"e{number}" for number in numbers],
-            "entity": [f"s{number % 40}" for number in numbers],
-            "version": ["v1"] * count,
-            "output": answers,
-            "features": [_text({"brightness": float(one), "shift": "night" if one < 0.3 else "day"}) for one in sure],
-            "label": labels,
-            "loss": is_wrong.astype(float),
-        }
-    )
-    step = timedelta(days=_DAYS) / of
-    at = pl.Series("predicted_at", [_NOW - step * (of - int(number)) for number in numbers])
-    return frame.with_columns(at, at.dt.date().alias("event_date"), at.alias("available_at"))
-
-
-def _text(value: dict[str, Any]) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
-def _append(lake: Path, resource: ContinualModel, name: str, schema: dict[str, Any], rows: pl.DataFrame) -> None:
-    kept = pl.DataFrame(
-        [
-            rows[column].cast(kind)
-            if column in rows.columns
-            else pl.repeat(None, rows.height, dtype=kind, eager=True).alias(column)
-            for column, kind in schema.items()
-        ]
-    )
-    table = LakeTable(table_uri(str(lake), resource.id, name), schema, pipeline="bench", partition_by=["event_date"])
-    table.append(kept, {Source("c", "t", 0): int(rows["offset"].max() or 0)})  # type: ignore[arg-type]

@@ -19,8 +19,10 @@ from tidemill.dashboard.queries.browse import Thing, Wanted, browse
 from tidemill.events.kafka import RecordWriter
 from tidemill.spec.load import load
 from tidemill.spec.model import ContinualModel
+from tidemill.stack.leash import leashed
 from tidemill.stack.ports import free_ports
 from tidemill.stack.readiness import is_ready
+from tidemill.stack.running import what_runs
 from tidemill.testing.waiting import eventually
 
 __all__ = ["HOSTILE", "MODEL", "Site", "live_site", "mislabel", "send_hostile"]
@@ -76,9 +78,10 @@ def environ(**more: str) -> dict[str, str]:
 
 
 def started(folder: Path, *command: str, **settings: str) -> subprocess.Popen[bytes]:
-    """A process in the folder; its output goes to a file beside it."""
+    """A process in the folder, which dies with this one, however that ends; its output goes to a file beside it."""
+    argv = leashed([sys.executable, *command])
     with (folder / "output.log").open("ab") as log:
-        return subprocess.Popen([sys.executable, *command], cwd=folder, env=environ(**settings), stdout=log, stderr=log)
+        return subprocess.Popen(argv, cwd=folder, env=environ(**settings), stdout=log, stderr=log)
 
 
 def done(folder: Path, *command: str) -> None:
@@ -96,8 +99,9 @@ def live_site(folder: Path) -> Iterator[Site]:
     resource = folder / "model.yaml"
     resource.write_text(resource.read_text().replace("  rollout:\n", "  rollout:\n    approval: required\n"))
     children: list[subprocess.Popen[bytes]] = []
+    stack = started(folder, "-m", "tidemill.cli", "up")
     try:
-        done(folder, "-m", "tidemill.cli", "up", "-d")
+        eventually(lambda: what_runs(folder / ".tidemill") is not None or stack.poll() is not None, 300, every_s=0.2)
         ports = free_ports(5)
         roles = dict(zip(("viewer", "labeller", "approver"), ports[2:], strict=True))
         children.append(dashboard(folder, ports[0], TIDEMILL_DASHBOARD_UNDO_SECONDS="600"))
@@ -119,6 +123,7 @@ def live_site(folder: Path) -> Iterator[Site]:
         for child in children:
             child.wait(60)
         done(folder, "-m", "tidemill.cli", "down")
+        stack.wait(60)
 
 
 def dashboard(folder: Path, port: int, **settings: str) -> subprocess.Popen[bytes]:

@@ -21,10 +21,10 @@ from tidemill.dashboard.pictures import Pictures, media_type
 from tidemill.dashboard.queries.browse import Picture, Wanted, browse, things_of, things_of_events
 from tidemill.dashboard.queries.models import headline_of, model_row
 from tidemill.dashboard.queries.quality import quality_over_time, window_for
-from tidemill.dashboard.queries.rollout import rollout_view, trail_of
+from tidemill.dashboard.queries.rollout import Trail, rollout_view
 from tidemill.dashboard.queries.said import said_of
 from tidemill.dashboard.queries.timeline import timeline
-from tidemill.dashboard.queries.versions import VersionRow, compare, lineage_of, runs_of, versions_of
+from tidemill.dashboard.queries.versions import compare, runs_of, versions_of
 from tidemill.events.lake import LakeTable, table_uri
 from tidemill.events.pictures import PictureStore
 from tidemill.events.records import Decision, Outcome, Signal
@@ -54,9 +54,8 @@ def written(lake: Path, name: str, schema: dict[str, Any], rows: list[dict[str, 
     source = Source("c", name, 0)
     placed = [dict.fromkeys(schema) | {"source": str(source), "offset": at} | row for at, row in enumerate(rows)]
     table = LakeTable(table_uri(str(lake), RESOURCE.id, name), schema, pipeline="tests")
-    table.append(
-        pl.DataFrame([{key: row[key] for key in schema} for row in placed], schema=schema), {source: len(rows)}
-    )
+    upto = {Source.parse(str(row["source"])): len(rows) for row in placed}
+    table.append(pl.DataFrame([{key: row[key] for key in schema} for row in placed], schema=schema), upto)
 
 
 def prediction(number: int, answer: str, confidence: float, **more: Any) -> dict[str, Any]:
@@ -312,23 +311,11 @@ def test_runs_and_versions_say_why_they_were_made_and_what_their_gates_said() ->
     assert [(gate.name, gate.verdict) for gate in first.gates] == [("fresh", "passed")]
     told = {row.name: (row.one, row.other) for row in compare(first, second, ())}
     assert told["cause"] == ("initial", "drift")
-    assert told["gate fresh"] == ("passed", "passed")
+    assert told["gate fresh"] == ("passed", "passed: fine")
     assert [(one.run, one.cause, one.failed) for one in runs_of(status_of())] == [
         ("v2", "drift", False),
         ("v1", "initial", True),
     ]
-
-
-def test_the_way_of_the_weights_is_known_in_both_directions() -> None:
-    blank = VersionRow("", "", 0, "", "", "", "", (), "", "")
-    known = [
-        replace(blank, version=name, warm_from=warm) for name, warm in (("v3", "v2"), ("v2", "v1"), ("v1", "gone"))
-    ]
-    assert lineage_of("v2", known) == (("v1", "gone"), ("v3",))
-    assert lineage_of("v1", [*known, replace(blank, version="gone", warm_from="v1")]) == (
-        ("gone",),
-        ("v3", "v2", "gone"),
-    )
 
 
 def rolling(plan: RolloutPlan, spans: tuple[Span, ...]) -> RolloutState:
@@ -358,26 +345,38 @@ def test_a_rollout_shows_its_steps_and_both_versions() -> None:
     assert rollout_view(RESOURCE, status_of()).active is False
 
 
-def test_the_way_of_the_evidence_ends_where_control_stands(tmp_path: Path) -> None:
-    plan = example_plan()
-    spans = (Span(step=0, weight=plan.weights[0], since=EPOCH_MS),)
+def rolled(plan: RolloutPlan) -> list[dict[str, Any]]:
+    """Outcomes of both versions, half a second apart, on two partitions."""
     rows = []
     for number in range(400):
         at = datetime.fromtimestamp(EPOCH_MS / 1000, UTC) + timedelta(seconds=number / 2)
         name = plan.candidate.name if number % 2 else "v1"
-        rows.append(
-            outcome(number, "ok", float(number % 7 == 0), version=name) | {"predicted_at": at, "eligible_at": at}
-        )
-        rows[-1] |= {"event_date": at.date(), "request_id": f"r{number}"}
-    written(tmp_path, "outcomes", OUTCOMES, rows)
-    fold = Fold(plan)
+        row = outcome(number, "ok", float(number % 7 == 0), version=name, request_id=f"r{number}")
+        row |= {"source": f"c/outcomes/{number % 3 % 2}", "offset": number}
+        rows.append(row | {"predicted_at": at, "eligible_at": at, "available_at": at, "event_date": at.date()})
+    return rows
+
+
+@pytest.mark.parametrize("at_once", [1000, 90])
+def test_the_way_of_the_evidence_ends_where_control_stands(
+    tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = example_plan(offsets={})
+    spans = (Span(step=0, weight=plan.weights[0], since=EPOCH_MS),)
+    rows, fold, trail = rolled(plan), Fold(plan), Trail(plan)
+    written(tmp_path, "outcomes", OUTCOMES, sorted(rows, key=lambda row: row["source"]))
     for row in rows:
-        fold.add(0, judged(row))
-    points, is_cut = trail_of(str(tmp_path), RESOURCE, plan, spans)
+        fold.add(int(row["source"][-1]), judged(row))
+    monkeypatch.setattr("tidemill.dashboard.queries.rollout.MOST_OUTCOMES", at_once)
+    has_more, looks = True, 0
+    while has_more:
+        points, has_more = trail.follow(str(tmp_path), RESOURCE.id, spans)
+        looks += 1
+    assert looks == -(-len(rows) // at_once)
     assert points[-1].blocks == fold.evidence(spans).blocks > 50
     assert points[-1].promote == pytest.approx(fold.evidence(spans).promotion.peak)
-    assert not is_cut
     assert [one.promote for one in points] == sorted(one.promote for one in points)
+    assert trail.follow(str(tmp_path), RESOURCE.id, spans) == (points, False)
 
 
 def judged(row: dict[str, Any]) -> Outcome:

@@ -1,60 +1,60 @@
-"""Where a version came from and went, and which events two versions answered differently."""
+"""Where a version came from and went, and by what its answers can be cut."""
 
 import json
-from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-from tests.dashboard.test_queries import NOON, RESOURCE, outcome, prediction, written
+from tests.dashboard.test_queries import NOON, prediction, written
 
 from tidemill.core.clock import to_ms
 from tidemill.dashboard.queries.browse import Wanted, browse
-from tidemill.dashboard.queries.differing import Differing, differing
 from tidemill.dashboard.queries.groups import groups_of, slices_by
-from tidemill.dashboard.queries.lineage import lineage_steps
-from tidemill.dashboard.queries.versions import VersionRow
-from tidemill.outcomes.tables import OUTCOMES, PREDICTIONS
+from tidemill.dashboard.queries.lineage import steps_of
+from tidemill.outcomes.tables import PREDICTIONS
+from tidemill.registry.trace import Fact, VersionKnown, of_version
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.loop import example_resource
 
-BLANK = VersionRow("", "", 0, "", "", "", "", (), "", "")
-V2 = replace(BLANK, version="v2", snapshot="b" * 64, warm_from="v1", cause="drift", reason="it fell", created_at=7)
-KNOWN = (replace(BLANK, version="v3", warm_from="v2", place="candidate"), V2)
+SNAPSHOT = {"rows": {"new": 900, "fresh": 9}, "events": {"c/t/0": 1200}, "labels": {}, "at": NOON.isoformat()}
 
 
-def test_the_lineage_of_a_version_goes_both_ways(tmp_path: Path) -> None:
-    written(tmp_path, "predictions", PREDICTIONS, [prediction(n, "ok", 0.9, version="v2") for n in range(3)])
-    written(tmp_path, "outcomes", OUTCOMES, [outcome(n, "ok", n / 2, version="v2") for n in range(2)])
-    found = lineage_steps(str(tmp_path), tmp_path / "any", RESOURCE.id, "v2", KNOWN)
-    assert [(one.way, one.kind, one.id[:8], one.told) for one in found] == [
+def known(version: str, warm_from: str = "", **told: Any) -> VersionKnown:
+    run = {"cause": "drift", "reason": "it fell", "at": NOON.isoformat()}
+    return VersionKnown(version=version, snapshot=f"{version}a", warm_from=warm_from, run=run, told=told)
+
+
+def test_the_lineage_of_a_version_is_told_in_words_and_goes_both_ways() -> None:
+    versions = {"v2": known("v2", "v1"), "v3": known("v3", "v2", alias="candidate", at=NOON.isoformat())}
+    answers = [
+        Fact(kind="prediction", id="of v2", told={"count": 3000, "first": NOON, "last": NOON + timedelta(hours=2)}),
+        Fact(kind="outcome", id="of v2", told={"count": 2, "mean_loss": 0.25}),
+    ]
+    found = steps_of(of_version(versions, {"v2a": SNAPSHOT}, "v2", answers))
+    assert [(one.way, one.kind, one.id, one.told) for one in found] == [
         ("made from", "run", "v2", "drift: it fell"),
-        ("made from", "snapshot", "bbbbbbbb", "it is not there any more"),
+        (
+            "made from",
+            "snapshot",
+            "v2a",
+            "900 rows new, 9 rows fresh; events of partition 0 up to 1,200; labels none",
+        ),
         ("made from", "version", "v1", "neither the registry nor the artifacts have it"),
         ("went into", "version", "v3", "candidate, it began with these weights"),
-        ("went into", "predictions", "3", "within 0.0 hours"),
-        ("went into", "outcomes", "2", "mean loss 0.2500 of those with a label"),
+        ("went into", "prediction", "of v2", "3,000 within 2.0 hours"),
+        ("went into", "outcome", "of v2", "2: mean loss 0.2500 of those with a label"),
     ]
-    assert found[-2].since == to_ms(NOON)
+    assert [one.since for one in found] == [to_ms(NOON), to_ms(NOON), None, to_ms(NOON), to_ms(NOON), None]
 
 
-def test_a_version_that_nobody_knows_has_no_lineage(tmp_path: Path) -> None:
-    assert lineage_steps(str(tmp_path), tmp_path / "any", RESOURCE.id, "v9", KNOWN) == ()
-
-
-def test_events_that_two_versions_answered_differently_are_found(tmp_path: Path) -> None:
-    rows = [prediction(number, "ok", 0.9) for number in range(5)]
-    for number, answer in ((1, "ok"), (2, "scratch"), (3, "scratch")):
-        rows.append(prediction(number, answer, 0.6, version="v2", prediction_id=f"q{number}"))
-    rows.append(prediction(2, "scratch", 0.6, version="v2", prediction_id="q9", entity="elsewhere"))
-    written(tmp_path, "predictions", PREDICTIONS, rows)
-    found = differing(str(tmp_path), RESOURCE, "v1", "v2")
-    assert (found.both, found.differ) == (3, 2)
-    assert [(one.one.prediction_id, one.other.prediction_id) for one in found.pairs] == [("p3", "q3"), ("p2", "q2")]
-    assert [(one.one.answer, one.other.answer) for one in found.pairs] == [("ok", "scratch")] * 2
-    assert differing(str(tmp_path), RESOURCE, "v1", "v7") == Differing(0, 0, ())
-
-
-def test_nothing_differs_before_there_is_a_lake(tmp_path: Path) -> None:
-    assert differing(str(tmp_path), RESOURCE, "v1", "v2") == Differing(0, 0, ())
+def test_what_is_gone_or_damaged_is_said_in_the_lineage() -> None:
+    versions = {"v1": known("v1", **{"files gone": "2026-11-20"}), "v2": known("v2", "v1")}
+    found = steps_of(of_version(versions, {"v1a": {"problem": "torn", "frozen_as": ""}}, "v2"))
+    assert [one.told for one in found[1:]] == [
+        "it is not there any more",
+        "its weights were the beginning, its files are gone since 2026-11-20",
+        "torn",
+    ]
 
 
 def with_a_camera() -> ContinualModel:

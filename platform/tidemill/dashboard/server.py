@@ -46,8 +46,10 @@ def application(machine: Local) -> Any:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sending = asyncio.create_task(_send(desk))
+        warming = asyncio.create_task(asyncio.to_thread(app.sources.warm))
         yield
         sending.cancel()
+        warming.cancel()
         await asyncio.to_thread(desk.close)
 
     fast = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -84,32 +86,32 @@ def run(machine: Local, *, host: str, port: int) -> None:
 
 def _pages(app: App) -> None:
     @ui.page("/")
-    def models(request: Request) -> None:
-        models_page(app, request)
+    async def models(request: Request) -> None:
+        await models_page(app, request)
 
     @ui.page("/models/{model}")
-    def overview(request: Request, model: str) -> None:
-        model_page(app, request, model)
+    async def overview(request: Request, model: str) -> None:
+        await model_page(app, request, model)
 
     @ui.page("/models/{model}/rollout")
-    def rollout(request: Request, model: str) -> None:
-        rollout_page(app, request, model)
+    async def rollout(request: Request, model: str) -> None:
+        await rollout_page(app, request, model)
 
     @ui.page("/models/{model}/browse")
-    def browse(request: Request, model: str) -> None:
-        browse_page(app, request, model)
+    async def browse(request: Request, model: str) -> None:
+        await browse_page(app, request, model)
 
     @ui.page("/models/{model}/labels")
-    def labels(request: Request, model: str) -> None:
-        labels_page(app, request, model)
+    async def labels(request: Request, model: str) -> None:
+        await labels_page(app, request, model)
 
     @ui.page("/models/{model}/versions/{version}")
-    def version(request: Request, model: str, version: str) -> None:
-        version_page(app, request, model, version)
+    async def version(request: Request, model: str, version: str) -> None:
+        await version_page(app, request, model, version)
 
     @ui.page("/models/{model}/versions")
-    def versions(request: Request, model: str) -> None:
-        versions_page(app, request, model)
+    async def versions(request: Request, model: str) -> None:
+        await versions_page(app, request, model)
 
 
 def _picture(app: App, model: str, day: str, digest: str) -> Response:

@@ -49,14 +49,17 @@ class Shared(Generic[T]):
         self._read_at = 0.0
         self._reading: asyncio.Task[Seen[T]] | None = None
 
-    async def get(self) -> Seen[T]:
-        """What is known now. Who comes first, or after long, waits for a reading; others see the last one meanwhile."""
+    async def get(self, *, patient: bool = False) -> Seen[T]:
+        """What is known now. Who comes first, or after long, waits for a reading; others see the last one meanwhile.
+
+        Who is patient waits for any reading.
+        """
         age_s = self._clock.monotonic() - self._read_at
         if self._seen is not None and age_s < self._keep_s:
             return self._seen
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._refresh())
-        if self._seen is None or _OLD * self._keep_s < age_s < float("inf"):
+        if self._seen is None or patient or _OLD * self._keep_s < age_s < float("inf"):
             return await asyncio.shield(self._reading)
         return self._seen
 

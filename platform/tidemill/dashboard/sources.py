@@ -1,30 +1,37 @@
 """What the pages read, each once for all who look: so a hundred viewers cost what one does."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from tidemill.artifacts import artifact_root, artifact_uri, local_folder
 from tidemill.control.known import known_resource, known_status
 from tidemill.control.protocols import StoredModel
+from tidemill.control.provision import topics_of
 from tidemill.control.rebuild import last_rollout
 from tidemill.control.state import LoopStatus
 from tidemill.control.triggers import why_not_now
-from tidemill.core.errors import Corrupt, NotFound
+from tidemill.core.errors import Corrupt, NotFound, TidemillError
+from tidemill.core.telemetry import get_logger
 from tidemill.dashboard.audit import Audit
+from tidemill.dashboard.copies import newest_copies
 from tidemill.dashboard.pictures import Pictures, Shown
-from tidemill.dashboard.queries.browse import Found, Thing, Wanted, browse, things_of, things_of_events
+from tidemill.dashboard.queries.browse import LOOKED_AT, Found, Thing, Wanted, browse, things_of, things_of_events
 from tidemill.dashboard.queries.differing import Differing, differing
 from tidemill.dashboard.queries.drift import FeatureDrift, drift_of
-from tidemill.dashboard.queries.lineage import Step, lineage_steps
+from tidemill.dashboard.queries.lineage import Step, steps_of
 from tidemill.dashboard.queries.models import Headline, ModelRow, headline_of, model_row
 from tidemill.dashboard.queries.quality import QualityPoint, newest_slices, quality_over_time
-from tidemill.dashboard.queries.rollout import RolloutView, TrailPoint, rollout_view, trail_of
+from tidemill.dashboard.queries.rollout import RolloutView, Trail, TrailPoint, rollout_view
 from tidemill.dashboard.queries.said import Said, said_of
+from tidemill.dashboard.queries.sides import SlicePair, slices_beside
 from tidemill.dashboard.queries.timeline import Entry, timeline
 from tidemill.dashboard.queries.versions import VersionRow, versions_of
 from tidemill.dashboard.shared import SharedByKey
+from tidemill.events.records import Prediction
 from tidemill.labels.agreement import Agreement, Place
 from tidemill.labels.recent import Asked, next_round, recent_agreement
 from tidemill.outcomes.slices import SliceReport
+from tidemill.registry.lineage import Lineage
 from tidemill.rollout.report import Lift, rollout_report
 from tidemill.spec.model import ContinualModel
 from tidemill.watch.flow import Flow, seen_flow
@@ -36,8 +43,12 @@ __all__ = ["PAGE", "DifferingShown", "FoundShown", "ModelView", "Queue", "Source
 
 PAGE = 24
 """Things on one page of the browser."""
+LABELS = 50_000
+"""Labels whose agreement is told: more would take longer than a second to compare."""
 QUEUE = 40
 """Lines of the queue that are shown."""
+
+_log = get_logger(__name__)
 
 ModelView = tuple[ModelRow, LoopStatus | None, tuple[str, ...], tuple[Entry, ...], RolloutView | None]
 """Of a model by its status alone: its row, the status, why no run starts now, what happened, how its rollout stands."""
@@ -59,6 +70,7 @@ class Sources:
         self._headlines: dict[str, Headline | None] = {}
         self._flows: dict[str, Flow | None] = {}
         self._scrapes: dict[str, Scrape] = {}
+        self._trails: dict[str, Trail] = {}
         self.models = SharedByKey[str, Sequence[ModelRow]](self._models, clock, 1.0)
         self.model = SharedByKey[str, ModelView](self._model, clock, 0.8)
         self.headlines = SharedByKey[str, Headline | None](self._headline, clock, 20.0)
@@ -70,10 +82,20 @@ class Sources:
         self.versions = SharedByKey[str, tuple[VersionRow, ...]](self._versions, clock, 20.0)
         self.lineage = SharedByKey[tuple[str, str], tuple[Step, ...]](self._lineage, clock, 30.0)
         self.differing = SharedByKey[tuple[str, str, str], DifferingShown](self._differing, clock, 30.0)
+        self.sides = SharedByKey[tuple[str, str, str], tuple[SlicePair, ...]](self._sides, clock, 30.0)
         self.report = SharedByKey[tuple[str, str], Sequence[Lift]](self._report, clock, 10.0)
         self.agreement = SharedByKey[str, "Agreement | None"](self._agreement, clock, 15.0)
         self.found = SharedByKey[tuple[str, Wanted, int], FoundShown](self._found, clock, 10.0)
         self.queue = SharedByKey[str, Queue](self._queue, clock, 30.0)
+
+    def warm(self) -> None:
+        """Do once what is slow the first time alone, such as importing MLflow: no viewer should wait for it."""
+        try:
+            for stored in self.machine.store.list()[:1]:
+                self._headline(stored.resource.id)
+                self._versions(stored.resource.id)
+        except TidemillError as error:  # pages say it where it matters
+            _log.info("nothing could be read at the start", reason=error.message)
 
     def stored(self, model: str) -> StoredModel:
         """A model by id; raises `NotFound` or `InvalidInput`."""
@@ -89,6 +111,11 @@ class Sources:
             model_row(one, now, self._headlines.get(one.resource.id), self._flow(one.resource.id))
             for one in self.machine.store.list()
         ]
+
+    async def read_headlines(self, models: Sequence[str]) -> None:
+        """Read how right each model is, one after the other, those that were read lately left out."""
+        for model in models:
+            await self.headlines.of(model).get(patient=True)
 
     def _flow(self, model: str) -> Flow | None:
         return self._flows.get(model)
@@ -130,8 +157,10 @@ class Sources:
         status = _status(stored)
         if status is None or status.rollout is None:
             return (), False
-        state = status.rollout
-        return trail_of(self.machine.settings.lake_uri, stored.resource, state.plan, state.spans)
+        plan, trail = status.rollout.plan, self._trails.get(model)
+        if trail is None or trail.plan != plan:
+            trail = self._trails[model] = Trail(plan)
+        return trail.follow(self.machine.settings.lake_uri, model, status.rollout.spans)
 
     def _versions(self, model: str) -> tuple[VersionRow, ...]:
         return versions_of(self.machine.registry, model, _status(self.stored(model)))
@@ -140,12 +169,31 @@ class Sources:
         model, version = key
         settings, resource = self.machine.settings, self.resource(model)
         folder = local_folder(artifact_uri(artifact_root(resource, settings), resource, version))
-        return lineage_steps(settings.lake_uri, folder, model, version, self._versions(model))
+        found = Lineage(settings.lake_uri, folder, self.machine.registry, model).of_version(version)
+        return () if found is None else steps_of(found)
 
     def _differing(self, key: tuple[str, str, str]) -> DifferingShown:
         model, one, other = key
-        found = differing(self.machine.settings.lake_uri, self.resource(model), one, other)
-        return found, self._shown(model, [pair.one for pair in found.pairs])
+        resource = self.resource(model)
+        copies, note = self._copies(resource)
+        found = differing(self.machine.settings.lake_uri, resource, one, other, copies=copies)
+        return replace(found, note=note), self._shown(model, [pair.one for pair in found.pairs])
+
+    def _copies(self, resource: ContinualModel) -> tuple[Sequence[Prediction], str]:
+        """What candidates answered to copies, where there are any; and why they are left out."""
+        if not resource.spec.rollout.shadow:
+            return (), ""
+        try:
+            kafka = self.machine.settings.require_kafka()
+            return newest_copies(kafka, topics_of(resource).copies, LOOKED_AT), ""
+        except NotFound:  # no candidate had copies yet
+            return (), ""
+        except TidemillError as error:
+            return (), f"answers to copies cannot be read now: {error.message}"
+
+    def _sides(self, key: tuple[str, str, str]) -> tuple[SlicePair, ...]:
+        model, one, other = key
+        return slices_beside(self.machine.settings.lake_uri, self.resource(model), one, other)
 
     def _report(self, key: tuple[str, str]) -> Sequence[Lift]:
         """As `tidemill rollout report` has it; `by` is empty for no slices. Nothing without a rollout of two."""
@@ -163,7 +211,8 @@ class Sources:
             return ()
 
     def _agreement(self, model: str) -> Agreement | None:
-        return recent_agreement(self.machine.settings.lake_uri, self.resource(model), self.machine.clock.now())
+        lake, now = self.machine.settings.lake_uri, self.machine.clock.now()
+        return recent_agreement(lake, self.resource(model), now, most=LABELS)
 
     def _found(self, key: tuple[str, Wanted, int]) -> FoundShown:
         model, wanted, skip = key

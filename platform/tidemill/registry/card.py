@@ -1,6 +1,6 @@
 """A version by what people call it, and its model card."""
 
-from tidemill.artifacts import local_folder, read, verify
+from tidemill.artifacts import local_folder, manifest_of, read
 from tidemill.core.errors import NotFound
 from tidemill.registry.protocol import RegisteredVersion, Registry
 
@@ -25,6 +25,6 @@ def card_of(found: RegisteredVersion) -> str:
     """The model card in Markdown: the whole one of the artifact, else what the registry keeps of it; "" without."""
     try:
         folder = local_folder(found.artifact)
-        return read(folder, verify(folder), "card.md").decode() or found.description
+        return read(folder, manifest_of(folder), "card.md").decode() or found.description
     except NotFound:
         return found.description

@@ -128,5 +128,6 @@ class BoundedMean:
     def _log_capital(bet: Floats, centred: tuple[Floats, Floats, Floats, Floats]) -> Floats:
         """A lower bound of the log of one bet's capital (bets, candidates), from sums of powers of x − m."""
         one, two, three, four = centred
-        found: Floats = bet * one - bet**2 * two / 2 + bet**3 * three / 3 - _REST * bet**4 * four
+        # Multiplied out from the inside: NumPy's powers above the second take ten times as long.
+        found: Floats = bet * (one - bet * (two / 2 - bet * (three / 3 - _REST * bet * four)))
         return found

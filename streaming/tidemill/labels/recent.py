@@ -10,7 +10,7 @@ from tidemill.labels.agreement import Agreement, agreement
 from tidemill.labels.queue import Picks, pick
 from tidemill.labels.rounds import read_round, records_of
 from tidemill.labels.waiting import Waiting, waiting
-from tidemill.labels.words import judged_field, read_said
+from tidemill.labels.words import MOST_LABELS, judged_field, read_said
 from tidemill.spec.model import ContinualModel
 
 __all__ = ["Asked", "next_round", "noun_of", "recent_agreement"]
@@ -58,10 +58,15 @@ def next_round(
     return Asked(picks, records, lines, total, found.through)
 
 
-def recent_agreement(lake: str, resource: ContinualModel, now: datetime) -> Agreement | None:
-    """What labellers said in the last week; None where there is nothing, or the lake does not answer."""
+def recent_agreement(
+    lake: str, resource: ContinualModel, now: datetime, *, most: int = MOST_LABELS
+) -> Agreement | None:
+    """What labellers said in the last week, the newest `most` labels of it.
+
+    None where there is nothing, or the lake does not answer.
+    """
     try:
-        said = read_said(lake, resource, judged_field(resource), since=now - _RECENT)
+        said = read_said(lake, resource, judged_field(resource), since=now - _RECENT, most=most, opinions=False)
     except (NotFound, Unavailable):
         return None
     least = resource.spec.labels.min_agreement

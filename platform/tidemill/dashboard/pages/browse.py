@@ -30,12 +30,12 @@ _ORDERS = ("newest", "least sure", "surest")
 _ANY = "any"
 
 
-def browse_page(app: App, request: Request, model: str) -> None:
+async def browse_page(app: App, request: Request, model: str) -> None:
     """Predictions of a model."""
-    resource = known(app, request, model)
+    resource = await known(app, request, model)
     if resource is None:
         return
-    with frame(app, request, f"Browse {model}", model, "browse") as page:
+    async with frame(app, request, f"Browse {model}", model, "browse") as page:
         with box("tm-head"):
             head(page, resource)
         _Browser(page, resource, _wanted(request))

@@ -1,13 +1,13 @@
 """The frame of every page: who is there, where they are, their clock and their light, and what keeps the page live."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from nicegui import run, ui
+from nicegui import background_tasks, run, ui
 from starlette.requests import Request
 
 from tidemill.core.errors import TidemillError
@@ -21,6 +21,8 @@ __all__ = ["App", "Page", "frame"]
 
 _STYLE = (Path(__file__).parent / "style.css").read_text()
 _EVERY_S = 1.0
+_AT_ONCE_S = 0.03
+"""How long a page waits for what is known already, so as to come with it."""
 _COLOUR = "#12857b"
 _TABS = (
     ("", "Overview"),
@@ -29,8 +31,12 @@ _TABS = (
     ("labels", "Labels"),
     ("versions", "Runs & versions"),
 )
-_ABOUT_VIEWER = (
-    "({zone: Intl.DateTimeFormat().resolvedOptions().timeZone, light: localStorage.getItem('tidemill-light') || ''})"
+_ZONE, _LIGHT = "tidemill-zone", "tidemill-light"
+"""Cookies by which a page is drawn in the viewer's time and light from the start."""
+_KEPT = "; path=/; max-age=31536000; SameSite=Strict"
+_SAY_ZONE = (
+    "(() => { const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;"
+    f" document.cookie = '{_ZONE}=' + zone + '{_KEPT}'; return zone; }})()"
 )
 
 
@@ -46,10 +52,12 @@ class App:
 class Page:
     """One page that somebody looks at."""
 
-    def __init__(self, app: App, viewer: Viewer) -> None:
+    def __init__(self, app: App, viewer: Viewer, zone: str) -> None:
         self.app, self.viewer, self.times = app, viewer, Times()
         self._parts: list[Live[Any]] = []
-        self._known = False
+        self._is_asked = False
+        self._foot: Text | None = None
+        self._set_zone(zone)
 
     @property
     def now(self) -> Any:
@@ -62,12 +70,22 @@ class Page:
         self._parts.append(part)
         return part
 
+    async def look_first(self) -> None:
+        """Draw what is known into the page itself; the rest is read while the browser loads it."""
+        looks = self._look()
+        if looks:
+            await asyncio.wait(looks, timeout=_AT_ONCE_S)
+
     async def look(self) -> None:
-        """Bring all parts up to date; before the first time the browser is asked for its zone."""
-        if not self._known:
-            self._known = True
+        """Bring all parts up to date, none of which waits for another; at first the browser is asked for its zone."""
+        if not self._is_asked:
+            self._is_asked = True
             await self._learn()
-        await asyncio.gather(*(part.refresh() for part in self._parts))
+        self._look()
+
+    def _look(self) -> list[asyncio.Task[Any]]:
+        idle = [part for part in self._parts if not part.is_looking]
+        return [background_tasks.create(part.refresh(), name="part of a page") for part in idle]
 
     async def do(self, action: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
         """Do something on a thread and tell the viewer what went wrong; None then."""
@@ -79,30 +97,47 @@ class Page:
 
     async def _learn(self) -> None:
         try:
-            told = await ui.run_javascript(_ABOUT_VIEWER, timeout=3.0)
-            self.times.zone = ZoneInfo(str(told["zone"]))
-            self._zone_text.set_text(f"times in {self.times.zone.key}")
-            if told["light"] in {"dark", "light"}:
-                self._dark.set_value(told["light"] == "dark")
-        except (TimeoutError, ZoneInfoNotFoundError, TypeError, KeyError, ValueError):
-            return  # UTC it is, and the browser's own light
+            zone = str(await ui.run_javascript(_SAY_ZONE, timeout=3.0))
+        except TimeoutError:
+            return
+        if self._set_zone(zone):
+            for part in self._parts:
+                part.forget()
+                background_tasks.create(part.refresh(), name="part of a page in another zone")
 
-    def chrome(self, dark: ui.dark_mode, zone: Text) -> None:
-        """The parts of the frame that follow the browser."""
-        self._dark, self._zone_text = dark, zone
+    def _set_zone(self, zone: str) -> bool:
+        """Show times in a zone; whether it is another one. What is no zone is left alone."""
+        try:
+            now = ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            return False
+        if now.key == self.times.zone.key:
+            return False
+        self.times.zone = now
+        if self._foot is not None:
+            self._foot.set_text(self._zone_words)
+        return True
+
+    def foot(self) -> None:
+        """The last line of the page."""
+        self._foot = Text(self._zone_words)
+
+    @property
+    def _zone_words(self) -> str:
+        return f"times in {self.times.zone.key}"
 
 
-@contextmanager
-def frame(app: App, request: Request, title: str, model: str = "", tab: str = "") -> Iterator[Page]:
+@asynccontextmanager
+async def frame(app: App, request: Request, title: str, model: str = "", tab: str = "") -> AsyncIterator[Page]:
     """A page within the frame; in the block its parts are made."""
-    page = Page(app, request.state.viewer)
+    page = Page(app, request.state.viewer, request.cookies.get(_ZONE, ""))
     client = ui.context.client
     app.owners[client.id] = page.viewer.name
     client.on_delete(lambda: app.owners.pop(client.id, None))
     ui.page_title(f"{title} · Tidemill")
     ui.add_css(_STYLE)
     ui.colors(primary=_COLOUR)
-    dark = ui.dark_mode(None)
+    dark = ui.dark_mode({"dark": True, "light": False}.get(request.cookies.get(_LIGHT, "")))
     with box("tm-top", "header"), box("tm-bar"):
         link("Tidemill", "/", "tm-mark")
         with box("tm-nav", "nav") as nav:
@@ -116,12 +151,12 @@ def frame(app: App, request: Request, title: str, model: str = "", tab: str = ""
     with box("tm-page"):
         yield page
         with box("tm-foot"):
-            zone = Text("times in UTC")
-    page.chrome(dark, zone)
+            page.foot()
     ui.timer(_EVERY_S, page.look)
+    await page.look_first()
 
 
 async def _turn(dark: ui.dark_mode) -> None:
     is_dark = await ui.run_javascript("document.body.classList.contains('body--dark')")
     dark.set_value(not is_dark)
-    ui.run_javascript(f"localStorage.setItem('tidemill-light', '{'light' if is_dark else 'dark'}')")
+    ui.run_javascript(f"document.cookie = '{_LIGHT}={'light' if is_dark else 'dark'}{_KEPT}'")

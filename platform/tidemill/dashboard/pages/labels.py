@@ -23,12 +23,12 @@ from tidemill.spec.model import ContinualModel
 __all__ = ["labels_page"]
 
 
-def labels_page(app: App, request: Request, model: str) -> None:
+async def labels_page(app: App, request: Request, model: str) -> None:
     """Labels of a model."""
-    resource = known(app, request, model)
+    resource = await known(app, request, model)
     if resource is None:
         return
-    with frame(app, request, f"Labels of {model}", model, "labels") as page:
+    async with frame(app, request, f"Labels of {model}", model, "labels") as page:
         with box("tm-head"):
             head(page, resource)
         with box("tm-grid"):

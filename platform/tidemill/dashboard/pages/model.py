@@ -27,13 +27,13 @@ __all__ = ["head", "known", "model_page"]
 _TONES = {"ok": "good", "warn": "warn", "bad": "bad", "unknown": ""}
 
 
-def model_page(app: App, request: Request, model: str) -> None:
+async def model_page(app: App, request: Request, model: str) -> None:
     """One model at a glance."""
-    resource = known(app, request, model)
+    resource = await known(app, request, model)
     if resource is None:
         return
     sources = app.sources
-    with frame(app, request, model, model) as page:
+    async with frame(app, request, model, model) as page:
         with box("tm-head"):
             head(page, resource)
             asking.buttons(page, resource, ("retrain", "revert"))
@@ -58,12 +58,12 @@ def model_page(app: App, request: Request, model: str) -> None:
                 page.live(sources.health.of(model).get, _health)
 
 
-def known(app: App, request: Request, model: str) -> ContinualModel | None:
+async def known(app: App, request: Request, model: str) -> ContinualModel | None:
     """The resource; None after a page that says that there is none."""
     try:
         return app.sources.resource(model)
     except TidemillError as error:
-        with frame(app, request, "Not found"):
+        async with frame(app, request, "Not found"):
             Text("There is no such model" if isinstance(error, NotFound) else "This model cannot be shown", "h1")
             state(error.message, "bad")
             link("All models", "/")

@@ -1,7 +1,7 @@
 """The page of all models."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from nicegui import background_tasks
@@ -10,6 +10,7 @@ from starlette.requests import Request
 from tidemill.dashboard.pages.frame import App, Page, frame
 from tidemill.dashboard.pages.parts import Text, badge, box, link, panel, percent, state, table
 from tidemill.dashboard.queries.models import Headline, ModelRow
+from tidemill.dashboard.shared import Seen
 
 __all__ = ["models_page", "phase_badge", "traffic_bar"]
 
@@ -26,23 +27,39 @@ PHASES = {
 _HEAD = ("model", "phase", "champion", "traffic", "error", "drift", "freshness", "labels to come", "next")
 
 
-def models_page(app: App, request: Request) -> None:
+async def models_page(app: App, request: Request) -> None:
     """All models at a glance."""
-    with frame(app, request, "Models") as page:
+    async with frame(app, request, "Models") as page:
         with box("tm-head"):
             Text("Models", "h1")
         with panel("All models", about="error: of the last day's answers of the champion, with its 95 % band"):
-            page.live(app.sources.models.of("").get, partial(_draw, page))
+            page.live(partial(_read, app), partial(_draw, page))
 
 
-def _draw(page: Page, rows: Sequence[ModelRow]) -> None:
-    for row in rows:
-        # Figures that take longer come into the rows as they are there.
-        background_tasks.create_lazy(page.app.sources.headlines.of(row.id).get(), name=f"headline {row.id}")
+async def _read(app: App) -> Seen[Sequence[ModelRow]]:
+    seen = await app.sources.models.of("").get()
+    # Figures that take longer come into the rows as they are there, one after the other: others read, too.
+    background_tasks.create_lazy(app.sources.read_headlines([row.id for row in seen.value or ()]), name="headlines")
+    return seen
+
+
+def _draw(page: Page, rows: Sequence[ModelRow]) -> Callable[[Sequence[ModelRow]], bool] | None:
     if not rows:
         state("No model is declared yet: `tidemill apply -f FILE` declares one.")
-        return
-    table(_HEAD, [_row(page, row) for row in rows])
+        return None
+    draws = table(_HEAD, [_row(page, row) for row in rows])
+    shown = list(rows)
+
+    def update(new: Sequence[ModelRow]) -> bool:
+        if [row.id for row in new] != [row.id for row in shown]:
+            return False
+        for draw, before, row in zip(draws, shown, new, strict=True):
+            if row != before:
+                draw(_row(page, row))
+        shown[:] = new
+        return True
+
+    return update
 
 
 def _row(page: Page, row: ModelRow) -> list[object]:

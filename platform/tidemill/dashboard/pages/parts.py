@@ -6,6 +6,7 @@ Whatever is shown is set as text: none of it is ever taken for HTML.
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -129,24 +130,37 @@ def tell(words: str, tone: Literal["positive", "negative", "warning"]) -> None:
     ui.notify(words, type=tone, multi_line=True, position="top")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> None:
-    """A plain table; a cell that can be called draws itself. `numbers`: columns that stand to the right."""
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()
+) -> list[Callable[[Sequence[object]], None]]:
+    """A plain table; a cell that can be called draws itself. `numbers`: columns that stand to the right.
+
+    Returns of each row what draws it anew with other cells.
+    """
     with box("tm-scroll") as around, box("tm-table", "table"):
         around.props["tabindex"] = "0"
         with box(tag="thead"), box(tag="tr"):
             for place, name in enumerate(head):
                 Text(name, "th", "tm-num" if place in numbers else "").props["scope"] = "col"
         with box(tag="tbody"):
-            for row in rows:
-                with box(tag="tr"):
-                    for place, cell in enumerate(row):
-                        is_short = isinstance(cell, str) and len(cell) <= _SHORT
-                        classes = " ".join(["tm-num"] * (place in numbers) + ["tm-nowrap"] * is_short)
-                        if callable(cell):
-                            with box(classes, "td"):
-                                cell()
-                        else:
-                            Text(cell, "td", classes)
+            lines = [box(tag="tr") for _ in rows]
+    draws: list[Callable[[Sequence[object]], None]] = [partial(_draw_row, line, numbers) for line in lines]
+    for draw, row in zip(draws, rows, strict=True):
+        draw(row)
+    return draws
+
+
+def _draw_row(line: ui.element, numbers: Sequence[int], row: Sequence[object]) -> None:
+    line.clear()
+    with line:
+        for place, cell in enumerate(row):
+            is_short = isinstance(cell, str) and len(cell) <= _SHORT
+            classes = " ".join(["tm-num"] * (place in numbers) + ["tm-nowrap"] * is_short)
+            if callable(cell):
+                with box(classes, "td"):
+                    cell()
+            else:
+                Text(cell, "td", classes)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -166,14 +180,31 @@ class Live(Generic[T]):
     def __init__(self, read: Callable[[], Awaitable[Seen[T]]], draw: Callable[[T], Callable[[T], bool] | None]) -> None:
         self._read, self._draw = read, draw
         self._shown: tuple[object, str] | None = None
+        self._asked = self._looking = self._least = 0
+        """Looks so far, those under way, and the first whose answer is still of use."""
         self._update: Callable[[T], bool] | None = None
         self._box = box("tm-col")
         with self._box:
             box("tm-wait").props.update({"role": "status", "aria-label": "loading"})
 
+    @property
+    def is_looking(self) -> bool:
+        """Whether a look is under way."""
+        return self._looking > 0
+
     async def refresh(self) -> None:
-        """Look again."""
-        seen = await self._read()
+        """Look again. Of looks that overtake each other the last one counts."""
+        mine = self._asked = self._asked + 1
+        self._looking += 1
+        try:
+            seen = await self._read()
+        finally:
+            self._looking -= 1
+        if mine >= self._least:
+            self._least = mine
+            self._show(seen)
+
+    def _show(self, seen: Seen[T]) -> None:
         error = "" if seen.error is None else seen.error.message
         now = (seen.value, error)
         if now == self._shown or self._box.is_deleted:
@@ -191,5 +222,6 @@ class Live(Generic[T]):
                 self._update = self._draw(value)
 
     def forget(self) -> None:
-        """Draw anew at the next look, whatever has changed."""
+        """Draw anew at the next look, whatever has changed; what was asked before is of no use any more."""
         self._shown = self._update = None
+        self._least = self._asked + 1

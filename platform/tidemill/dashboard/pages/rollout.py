@@ -30,12 +30,12 @@ _PHASES = {"awaiting-approval": "warn", "rolling-back": "bad"}
 _Trail = tuple[RolloutView | None, tuple[TrailPoint, ...], bool]
 
 
-def rollout_page(app: App, request: Request, model: str) -> None:
+async def rollout_page(app: App, request: Request, model: str) -> None:
     """The rollout of a model."""
-    resource = known(app, request, model)
+    resource = await known(app, request, model)
     if resource is None:
         return
-    with frame(app, request, f"Rollout of {model}", model, "rollout") as page:
+    async with frame(app, request, f"Rollout of {model}", model, "rollout") as page:
         with box("tm-head"):
             head(page, resource)
         with panel("Where it stands"):
@@ -118,12 +118,12 @@ def _trail(found: _Trail) -> Callable[[_Trail], bool] | None:
 
 
 def _evidence_words(found: _Trail) -> str:
-    view, points, is_cut = found
+    view, points, has_more = found
     if view is None:
         return ""
     told = f"to promote {view.e_promote:.3g}, to roll back {view.e_roll_back:.3g}, to go on from this step "
     told += f"{view.e_step:.3g}; {view.needed:g} is needed. {points[-1].blocks:,} matched blocks"
-    return told + (", of the first outcomes alone" if is_cut else "")
+    return told + ("; more outcomes are being read" if has_more else "")
 
 
 def _arms(view: ModelView) -> None:

@@ -16,13 +16,16 @@ from tidemill.dashboard.shared import Seen
 
 __all__ = ["version_page"]
 
+_SHORT = 16
+"""Characters of a digest that are shown."""
 
-def version_page(app: App, request: Request, model: str, version: str) -> None:
+
+async def version_page(app: App, request: Request, model: str, version: str) -> None:
     """One version of a model."""
-    resource = known(app, request, model)
+    resource = await known(app, request, model)
     if resource is None:
         return
-    with frame(app, request, f"{version} of {model}", model, "versions") as page:
+    async with frame(app, request, f"{version} of {model}", model, "versions") as page:
         with box("tm-head"):
             head(page, resource)
 
@@ -70,7 +73,7 @@ def _step(model: str, one: Step) -> None:
     if one.kind == "version":
         link(one.id, f"/models/{model}/versions/{quote(one.id, safe='')}", "tm-link tm-mono")
     else:
-        Text(one.id[:16], classes="tm-mono")
+        Text(one.id[:_SHORT], classes="tm-mono")
 
 
 def _gates(one: VersionRow | None) -> None:

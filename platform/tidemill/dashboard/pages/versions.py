@@ -1,5 +1,6 @@
 """The page of runs and versions: why each was made, what its gates said, and how two compare."""
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from urllib.parse import quote
@@ -9,9 +10,10 @@ from starlette.requests import Request
 
 from tidemill.dashboard.pages.frame import App, Page, frame
 from tidemill.dashboard.pages.model import head, known
-from tidemill.dashboard.pages.parts import Text, away, badge, box, link, panel, state, table
+from tidemill.dashboard.pages.parts import Text, away, badge, box, link, panel, percent, state, table
 from tidemill.dashboard.pages.tiles import ANSWER, OTHER, shot, sure
 from tidemill.dashboard.queries.links import links_of
+from tidemill.dashboard.queries.sides import Side, SlicePair
 from tidemill.dashboard.queries.versions import VersionRow, compare, runs_of
 from tidemill.dashboard.shared import Seen
 from tidemill.dashboard.sources import DifferingShown, ModelView
@@ -22,12 +24,12 @@ PLACES = {"champion": "good", "candidate": "run", "previous": ""}
 VERDICTS = {"passed": "good", "refused": "bad", "not applicable": ""}
 
 
-def versions_page(app: App, request: Request, model: str) -> None:
+async def versions_page(app: App, request: Request, model: str) -> None:
     """Runs and versions of a model."""
-    resource = known(app, request, model)
+    resource = await known(app, request, model)
     if resource is None:
         return
-    with frame(app, request, f"Versions of {model}", model, "versions") as page:
+    async with frame(app, request, f"Versions of {model}", model, "versions") as page:
         with box("tm-head"):
             head(page, resource)
         with panel("Runs", about="the newest; each is a version's name"):
@@ -118,7 +120,7 @@ class _Chosen:
         with box("tm-row"):
             one = ui.select(names, value=names[1], label="one").props("outlined dense").classes("tm-field")
             other = ui.select(names, value=names[0], label="the other").props("outlined dense").classes("tm-field")
-        place, examples = box("tm-col"), box("tm-col")
+        place, slices, examples = box("tm-col"), box("tm-col"), box("tm-col")
 
         async def show() -> None:
             chosen = one.value, other.value
@@ -127,9 +129,13 @@ class _Chosen:
             with place:
                 rows = compare(by_name[chosen[0]], by_name[chosen[1]], points[1])
                 table(("", *chosen), [(row.name, row.one, row.other) for row in rows])
-            seen = await self._page.app.sources.differing.of((self._model, *chosen)).get()
+            sources, key = self._page.app.sources, (self._model, *chosen)
+            beside, seen = await asyncio.gather(sources.sides.of(key).get(), sources.differing.of(key).get())
             if chosen == (one.value, other.value) and not examples.is_deleted:
+                slices.clear()
                 examples.clear()
+                with slices:
+                    _slices(beside, chosen)
                 with examples:
                     _differing(seen, chosen)
 
@@ -138,16 +144,37 @@ class _Chosen:
         ui.timer(0.1, show, once=True)
 
 
+def _slices(seen: Seen[tuple[SlicePair, ...]], chosen: tuple[str, str]) -> None:
+    Text("How right they are", "h3", "tm-title")
+    if not seen.value:
+        state(seen.error.message if seen.error else "No answer has come of age yet.", "bad" if seen.error else "")
+        return
+    Text("error of the newest outcomes of each, with its 95 % interval; the furthest apart first", classes="tm-sub")
+    rows: list[Sequence[object]] = [
+        (f"{one.by} {one.name}".strip() or "all", *_side(one.one), *_side(one.other)) for one in seen.value
+    ]
+    table(("slice", chosen[0], "outcomes", chosen[1], "outcomes"), rows, numbers=(1, 2, 3, 4))
+
+
+def _side(side: Side | None) -> tuple[str, str]:
+    if side is None:
+        return "—", "0"
+    return f"{percent(side.error)} ({percent(side.low)} to {percent(side.high)})", f"{side.outcomes:,}"
+
+
 def _differing(seen: Seen[DifferingShown], chosen: tuple[str, str]) -> None:
     Text("Where they differ", "h3", "tm-title")
     if seen.value is None:
         state(seen.error.message if seen.error else "", "bad")
         return
     found, shown = seen.value
+    if found.note:
+        state(found.note, "bad")
     if not found.both:
-        state("No event among the newest was answered by both.")
+        state("No event among the newest was answered by both. With rollout.shadow a candidate answers copies of all.")
         return
-    Text(f"{found.differ:,} of the {found.both:,} events that both answered got different answers", classes="tm-sub")
+    told = f"{found.differ:,} of the {found.both:,} requests that both answered got different answers"
+    Text(told + (f"; {found.copies:,} by a copy, which no user saw" if found.copies else ""), classes="tm-sub")
     with box("tm-tiles"):
         for pair in found.pairs:
             with box("tm-tile").style("cursor:default"):
@@ -159,3 +186,5 @@ def _differing(seen: Seen[DifferingShown], chosen: tuple[str, str]) -> None:
                         Text(version, classes="tm-mono tm-dim")
                     label = pair.other.label or pair.one.label
                     Text(f"true: {label}" if label else "no label yet")
+                    if pair.is_copy:
+                        badge("a copy")

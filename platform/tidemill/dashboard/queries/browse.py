@@ -31,6 +31,7 @@ __all__ = [
     "Wanted",
     "box_of",
     "browse",
+    "thing_of_answer",
     "things_of",
     "things_of_events",
 ]
@@ -297,6 +298,13 @@ def _thing(row: Mapping[str, Any], resource: ContinualModel) -> Thing:
         loss=row["loss"],
         kind=row["kind"],
     )
+
+
+def thing_of_answer(row: Mapping[str, Any], resource: ContinualModel) -> Thing:
+    """The thing of an answer that is not in the lake (columns of `predictions`): nothing judges it by itself."""
+    answered = _answered(pl.DataFrame([{name: row[name] for name in ("prediction_id", "output")}]), resource)
+    unjudged = {"label": None, "said": None, "loss": None, "kind": "unlabelled"}
+    return _thing({**row, **answered.row(0, named=True), **unjudged}, resource)
 
 
 def box_of(value: Any) -> Box | None:

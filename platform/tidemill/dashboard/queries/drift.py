@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from tidemill.artifacts import local_folder, read, verify
+from tidemill.artifacts import local_folder, manifest_of, read
 from tidemill.control.state import LoopStatus
 from tidemill.core.clock import to_ms
 from tidemill.core.errors import NotFound
@@ -169,7 +169,7 @@ def _finds(one: FeatureReference) -> str:
 def _reference(artifact: str) -> Reference | None:
     try:
         folder = local_folder(artifact)
-        return decode_reference(read(folder, verify(folder), FILE), artifact)
+        return decode_reference(read(folder, manifest_of(folder), FILE), artifact)
     except NotFound:
         return None
 

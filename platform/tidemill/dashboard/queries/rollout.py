@@ -22,11 +22,12 @@ from tidemill.rollout.plan import RolloutPlan, Span
 from tidemill.rollout.power import power_of
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["Arm", "RolloutView", "StepView", "TrailPoint", "rollout_view", "trail_of"]
+__all__ = ["Arm", "RolloutView", "StepView", "Trail", "TrailPoint", "rollout_view"]
 
-MOST_OUTCOMES = 50_000
-"""Outcomes of a rollout that its way is drawn of: of more, the first are, and the page says so."""
+MOST_OUTCOMES = 20_000
+"""Outcomes that are read at once: the next ones when somebody looks again."""
 _POINTS = 160
+"""Points of a way: of more every other one is left out."""
 _ENDS = frozenset({"promote", "rolled-back"})
 
 
@@ -168,48 +169,85 @@ def _number(value: Any, otherwise: float) -> float:
     return float(value) if isinstance(value, int | float) else otherwise
 
 
-def trail_of(
-    lake: str, resource: ContinualModel, plan: RolloutPlan, spans: Sequence[Span]
-) -> tuple[tuple[TrailPoint, ...], bool]:
-    """The way of the evidence so far, and whether there were more outcomes than are drawn. Raises `Unavailable`."""
-    versions = [one.name for one in (plan.champion, plan.candidate) if one is not None]
-    # What came before the first share was seen counts nowhere, however long a person thought about it.
-    first = min((one.since for one in spans), default=plan.started_at) - plan.window_ms
-    begin = from_ms(max(plan.started_at, first))
-    table = LakeTable(table_uri(lake, resource.id, "outcomes"))
-    try:
-        rows = table.scan().filter(
-            pl.col("event_date") >= begin.date(),
-            pl.col("predicted_at") >= begin,
-            pl.col("revision") == 0,
-            pl.col("version").is_in(versions),
-        )
-    except NotFound:
-        return (), False
-    columns = ["source", "offset", *_OUTCOME]
-    found = table.collect(rows.select(columns).bottom_k(MOST_OUTCOMES + 1, by=["predicted_at", "source", "offset"]))
-    is_cut = found.height > MOST_OUTCOMES
-    return _folded(plan, spans, found.head(MOST_OUTCOMES).sort("source", "offset")), is_cut
+class Trail:
+    """The way of one rollout's evidence, which follows the lake: what was read is not read again. One thread at a time.
+
+    Args:
+        plan: the rollout.
+    """
+
+    def __init__(self, plan: RolloutPlan) -> None:
+        self.plan = plan
+        self._fold = Fold(plan)
+        self._read: dict[str, int] = {}
+        """The last offset taken, by source."""
+        self._points: list[TrailPoint] = []
+        self._every, self._since = max(1, MOST_OUTCOMES // _POINTS), 0
+
+    def follow(self, lake: str, model: str, spans: Sequence[Span]) -> tuple[tuple[TrailPoint, ...], bool]:
+        """The way so far, and whether there are more outcomes than it is drawn of. Raises `Unavailable`."""
+        table = LakeTable(table_uri(lake, model, "outcomes"))
+        try:
+            rows = table.scan().filter(self._wanted(spans))
+        except NotFound:
+            return (), False
+        places = _arrived(table.collect(rows.select("source", "offset", "available_at")))
+        taken = places.head(MOST_OUTCOMES)
+        if taken.height:
+            self._take(table.collect(rows.filter(_within(taken)).select(*_COLUMNS)), spans)
+        return tuple(self._points), places.height > taken.height
+
+    def _wanted(self, spans: Sequence[Span]) -> pl.Expr:
+        plan = self.plan
+        # What came before the first share was seen counts nowhere, however long a person thought about it.
+        first = min((one.since for one in spans), default=plan.started_at) - plan.window_ms
+        begin = from_ms(max(plan.started_at, first))
+        versions = [one.name for one in (plan.champion, plan.candidate) if one is not None]
+        wanted = (pl.col("event_date") >= begin.date()) & (pl.col("predicted_at") >= begin)
+        wanted &= (pl.col("revision") == 0) & pl.col("version").is_in(versions)
+        for source, offset in self._read.items():
+            wanted &= (pl.col("source") != source) | (pl.col("offset") > offset)
+        return wanted
+
+    def _take(self, rows: pl.DataFrame, spans: Sequence[Span]) -> None:
+        """The evidence after each part of the outcomes, in the order in which they arrived."""
+        partitions = {source: Source.parse(source).partition for source in rows["source"].unique()}
+        for row in _arrived(rows).iter_rows(named=True):
+            self._read[row["source"]] = row["offset"]
+            partition = partitions[row["source"]]
+            if row["offset"] >= self.plan.offsets.get(partition, 0):
+                self._fold.add(partition, _outcome(row))
+                self._since += 1
+                if self._since >= self._every:
+                    self._mark(row, spans)
+        if self._since and rows.height < MOST_OUTCOMES:
+            self._mark(row, spans)
+
+    def _mark(self, row: dict[str, Any], spans: Sequence[Span]) -> None:
+        self._points.append(_point(to_ms(row["predicted_at"]), self._fold.evidence(spans)))
+        self._since = 0
+        if len(self._points) > 2 * _POINTS:
+            self._points = [*self._points[:-1:2], self._points[-1]]
+            self._every *= 2
 
 
 _OUTCOME = (
     *("prediction_id", "version", "entity", "request_id", "predicted_at", "eligible_at", "loss", "label"),
-    *("lost", "maybe_lost"),
+    *("lost", "maybe_lost", "cohort"),
 )
+_COLUMNS = ("source", "offset", "available_at", *_OUTCOME)
 
 
-def _folded(plan: RolloutPlan, spans: Sequence[Span], rows: pl.DataFrame) -> tuple[TrailPoint, ...]:
-    """The evidence after each part of the outcomes, in the order in which control reads them."""
-    fold, points = Fold(plan), list[TrailPoint]()
-    every = max(1, rows.height // _POINTS)
-    for number, row in enumerate(rows.iter_rows(named=True), start=1):
-        partition = Source.parse(row["source"]).partition
-        if row["offset"] < plan.offsets.get(partition, 0):
-            continue
-        fold.add(partition, _outcome(row))
-        if number % every == 0 or number == rows.height:
-            points.append(_point(to_ms(row["predicted_at"]), fold.evidence(spans)))
-    return tuple(points)
+def _arrived(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows in the order in which control reads them: by arrival, each source in the order of its offsets."""
+    ordered = rows.sort("source", "offset").with_columns(at=pl.col("available_at").cum_max().over("source"))
+    return ordered.sort("at", "source", "offset").drop("at")
+
+
+def _within(places: pl.DataFrame) -> pl.Expr:
+    """Rows up to the last place of each source; none of a source that has none."""
+    last = places.group_by("source").agg(pl.col("offset").max()).iter_rows()
+    return pl.any_horizontal((pl.col("source") == source) & (pl.col("offset") <= offset) for source, offset in last)
 
 
 def _point(at: int, evidence: Evidence) -> TrailPoint:
@@ -222,6 +260,7 @@ def _outcome(row: dict[str, Any]) -> Outcome:
         version=row["version"],
         entity=row["entity"],
         request_id=row["request_id"],
+        cohort=row["cohort"],
         predicted_at=to_ms(row["predicted_at"]),
         eligible_at=to_ms(row["eligible_at"]),
         output={},

@@ -15,7 +15,7 @@ from tidemill.registry import RegisteredVersion, Registry
 from tidemill.registry.card import card_of
 from tidemill.training.verdict import WORDS, GateVerdict
 
-__all__ = ["Compared", "Gate", "RunView", "VersionRow", "compare", "lineage_of", "runs_of", "versions_of"]
+__all__ = ["Compared", "Gate", "RunView", "VersionRow", "compare", "runs_of", "versions_of"]
 
 _MOST = 50
 
@@ -147,21 +147,6 @@ def _end(one: Decision) -> str:
     return words.get(one.kind, "")
 
 
-def lineage_of(version: str, known: Sequence[VersionRow]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The versions whose weights a version started from, the nearest first; and those that started from it."""
-    warm_from = {one.version: one.warm_from for one in known}
-
-    def back(name: str) -> tuple[str, ...]:
-        found: list[str] = []
-        at = warm_from.get(name, "")
-        while at and at not in found and at != name:
-            found.append(at)
-            at = warm_from.get(at, "")
-        return tuple(found)
-
-    return back(version), tuple(one.version for one in known if version in back(one.version))
-
-
 def compare(one: VersionRow, other: VersionRow, points: Sequence[QualityPoint]) -> tuple[Compared, ...]:
     """What differs between two versions, and how right each was of the outcomes that the page shows."""
     rows = [
@@ -175,7 +160,10 @@ def compare(one: VersionRow, other: VersionRow, points: Sequence[QualityPoint]) 
         ),
     ]
     gates = dict.fromkeys(gate.name for version in (one, other) for gate in version.gates)
-    first, second = ({gate.name: gate.verdict for gate in version.gates} for version in (one, other))
+    first, second = (
+        {gate.name: ": ".join(filter(None, (gate.verdict, gate.reason))) for gate in version.gates}
+        for version in (one, other)
+    )
     rows += [Compared(f"gate {name}", first.get(name, "—"), second.get(name, "—")) for name in gates]
     return tuple(rows)
 

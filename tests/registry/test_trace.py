@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.retrain.trace import (
+from tidemill.registry.trace import (
     Fact,
     Trace,
     VersionKnown,
