@@ -1,6 +1,7 @@
 """What every index of outcomes does, in memory and in Redis."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -191,7 +192,8 @@ def test_another_life_finds_the_index_whole(redis_url: str, topic_prefix: str) -
 
 @pytest.mark.redis
 def test_a_restarted_server_is_not_whole_even_with_its_keys(redis_url: str, topic_prefix: str) -> None:
-    client, state = redis.Redis.from_url(redis_url), RedisState(redis_url, topic_prefix, ttl_s=60)
+    client: Any = redis.Redis.from_url(redis_url)
+    state = RedisState(redis_url, topic_prefix, ttl_s=60)
     state.begin_rebuild()
     state.finish_rebuild()
     assert state.is_whole()
