@@ -169,7 +169,7 @@ def _answers(
 def _last_words(labels: pl.DataFrame) -> pl.DataFrame:
     """Of each labeller and thing the newest label; `labels` come newest first.
 
-    Who has done nothing but repair what others had said, having seen it, is no witness of whether people agree, which is
+    Who has done nothing but repair what others had said, having seen it, is no witness of whether people agree, that is
     of observers who work independently of each other (Krippendorff 2004, "Reliability in Content Analysis"): a second
     look at a mistake would count as a dispute. Who repairs their own label has said another word.
     """
