@@ -87,7 +87,7 @@ def started(folder: Path, *command: str, **settings: str) -> subprocess.Popen[by
 def done(folder: Path, *command: str) -> None:
     """Run a command of Tidemill in the folder to its end."""
     run = subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environ(), capture_output=True, text=True, timeout=300
+        leashed([sys.executable, *command]), cwd=folder, env=environ(), capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stderr[-4000:]
 

@@ -69,6 +69,13 @@ def office(tmp_path: Path) -> Office:
     return Office(tmp_path)
 
 
+def test_a_label_in_view_of_another_is_sent_as_a_repair(office: Office) -> None:
+    about = {"entity": "north", "event_id": "e1"}
+    office.desk.say(BEN, RESOURCE, [Change(about, OK, SCRATCH, repair=True), Change(about, OK)])
+    office.desk.send_due(all_of_them=True)
+    assert [one.get("repair", False) for one in office.writer.sent] == [True, False]
+
+
 def of(event: str, value: Mapping[str, Any] = SCRATCH, before: Mapping[str, Any] | None = None) -> Change:
     return Change({"entity": "north", "event_id": event}, value, before)
 

@@ -1,13 +1,14 @@
 """What a label says, from what a person chose; and where a drawn box lies."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemill.dashboard.queries.browse import Box, Thing, box_of
-from tidemill.dashboard.queries.labelling import before_of, choices_of, drawn_box, value_of
+from tidemill.dashboard.queries.browse import Box, Kind, Thing, box_of
+from tidemill.dashboard.queries.labelling import before_of, choices_of, drawn_box, is_repair, value_of
 from tidemill.spec.model import ContinualModel
 from tidemill.testing.loop import example_resource
 
@@ -53,6 +54,13 @@ def test_there_is_a_choice_where_there_are_classes() -> None:
 def test_what_was_true_before_can_be_said_again(label: str | None, before: dict[str, Any] | None) -> None:
     thing = Thing("p", "v1", "north", "e", 0, "ok", 0.9, None, label, None, None, "right")
     assert before_of(BOXES, thing) == before
+
+
+@pytest.mark.parametrize(("label", "kind", "seen"), [(None, "unlabelled", False), ("ok", "right", True)])
+def test_who_labels_what_has_a_label_repairs_it(label: str | None, kind: Kind, seen: bool) -> None:
+    thing = Thing("p", "v1", "north", "e", 0, "ok", 0.9, None, label, None, None, kind)
+    assert is_repair(thing) is seen
+    assert is_repair(replace(thing, label=None, kind="disputed"))
 
 
 @given(corners, corners)

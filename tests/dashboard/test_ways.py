@@ -41,8 +41,8 @@ def test_the_lineage_of_a_version_is_told_in_words_and_goes_both_ways() -> None:
         ),
         ("made from", "version", "v1", "neither the registry nor the artifacts have it"),
         ("went into", "version", "v3", "candidate, it began with these weights"),
-        ("went into", "prediction", "of v2", "3,000 within 2.0 hours"),
-        ("went into", "outcome", "of v2", "2: mean loss 0.2500 of those with a label"),
+        ("went into", "predictions", "of v2", "3,000 within 2.0 hours"),
+        ("went into", "outcomes", "of v2", "2: mean loss 0.2500 of those with a label"),
     ]
     assert [one.since for one in found] == [to_ms(NOON), to_ms(NOON), None, to_ms(NOON), to_ms(NOON), None]
 

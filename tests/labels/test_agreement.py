@@ -53,6 +53,23 @@ def test_a_labeller_counts_by_their_last_word_on_a_thing(lake: LabelLake) -> Non
     assert [pair.same for pair in found.pairs] == [1.0]
 
 
+def test_a_repair_by_somebody_who_saw_what_was_said_is_no_dispute(lake: LabelLake) -> None:
+    for event in range(20):
+        say(lake, str(event), x="ok" if event % 2 else "scratch", y="ok" if event % 2 else "scratch")
+    for event in range(10):
+        lake.label("expert", {"defect": "dirt"}, entity="a", event_id=str(event), repair=True)
+    found = report(lake)
+    assert (found.alpha, found.labels) == (1.0, 40)
+    assert [one.name for one in found.labellers] == ["x", "y"]
+    assert dict(said_of(lake).values.select("text", "labels").iter_rows())["dirt"] == 10
+
+
+def test_who_repairs_their_own_label_has_said_another_word(lake: LabelLake) -> None:
+    say(lake, "1", x="ok", y="scratch")
+    lake.label("x", {"defect": "scratch"}, entity="a", event_id="1", repair=True)
+    assert [pair.same for pair in report(lake).pairs] == [1.0]
+
+
 def test_labels_by_event_and_by_prediction_are_of_one_thing(lake: LabelLake) -> None:
     lake.predict("p1", "ok", 0.9, event_id="1")
     lake.predict("p2", "ok", 0.9)

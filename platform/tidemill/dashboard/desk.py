@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+
 from tidemill.core.clock import Clock, to_ms
 from tidemill.core.errors import Conflict, InvalidInput, NotFound
 from tidemill.core.ids import new_id
 from tidemill.dashboard.audit import Audit
 from tidemill.dashboard.viewers import Forbidden, Viewer
 from tidemill.events.kafka import RecordWriter
-from tidemill.events.records import Decision, Record, Request
+from tidemill.events.records import Decision, Record, Request, encode
 from tidemill.labels.check import LabelCheck
 from tidemill.spec.model import ContinualModel
 from tidemill.wiring import Local
@@ -41,6 +43,8 @@ class Change:
     value: Mapping[str, Any]
     before: Mapping[str, Any] | None = None
     """What counted as true before; None: nothing did."""
+    repair: bool = False
+    """Whether it is said in view of what others had said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,9 @@ class Desk:
             if batch.viewer.name != viewer.name:
                 raise Forbidden(f"these are the labels of {batch.viewer.name}")
             self._check(viewer, "label", batch.resource)
-            back = [Change(one.about, one.before, one.value) for one in batch.changes if one.before is not None]
+            back = [
+                Change(one.about, one.before, one.value, repair=True) for one in batch.changes if one.before is not None
+            ]
             if batch.tried and back:
                 records = self._records(viewer, batch.resource, back)
                 again = _Batch(viewer, batch.resource, back, records, self._clock.monotonic())
@@ -194,8 +200,11 @@ class Desk:
 
     def _records(self, viewer: Viewer, resource: ContinualModel, changes: Sequence[Change]) -> list[tuple[bytes, str]]:
         check, now = LabelCheck(resource, clock=self._clock), to_ms(self._clock.now())
-        said = ({**one.about, "labeller": viewer.name, "time": now, "value": dict(one.value)} for one in changes)
-        return [(found.data, found.key) for found in map(check, said)]
+        records = []
+        for one in changes:
+            found = check({**one.about, "labeller": viewer.name, "time": now, "value": dict(one.value)})
+            records.append((encode(msgspec.structs.replace(found.label, repair=one.repair)), found.key))
+        return records
 
     def _keep(self, name: str, batch: _Batch) -> bool:
         """Keep a batch where there is room, which the oldest makes if it is sent."""

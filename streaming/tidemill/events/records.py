@@ -126,6 +126,9 @@ class Label(Record, frozen=True, kw_only=True, gc=False):
     entity: str | None = None
     event_id: str | None = None
     time: int | None = None
+    repair: bool = False
+    """Whether it was said in view of what others had said: it counts as any label does, and is no independent witness
+    of how far labellers agree."""
 
 
 class ResolvedLabel(Record, frozen=True, kw_only=True, gc=False):

@@ -60,6 +60,7 @@ class _Written(msgspec.Struct, frozen=True, gc=False):
     entity: str | int | None = None
     event_id: str | int | None = None
     time: int | None = None
+    repair: bool = False
 
 
 def label_order(available_at: int, label_id: str) -> tuple[int, str, int]:
@@ -116,6 +117,7 @@ def read_label(
         entity=_text(written.entity),
         event_id=_text(written.event_id),
         time=written.time,
+        repair=written.repair,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from tidemill.core.errors import InvalidInput, NotFound
-from tidemill.events.lake import LakeTable, table_uri
+from tidemill.events.lake import LakeTable, table_uri, with_missing
 from tidemill.spec.model import ContinualModel, LabelField
 
 __all__ = ["MOST_LABELS", "OPINIONS", "SAID", "VALUES", "Said", "item_of", "judged_field", "read_said"]
@@ -44,7 +44,7 @@ class Said:
 
     field: LabelField
     words: pl.DataFrame
-    """`SAID`: last words, of labels that name their labeller."""
+    """`SAID`: last words, of labels that name their labeller; of those who said one of their own."""
     opinions: pl.DataFrame
     """`OPINIONS`: what the model answered, before anybody labelled it."""
     values: pl.DataFrame
@@ -113,7 +113,7 @@ def item_of(prediction_id: str, entity: str, event_id: str) -> pl.Expr:
 
 def _labels(table: LakeTable, field: LabelField, since: datetime, until: datetime | None, most: int) -> pl.DataFrame:
     """The newest first, one more than `most` at most."""
-    rows = table.scan().filter(
+    rows = with_missing(table.scan(), {"repair": pl.Boolean()}).filter(
         pl.col("refused").is_null() & pl.col("value").is_not_null() & (pl.col("value") != "null"),
         pl.col("available_date") >= since.date(),
         pl.col("available_at") >= since,
@@ -126,6 +126,7 @@ def _labels(table: LakeTable, field: LabelField, since: datetime, until: datetim
         "entity",
         "event_id",
         pl.col("labeller").fill_null(""),
+        pl.col("repair").fill_null(False),
         pl.col("value").str.json_path_match(f"$.{field.name}").alias("text"),
         "available_at",
         "source",
@@ -166,7 +167,12 @@ def _answers(
 
 
 def _last_words(labels: pl.DataFrame) -> pl.DataFrame:
-    """Of each labeller and thing the newest label; `labels` come newest first."""
+    """Of each labeller and thing the newest label; `labels` come newest first.
+
+    Who has done nothing but repair what others had said, having seen it, is no witness of whether people agree, that is
+    of observers who work independently of each other (Krippendorff 2004, "Reliability in Content Analysis"): a second
+    look at a mistake would count as a dispute. Who repairs their own label has said another word.
+    """
     by_prediction = pl.col("prediction_id").is_not_null()
     own = item_of("prediction_id", "entity", "event_id")
     named = pl.concat_str([pl.lit("="), "prediction_id"])
@@ -175,7 +181,8 @@ def _last_words(labels: pl.DataFrame) -> pl.DataFrame:
         entity=pl.when(by_prediction).then(pl.coalesce("p_entity", "entity")).otherwise("entity"),
         event_id=pl.when(by_prediction).then("p_event_id").otherwise("event_id"),
     )
-    return placed.unique(["item", "labeller"], keep="first", maintain_order=True).select(*SAID)
+    is_witness = (~pl.col("repair")).any().over("item", "labeller")
+    return placed.filter(is_witness).unique(["item", "labeller"], keep="first", maintain_order=True).select(*SAID)
 
 
 def _values(labels: pl.DataFrame) -> pl.DataFrame:

@@ -69,6 +69,7 @@ LABELS: dict[str, Any] = _PLACE | {
     "reasons": pl.String(),
     "event_time": _TIME,
     "available_at": _TIME,
+    "repair": pl.Boolean(),
     "refused": pl.String(),
     "original": pl.Binary(),
     "available_date": pl.Date(),

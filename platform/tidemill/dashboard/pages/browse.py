@@ -18,7 +18,7 @@ from tidemill.dashboard.pages.undoing import Undoing
 from tidemill.dashboard.pictures import Shown
 from tidemill.dashboard.queries.browse import KINDS, Kind, Thing, Wanted
 from tidemill.dashboard.queries.groups import groups_of
-from tidemill.dashboard.queries.labelling import before_of, choices_of, value_of
+from tidemill.dashboard.queries.labelling import before_of, choices_of, is_repair, value_of
 from tidemill.dashboard.shared import Seen
 from tidemill.dashboard.sources import PAGE, FoundShown
 from tidemill.spec.model import ContinualModel
@@ -233,6 +233,7 @@ class _Browser:
                 one.about,
                 value_of(self._resource, name, one.label_box or one.box),
                 before_of(self._resource, one),
+                is_repair(one),
             )
             for one in self._chosen.values()
         ]

@@ -17,7 +17,7 @@ from tidemill.dashboard.pages.tiles import ANSWER, TRUE, boxes, shot
 from tidemill.dashboard.pages.undoing import Undoing
 from tidemill.dashboard.pictures import Shown
 from tidemill.dashboard.queries.browse import Box, Thing
-from tidemill.dashboard.queries.labelling import before_of, choices_of, drawn_box, value_of
+from tidemill.dashboard.queries.labelling import before_of, choices_of, drawn_box, is_repair, value_of
 from tidemill.dashboard.queries.said import Said
 from tidemill.spec.model import ContinualModel
 
@@ -221,7 +221,7 @@ class Editor:
         except ValueError:
             tell(f"{self._choice!r} is no number", "negative")
             return
-        change = Change(thing.about, value, before_of(self._resource, thing))
+        change = Change(thing.about, value, before_of(self._resource, thing), is_repair(thing))
         batch = await self._page.do(self._page.app.desk.say, self._resource, [change])
         if batch is not None:
             self._undoing.offer(batch, 1)

@@ -129,6 +129,10 @@ class _Chosen:
             with place:
                 rows = compare(by_name[chosen[0]], by_name[chosen[1]], points[1])
                 table(("", *chosen), [(row.name, row.one, row.other) for row in rows])
+            slices.clear()
+            examples.clear()
+            with slices:
+                box("tm-wait").props.update({"role": "status", "aria-label": "loading"})
             sources, key = self._page.app.sources, (self._model, *chosen)
             beside, seen = await asyncio.gather(sources.sides.of(key).get(), sources.differing.of(key).get())
             if chosen == (one.value, other.value) and not examples.is_deleted:

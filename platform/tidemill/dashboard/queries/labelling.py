@@ -6,7 +6,7 @@ from typing import Any
 from tidemill.dashboard.queries.browse import Box, Thing
 from tidemill.spec.model import ContinualModel
 
-__all__ = ["before_of", "choices_of", "drawn_box", "value_of"]
+__all__ = ["before_of", "choices_of", "drawn_box", "is_repair", "value_of"]
 
 _LEAST = 1.0
 """Pixels of a box's sides; less is a click, and no box."""
@@ -46,6 +46,11 @@ def before_of(resource: ContinualModel, thing: Thing) -> Mapping[str, Any] | Non
         return value_of(resource, choice, thing.label_box)
     except ValueError:
         return None
+
+
+def is_repair(thing: Thing) -> bool:
+    """Whether who labels it sees that others have: their word is then no independent one (`Label.repair`)."""
+    return thing.label is not None or thing.kind == "disputed"
 
 
 def drawn_box(begin: tuple[float, float], end: tuple[float, float], width: int, height: int) -> Box | None:

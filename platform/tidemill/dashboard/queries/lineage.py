@@ -38,7 +38,7 @@ def _step(way: Way, fact: Fact) -> Step:
         return Step(way, fact.kind, fact.id, told["gone"])
     words, since = _WORDS[fact.kind](way, told), told.get("at") or told.get("first")
     at = datetime.fromisoformat(since) if isinstance(since, str) else since
-    return Step(way, fact.kind, fact.id, words, None if at is None else to_ms(at))
+    return Step(way, _SEVERAL.get(fact.kind, fact.kind), fact.id, words, None if at is None else to_ms(at))
 
 
 def _run(_: Way, told: Mapping[str, Any]) -> str:
@@ -73,6 +73,8 @@ def _outcomes(_: Way, told: Mapping[str, Any]) -> str:
     return f"{told['count']:,}: {how}"
 
 
+_SEVERAL = {"prediction": "predictions", "outcome": "outcomes"}
+"""Of a version they are counted."""
 _WORDS: Mapping[str, Callable[[Way, Mapping[str, Any]], str]] = {
     "run": _run,
     "version": _version,
