@@ -90,7 +90,7 @@ def test_from_a_fall_of_accuracy_to_a_run_on_repaired_labels_in_fifteen_clicks(l
     hand.click(dialog.get_by_role("button", name="Retrain"))
     expect(page.locator(".tm-events").get_by_text("start-run", exact=True).nth(1)).to_be_visible()
     assert hand.clicks <= 15
-    assert site.status()["phase"] == "Retraining"
+    eventually(lambda: site.status()["phase"] == "Retraining", 60)
 
 
 @pytest.fixture(scope="module")
