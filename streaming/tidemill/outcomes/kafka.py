@@ -9,7 +9,6 @@ a second worker fences the first.
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from kafka import OffsetAndMetadata, TopicPartition
@@ -34,9 +33,6 @@ _AHEAD = 5000
 _RECORD_BYTES = 256 << 10
 """Size up to which resolved labels share a record: some thousand of them."""
 
-_LAST_S = 5.0
-"""How long the end waits for a transaction that is under way."""
-
 _JUDGED = re.compile(r"(-?\d+)(?:,(\d+))? (\S+)")
 
 
@@ -59,9 +55,6 @@ class KafkaLog:
         self._channels = {name: channel for channel, name in self._names.items()}
         self._group = f"{topics.model}.outcomes"
         self._failed: list[BaseException] = []
-        # The brokers take a while for a transaction; the next outcomes are judged meanwhile.
-        self._transactions = ThreadPoolExecutor(1, "transactions")
-        self._under_way: Future[Mapping[int, Sequence[Sent] | None]] | None = None
         self._failures = self._brokers.failures
         try:
             self._brokers.make_topics(keep_ms)
@@ -137,8 +130,6 @@ class KafkaLog:
 
     def poll(self, timeout_s: float) -> Sequence[tuple[Channel, Sequence[Raw]]]:
         """The next records: each entry is of one partition, in offset order. Empty after `timeout_s`."""
-        if self._under_way is not None and self._under_way.done():
-            self._settle()
         with self._failures("reading"):
             own = self._own.take()
             found = self._reader.poll(timeout_ms=0 if own else round(timeout_s * 1000), max_records=_BATCH)
@@ -207,9 +198,9 @@ class KafkaLog:
             self._reader.commit(commits, timeout_ms=round(TIMEOUT_S * 1000))
 
     def emit(self, outcomes: Sequence[Outcome], judged: Mapping[int, Position]) -> None:
-        """Append outcomes and note how far was judged: both or neither, by the time that the next call returns.
+        """Append outcomes and note how far was judged: both or neither.
 
-        Raises what befell the call before: `Conflict` where another worker took over.
+        Raises `Conflict` where another worker took over.
         """
         commits = {}
         for part, at in judged.items():
@@ -219,8 +210,7 @@ class KafkaLog:
                 at.read, f"{at.through},{at.final} {resolved}", -1
             )
         records = self._by_partition(Channel.OUTCOMES, _keyed(outcomes))
-        self._settle()
-        self._under_way = self._transactions.submit(self._transact, records, commits)
+        self._own.wrote(self._transact(records, commits))
 
     def replay(self, channel: Channel, until: Offsets) -> Iterator[Sequence[Raw]]:
         """All records before `until`, from the log's start."""
@@ -246,15 +236,7 @@ class KafkaLog:
 
     def close(self) -> None:
         """Drop the connections; what was sent and not flushed may or may not be written."""
-        wait([] if self._under_way is None else [self._under_way], _LAST_S)
-        self._transactions.shutdown(wait=False)
         self._brokers.close()
-
-    def _settle(self) -> None:
-        """Wait for the transaction that is under way, and raise what befell it."""
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            self._own.wrote(under_way.result())
 
     def _transact(
         self, records: Mapping[int, Sequence[tuple[bytes, bytes]]], commits: Mapping[Any, Any]

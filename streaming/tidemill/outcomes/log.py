@@ -125,9 +125,9 @@ class OutcomeLog(Protocol):
         ...
 
     def emit(self, outcomes: Sequence[Outcome], judged: Mapping[int, Position]) -> None:
-        """Append outcomes and note how far was judged: both or neither, by the time that the next call returns.
+        """Append outcomes and note how far was judged: both or neither.
 
-        Raises `Conflict` where another worker took over, of this call or of the one before.
+        Raises `Conflict` where another worker took over.
         """
         ...
 
