@@ -61,6 +61,7 @@ def test_who_labels_what_has_a_label_repairs_it(label: str | None, kind: Kind, s
     thing = Thing("p", "v1", "north", "e", 0, "ok", 0.9, None, label, None, None, kind)
     assert is_repair(thing) is seen
     assert is_repair(replace(thing, label=None, kind="disputed"))
+    assert not is_repair(replace(thing, assumed=True))  # nobody said it
 
 
 @given(corners, corners)

@@ -1,5 +1,7 @@
 """Votes as arrays: what is packed reads back by name, and what is not of one size is refused."""
 
+import base64
+
 import msgspec
 import numpy as np
 import pytest
@@ -51,6 +53,10 @@ def test_the_votes_of_some_entities_are_theirs_whole() -> None:
     assert found.kept == 0.5
 
 
+WRONG_NUMBERS = ([np.nan, 1.0, 0.0], [1.0, np.inf, 0.0], [1.0, 1.0, -1.0], [1e300, 1.0, 0.0])
+"""Of one vote: rows with a value, their sum, rows without."""
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -59,9 +65,11 @@ def test_the_votes_of_some_entities_are_theirs_whole() -> None:
         {"features": []},
         {"values": {"m": []}},
         {"cells": "not base64"},
+        {"features": ["m", "m"], "cells": base64.b64encode(np.ones(6).tobytes()).decode()},
+        *({"cells": base64.b64encode(np.array(of).tobytes()).decode()} for of in WRONG_NUMBERS),
     ],
 )
-def test_votes_that_are_not_of_one_size_are_refused(wrong: dict[str, object]) -> None:
+def test_votes_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
     """As a sketch is in which an earlier release put each vote by itself."""
     whole = msgspec.to_builtins(packed(["A"], ["m"], np.ones((3, 1, 1)), {"m": [{"a": 1}]}))
     assert decode(TickVotes, msgspec.json.encode(whole)).entities == ["A"]

@@ -1,8 +1,9 @@
 """Many topics over one connection: what is read, when, and what is nobody else's trouble."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
@@ -102,6 +103,30 @@ def test_a_topic_that_is_deleted_is_found_missing_and_the_others_are_read_on(
     assert [read(clock, one) for one in followed[1:]] == [["on"]] * 4
     with pytest.raises((NotFound, Unavailable)):
         read(clock, followed[0])
+
+
+def test_a_topic_that_is_gone_costs_the_others_no_further_question(
+    kafka: str, topics: list[str], shared: SharedKafka, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, *others = [shared.follow(topic, Signal) for topic in topics]
+    admin = KafkaAdminClient(bootstrap_servers=kafka)
+    admin.delete_topics([topics[0]])
+    eventually(lambda: topics[0] not in admin.list_topics())
+    admin.close()
+    for _ in range(2):  # the first round finds it missing
+        read(clock, others[0])
+    asked, ask = [], shared.ask
+
+    def counted(question: Callable[[Cluster], Any]) -> Any:
+        asked.append(question)
+        return ask(question)
+
+    monkeypatch.setattr(shared, "ask", counted)
+    clock.advance(60)
+    assert [one.poll() for one in others] == [[]] * 4
+    assert len(asked) == 2  # whether the topics are the same, and where they end
+    with pytest.raises(NotFound):
+        gone.poll()
 
 
 def test_a_topic_that_was_made_anew_is_told_even_if_nothing_is_written(

@@ -215,6 +215,8 @@ def _begin(key: str, connection: Any) -> None:
             connection.read_response()
             return
         except redis.exceptions.MovedError as moved:
+            if not hasattr(connection, "host"):
+                raise redis.ConnectionError("a Unix socket leads to one server of a Redis Cluster alone") from moved
             _go(connection, moved.host, moved.port)
     raise redis.ConnectionError("the servers of the Redis Cluster do not agree on who has the rows")
 
@@ -253,7 +255,7 @@ class Fetcher:
                 connection = self._pool.get_connection()
             try:
                 return _asked(connection, keys)
-            except redis.ConnectionError:
+            except (redis.ConnectionError, redis.exceptions.MovedError):
                 return _asked(connection, keys)
             finally:
                 self._idle.append(connection)
@@ -277,7 +279,8 @@ def failures(client: "redis.Redis") -> Iterator[None]:
         yield
     except _FOREIGN as error:
         if isinstance(error, redis.ResponseError):
-            client.connection_pool.disconnect()  # it may be another server by now that has the rows
+            # It may be another server by now that has the rows. Another thread's connection finds that out by itself.
+            client.connection_pool.disconnect(inuse_connections=False)
         raise _translated(error) from error
 
 

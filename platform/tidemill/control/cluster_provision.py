@@ -38,6 +38,8 @@ ORPHAN = "tidemill.dev/orphan"
 _PRUNED = (DEPLOYMENT, JOB, SCALED_OBJECT)
 """Kinds of which a changed resource may need fewer."""
 _PAUSE_S = 10.0
+_LOOK_S = 300.0
+"""So long a topic that was there is believed to be there."""
 """Between two tries to let a deleted model go."""
 _TRAFFIC = (INFERENCE_SERVICE, HTTP_ROUTE)
 """Kinds of the traffic drivers."""
@@ -93,7 +95,8 @@ class ClusterProvisioner:
         self._leaving, self._end = leaving, end
         self._clock = clock
         self._again: dict[str, float] = {}
-        self._made: set[str] = set()
+        self._made: dict[str, float] = {}
+        """Topics, and when they were last seen to be there."""
         self._told: dict[str, Condition] = {}
         self._tell = tell
         self._held_up: dict[str, Condition] = {}
@@ -188,10 +191,11 @@ class ClusterProvisioner:
 
     def _topics(self, resource: ContinualModel) -> None:
         for keep_ms, names in retention(resource).items():
-            if missing := names - self._made:
+            now = self._clock.monotonic()
+            if doubtful := {name for name in names if now - self._made.get(name, float("-inf")) > _LOOK_S}:
                 events, many = resource.events_topic, self._settings.events_partitions
-                self._ensure_topics({name: many if name == events else 1 for name in sorted(missing)}, keep_ms)
-                self._made |= missing
+                self._ensure_topics({name: many if name == events else 1 for name in sorted(doubtful)}, keep_ms)
+                self._made |= dict.fromkeys(doubtful, now)
 
     def _hold(self, manifest: Manifest) -> None:
         if FINALIZER not in manifest["metadata"].get("finalizers", []):

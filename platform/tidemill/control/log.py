@@ -92,19 +92,19 @@ class KafkaLog:
 
     def requests(self, since: Offsets) -> Batch[Request]:
         """What is asked of control."""
-        return self._requests.read(since)
+        return self._read(self._requests, since)
 
     def signals(self, since: Offsets) -> Batch[Signal]:
         """What the watch found."""
-        return self._signals.read(since)
+        return self._read(self._signals, since)
 
     def outcomes(self, since: Offsets | None) -> Batch[Outcome | LabelAgreement]:
         """Predictions at the age at which they may be judged, and how far labellers agree; None: the recent ones."""
-        return self._outcomes.read(self._recent(self._topics.outcomes) if since is None else since)
+        return self._read(self._outcomes, self._recent(self._topics.outcomes) if since is None else since)
 
     def copies(self, since: Offsets | None) -> Batch[Prediction]:
         """What candidates answered to copies of requests; None: what comes from now on."""
-        return self._copies.read(self._recent(self._topics.copies, 0) if since is None else since)
+        return self._read(self._copies, self._recent(self._topics.copies, 0) if since is None else since)
 
     def decisions(self) -> Sequence[Decision]:
         """All decisions that are kept, oldest first."""
@@ -120,10 +120,22 @@ class KafkaLog:
 
     def close(self) -> None:
         """Follow the topics no longer."""
-        for tail in (self._requests, self._signals, self._outcomes, self._copies):
-            tail.close()
+        self._let_go()
         if self._owns:
             self._kafka.close()
+
+    def _read(self, tail: "_Tail[R]", since: Offsets) -> Batch[R]:
+        try:
+            return tail.read(since)
+        except TidemillError:
+            # A broker that went away, or a topic made anew: all begin anew. The turn ends here, so the others would be
+            # followed, and read by nobody.
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        for tail in (self._requests, self._signals, self._outcomes, self._copies):
+            tail.close()
 
     def _recent(self, topic: str, count: int = _RECENT_OUTCOMES) -> Offsets:
         def ends(cluster: Cluster) -> Offsets:
@@ -146,19 +158,12 @@ class _Tail(Generic[R]):
         self._given: Offsets = {}
         self._ends: dict[int, int] | None = None
 
-    def read(self, since: Offsets) -> Batch[R]:
-        try:
-            return self._read(since)
-        except TidemillError:
-            self.close()  # a broker that went away, or a topic made anew: begin anew
-            raise
-
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
         self._reader, self._kept, self._given, self._ends = None, [], {}, None
 
-    def _read(self, since: Offsets) -> Batch[R]:
+    def read(self, since: Offsets) -> Batch[R]:
         if any(since.get(source, 0) < offset for source, offset in self._given.items()):
             self.close()  # asked from further back than what is still kept
         reader = self._reader or self._open(since)

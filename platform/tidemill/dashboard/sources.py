@@ -50,6 +50,8 @@ QUEUE = 40
 
 _log = get_logger(__name__)
 
+_LONG_PAST_S = 300.0
+
 ModelView = tuple[ModelRow, LoopStatus | None, tuple[str, ...], tuple[Entry, ...], RolloutView | None]
 """Of a model by its status alone: its row, the status, why no run starts now, what happened, how its rollout stands."""
 
@@ -67,7 +69,8 @@ class Sources:
     def __init__(self, machine: Local, audit: Audit, pictures: Pictures) -> None:
         self.machine, self._audit, clock = machine, audit, machine.clock
         self._pictures = pictures
-        self._headlines: dict[str, Headline | None] = {}
+        self._headlines: dict[str, tuple[Headline | None, float]] = {}
+        """What was read last, and when; rows show nothing rather than what is long past."""
         self._flows: dict[str, Flow | None] = {}
         self._scrapes: dict[str, Scrape] = {}
         self._trails: dict[str, Trail] = {}
@@ -108,7 +111,7 @@ class Sources:
     def _models(self, _: str) -> Sequence[ModelRow]:
         now = self.machine.clock.now()
         return [
-            model_row(one, now, self._headlines.get(one.resource.id), self._flow(one.resource.id))
+            model_row(one, now, self._last(one.resource.id), self._flow(one.resource.id))
             for one in self.machine.store.list()
         ]
 
@@ -123,7 +126,7 @@ class Sources:
     def _model(self, model: str) -> ModelView:
         stored, now = self.stored(model), self.machine.clock.now()
         status = _status(stored)
-        row = model_row(stored, now, self._headlines.get(model), self._flow(model))
+        row = model_row(stored, now, self._last(model), self._flow(model))
         why = why_not_now(stored.resource, status, now) if status else ()
         rollout = rollout_view(stored.resource, status) if status else None
         return row, status, why, timeline(status, self._audit.newest(model)), rollout
@@ -133,8 +136,12 @@ class Sources:
         self._flows[model] = seen_flow(self.machine.settings.state, model)
         stored = self.stored(model)
         found = headline_of(self.machine.settings.lake_uri, stored, self.machine.clock.now())
-        self._headlines[model] = found
+        self._headlines[model] = found, self.machine.clock.monotonic()
         return found
+
+    def _last(self, model: str) -> Headline | None:
+        found, at = self._headlines.get(model, (None, 0.0))
+        return found if self.machine.clock.monotonic() - at < _LONG_PAST_S else None
 
     def _quality(self, model: str) -> tuple[int, tuple[QualityPoint, ...]]:
         return quality_over_time(self.machine.settings.lake_uri, self.resource(model))

@@ -18,9 +18,12 @@ it reached the log. Ids are strings. Records are frozen; a changed fact is a new
 Events and labels come from the user's systems: a `Label` is what theirs is parsed into.
 """
 
+from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 __all__ = [
     "Alert",
@@ -245,7 +248,8 @@ class FeatureSketch(Record, frozen=True, kw_only=True, gc=False):
 class TickVotes(Record, frozen=True, kw_only=True):
     """What the rows of each entity were in one window tick, of each feature: a `FeatureSketch` of each, as columns.
 
-    `tidemill.events.cells` reads and makes it. Raises `ValueError` where its parts are not of one size.
+    `tidemill.events.cells` reads and makes it. Raises `ValueError` where its parts are not of one size, its names are
+    not in order, or a number is none.
     """
 
     entities: list[str]
@@ -266,6 +270,15 @@ class TickVotes(Record, frozen=True, kw_only=True):
             raise ValueError(f"{size} do not fit {entities} entities with {len(self.features)} features")
         if any(len(of) != entities for of in self.values.values()):
             raise ValueError(f"the values of a category are not those of {entities} entities")
+        if any(first >= second for names in (self.entities, self.features) for first, second in pairwise(names)):
+            raise ValueError("the names of votes are not in order")
+        counts, totals, missing = np.frombuffer(self.cells, dtype="<f8").reshape(3, -1)
+        if not (np.isfinite(totals).all() and all(_are_counts(one) for one in (counts, missing))):
+            raise ValueError("a number of votes is none")
+
+
+def _are_counts(numbers: npt.NDArray[np.float64]) -> bool:
+    return bool(((numbers >= 0) & (numbers <= 2**53)).all())
 
 
 Votes = dict[int, TickVotes]

@@ -75,9 +75,14 @@ class SharedKafka:
         with self._anew_after_failure():
             if self._writer is None:
                 self._writer = RecordWriter(self.bootstrap, client_id=self._client_id)
-            for key, record in records:
-                self._writer.send(topic, record, key=key)
-            self._writer.flush(_FLUSH_S)
+            try:
+                for key, record in records:
+                    self._writer.send(topic, record, key=key)
+                self._writer.flush(_FLUSH_S)
+            except BaseException:
+                writer, self._writer = self._writer, None
+                writer.close()  # what is left in it must not fail the next one's records
+                raise
         self._ends.pop(topic, None)  # who follows it is to see them at once
 
     def follow(
@@ -103,7 +108,12 @@ class SharedKafka:
         if self._clock.monotonic() >= self._ask_at:
             self._ask_all()
         if topic not in self._ends:
-            self._ends[topic] = self.ask(lambda cluster: cluster.ends(topic, partitions))
+            try:
+                self._ends[topic] = self.ask(lambda cluster: cluster.ends(topic, partitions))
+            except TidemillError:
+                for one in self._followed:  # until the next look it is asked for alone
+                    one.doubtful = one.doubtful or one.topic == topic
+                raise
         return self._ends[topic]
 
     def ends_now(self, topic: str, partitions: Iterable[int]) -> Mapping[int, int]:
@@ -142,15 +152,15 @@ class SharedKafka:
                 part.close()
 
     def _ask_all(self) -> None:
-        wanted = {one.topic: tuple(one.sources) for one in self._followed}
         began = self._clock.monotonic()
         try:
             self._probe(began)
+            # One topic that is gone is nothing to the others: it is asked for alone, and fails alone.
+            wanted = {one.topic: tuple(one.sources) for one in self._followed if not one.doubtful}
             self._ends = self.ask(lambda cluster: cluster.ends_of(wanted))
         except TidemillError as error:
-            # One topic that is gone is nothing to the others: each is asked for alone, and fails alone.
-            _log.info("where the followed logs end is asked for one by one", error=error.message)
-            self._ends = {}
+            _log.info("where the followed logs end is not told", error=error.message, hint="their topics are looked at")
+            self._ends, self._probe_at = {}, began
         now = self._clock.monotonic()
         self._ask_at = now + min(_OLD_S, max(_FRESH_S, _SPARING * (now - began)))
 
@@ -161,6 +171,8 @@ class SharedKafka:
         found = self.ask(lambda cluster: cluster.sources_of({one.topic for one in self._followed}))
         for one in self._followed:
             one.doubtful = found.get(one.topic) != one.sources
+            if one.doubtful:
+                _log.info("a followed topic is gone, or another one", topic=one.topic)
         self._probe_at = now + _PROBE_S
 
     def _placed(self, parts: Mapping[TopicPartition, int]) -> Any:
@@ -221,6 +233,8 @@ class FollowedTopic(Generic[R]):
 
         Raises `Unavailable`, and `Conflict` where the topic was made anew.
         """
+        if self.doubtful:
+            self._check()
         ends = self._kafka.ends(self.topic, self.sources)
         # A log that is shorter than what was read of it was made anew, if it was not asked before that was written.
         if self.doubtful or any(at > ends.get(number, at) for number, at in self._at.items()):

@@ -6,7 +6,7 @@ Two kinds of keys, both under the model's prefix and both expiring after they we
     prediction:<prediction id>  Indexed, Heard of each of its labels
 
 A value is lines of JSON, to which lines are added and of which none is ever changed: whatever is done twice or in
-another order, by a worker that crashed or by one that should be dead, leaves the same lines. What is lost is noticed: a
+another order, by a worker that crashed or by one that should be dead, means the same. What is lost is noticed: a
 key names the server's present run, every batch looks at it after its reads, and a server that was emptied or restarted
 (with an old snapshot, perhaps) does not show it. Then everything is rebuilt from the log.
 """
@@ -280,7 +280,9 @@ class RedisState:
             return call(*arguments)
         except redis.RedisError as error:
             if isinstance(error, redis.ResponseError):
-                self._redis.connection_pool.disconnect()  # it may be another server by now that has the index
+                self._redis.connection_pool.disconnect(
+                    inuse_connections=False
+                )  # it may be another server by now that has the index
             raise Unavailable(
                 f"Redis at {self._address}: {error}", hint="is it running, and has it memory left?"
             ) from error

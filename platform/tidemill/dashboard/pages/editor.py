@@ -46,6 +46,8 @@ class Editor:
         self._shown: Mapping[str, Shown] = {}
         self._at = 0
         self._choice = ""
+        self._sees = False
+        """Whether the page shows what others said of the thing."""
         self._box: Box | None = None
         self._begin: tuple[float, float] | None = None
         self._has_box = any(field.type == "box" for field in resource.spec.labels.fields)
@@ -68,6 +70,7 @@ class Editor:
 
     def _draw(self) -> None:
         thing = self._thing
+        self._sees = is_repair(thing)
         self._choice = thing.label if thing.label is not None else thing.answer
         self._box = thing.label_box if thing.label is not None else thing.box
         self._place.clear()
@@ -146,6 +149,7 @@ class Editor:
             said = ()
         if thing is not self._thing or self._side.is_deleted:
             return
+        self._sees = self._sees or bool(said)  # a label that has not come of age yet is shown, too
         self._side.clear()
         with self._side:
             Text("What labellers said" if said else "Nobody has labelled it yet", "h3", "tm-title")
@@ -221,7 +225,7 @@ class Editor:
         except ValueError:
             tell(f"{self._choice!r} is no number", "negative")
             return
-        change = Change(thing.about, value, before_of(self._resource, thing), is_repair(thing))
+        change = Change(thing.about, value, before_of(self._resource, thing), self._sees)
         batch = await self._page.do(self._page.app.desk.say, self._resource, [change])
         if batch is not None:
             self._undoing.offer(batch, 1)

@@ -92,6 +92,8 @@ class Thing:
     loss: float | None
     kind: Kind
     picture: Picture | None = None
+    assumed: bool = False
+    """`label` is what nobody said by the horizon (`labels.maturity.absent: negative`)."""
 
     @property
     def about(self) -> dict[str, str]:
@@ -220,7 +222,12 @@ def _judged(rows: pl.DataFrame, lake: str, resource: ContinualModel, entity: str
     try:
         outcomes = with_missing(table.scan(), OUTCOMES)
     except NotFound:
-        empty: dict[str, Any] = {"label": pl.String(), "loss": pl.Float64(), "disputed": pl.Boolean()}
+        empty: dict[str, Any] = {
+            "label": pl.String(),
+            "loss": pl.Float64(),
+            "disputed": pl.Boolean(),
+            "assumed": pl.Boolean(),
+        }
         return rows.with_columns(pl.lit(None, kind).alias(name) for name, kind in empty.items()).with_columns(
             said=pl.lit(None, pl.String()), kind=pl.lit("unlabelled")
         )
@@ -229,7 +236,8 @@ def _judged(rows: pl.DataFrame, lake: str, resource: ContinualModel, entity: str
     within &= pl.col("predicted_at") >= rows["predicted_at"].min()
     if entity:  # labels of the others, which are most of what is stored, need not be read then
         within &= pl.col("entity") == entity
-    known = table.collect(outcomes.filter(within).select("prediction_id", "revision", "label", "loss", "disputed"))
+    wanted = ("prediction_id", "revision", "label", "loss", "disputed", "assumed")
+    known = table.collect(outcomes.filter(within).select(wanted))
     last = known.sort("revision").unique("prediction_id", keep="last").drop("revision")
     joined = rows.join(last, on="prediction_id", how="left")
     field = judged_field(resource).name
@@ -294,6 +302,7 @@ def _thing(row: Mapping[str, Any], resource: ContinualModel) -> Thing:
         confidence=row["confidence"],
         box=box_of(output.get("box")),
         label=row["said"],
+        assumed=bool(row.get("assumed")),
         label_box=box_of(label.get(field)) if field else None,
         loss=row["loss"],
         kind=row["kind"],

@@ -50,7 +50,7 @@ def before_of(resource: ContinualModel, thing: Thing) -> Mapping[str, Any] | Non
 
 def is_repair(thing: Thing) -> bool:
     """Whether who labels it sees that others have: their word is then no independent one (`Label.repair`)."""
-    return thing.label is not None or thing.kind == "disputed"
+    return (thing.label is not None and not thing.assumed) or thing.kind == "disputed"
 
 
 def drawn_box(begin: tuple[float, float], end: tuple[float, float], width: int, height: int) -> Box | None:
