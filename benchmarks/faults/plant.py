@@ -5,7 +5,7 @@ import secrets
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from signal import SIGKILL
 
@@ -108,7 +108,8 @@ class Model:
 
     def decisions(self) -> Sequence[Decision]:
         """All so far."""
-        return KafkaLog(self._plant.kafka, self.site.topics).decisions()
+        with closing(KafkaLog(self._plant.kafka, self.site.topics)) as log:
+            return log.decisions()
 
     def requests(self) -> Sequence[Request]:
         """All so far."""

@@ -199,8 +199,7 @@ def test_missing_topics_are_not_found(kafka: str, topic_prefix: str) -> None:
 
 def test_a_broker_that_is_not_there_is_unavailable(topics: Topics) -> None:
     (port,) = free_ports(1)
-    log = KafkaLog(f"127.0.0.1:{port}", topics)
-    with pytest.raises(Unavailable):
+    with closing(KafkaLog(f"127.0.0.1:{port}", topics)) as log, pytest.raises(Unavailable):
         log.requests({})
 
 
