@@ -22,8 +22,6 @@ from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 __all__ = [
     "Alert",
@@ -264,6 +262,8 @@ class TickVotes(Record, frozen=True, kw_only=True):
     """Entities whose hash is below this are here, and none else (see `Sketch`)."""
 
     def __post_init__(self) -> None:
+        import numpy as np  # who has no votes to look at need not wait for it
+
         entities = len(self.entities)
         if len(self.cells) != 24 * entities * len(self.features):
             size = f"{len(self.cells)} bytes of votes"
@@ -273,12 +273,9 @@ class TickVotes(Record, frozen=True, kw_only=True):
         if any(first >= second for names in (self.entities, self.features) for first, second in pairwise(names)):
             raise ValueError("the names of votes are not in order")
         counts, totals, missing = np.frombuffer(self.cells, dtype="<f8").reshape(3, -1)
-        if not (np.isfinite(totals).all() and all(_are_counts(one) for one in (counts, missing))):
+        are_counts = all(((one >= 0) & (one <= 2**53)).all() for one in (counts, missing))
+        if not (are_counts and np.isfinite(totals).all()):
             raise ValueError("a number of votes is none")
-
-
-def _are_counts(numbers: npt.NDArray[np.float64]) -> bool:
-    return bool(((numbers >= 0) & (numbers <= 2**53)).all())
 
 
 Votes = dict[int, TickVotes]
