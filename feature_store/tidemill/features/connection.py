@@ -32,6 +32,7 @@ __all__ = [
     "Names",
     "connect",
     "failures",
+    "let_go",
     "token_word",
     "unpacked",
 ]
@@ -278,10 +279,17 @@ def failures(client: "redis.Redis") -> Iterator[None]:
     try:
         yield
     except _FOREIGN as error:
-        if isinstance(error, redis.ResponseError):
-            # It may be another server by now that has the rows. Another thread's connection finds that out by itself.
-            client.connection_pool.disconnect(inuse_connections=False)
+        let_go(client, error)
         raise _translated(error) from error
+
+
+def let_go(client: "redis.Redis", error: Exception) -> None:
+    """After a refusal drop the connections that nobody uses: it may be another server by now that has the key.
+
+    Another thread's connection finds that out by itself.
+    """
+    if isinstance(error, redis.ResponseError):
+        client.connection_pool.disconnect(inuse_connections=False)
 
 
 def _translated(error: Exception) -> TidemillError:

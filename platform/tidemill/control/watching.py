@@ -64,14 +64,13 @@ def _registry(memory: WatchedCluster, kinds: Collection[Kind], wake: Callable[[s
 
     def note(kind: Kind, event: Any) -> None:
         manifest: Manifest = event["object"]
-        meta = manifest["metadata"]
-        before = memory.get(kind, meta.get("namespace"), meta["name"])
+        before = _settings(memory, kind, manifest)
         if event["type"] == "DELETED":
             memory.gone(kind, manifest)
         elif not memory.seen(kind, manifest):
             return  # our own write, or one that is known
-        elif _are_the_same_settings(kind, before, manifest):
-            return  # they concern every model of the namespace
+        elif before is not None and _said(before) == _said(manifest):
+            return  # settings concern every model of the namespace
         for model in _concerned(memory, kind, manifest):
             wake(model)
 
@@ -89,17 +88,25 @@ def _concerned(memory: WatchedCluster, kind: Kind, manifest: Manifest) -> list[s
     """The ids of the models that an object is, or belongs to."""
     meta = manifest["metadata"]
     namespace = meta.get("namespace", "")
-    if kind == CONFIG_MAP and meta["name"] == SETTINGS:
+    if _are_settings(kind, manifest):
         return [model_id(namespace, one["metadata"]["name"]) for one in memory.list(MODEL, namespace)]
     name = meta["name"] if kind == MODEL else meta.get("labels", {}).get(MODEL_LABEL)
     return [] if name is None else [model_id(namespace, name)]
 
 
-def _are_the_same_settings(kind: Kind, before: Manifest | None, now: Manifest) -> bool:
-    if before is None or kind != CONFIG_MAP or now["metadata"]["name"] != SETTINGS:
-        return False
-    labels = before["metadata"].get("labels"), now["metadata"].get("labels")
-    return bool(before.get("data") == now.get("data") and labels[0] == labels[1])
+def _are_settings(kind: Kind, manifest: Manifest) -> bool:
+    return kind == CONFIG_MAP and manifest["metadata"]["name"] == SETTINGS
+
+
+def _settings(memory: WatchedCluster, kind: Kind, manifest: Manifest) -> Manifest | None:
+    """Settings as they were known so far; None of any other object."""
+    if not _are_settings(kind, manifest):
+        return None
+    return memory.get(kind, manifest["metadata"].get("namespace"), SETTINGS)
+
+
+def _said(settings: Manifest) -> tuple[object, object]:
+    return settings.get("data"), settings["metadata"].get("labels")
 
 
 def _connection(found: Access) -> kopf.ConnectionInfo:

@@ -24,7 +24,7 @@ import redis
 
 from tidemill.core.errors import InvalidInput, Transient, Unavailable
 from tidemill.core.settings import masked
-from tidemill.features.connection import connect
+from tidemill.features.connection import connect, let_go
 from tidemill.labels.parse import KnownLabel, event_key
 from tidemill.outcomes.join import Heard, Indexed
 
@@ -279,10 +279,7 @@ class RedisState:
         try:
             return call(*arguments)
         except redis.RedisError as error:
-            if isinstance(error, redis.ResponseError):
-                self._redis.connection_pool.disconnect(
-                    inuse_connections=False
-                )  # it may be another server by now that has the index
+            let_go(self._redis, error)
             raise Unavailable(
                 f"Redis at {self._address}: {error}", hint="is it running, and has it memory left?"
             ) from error
